@@ -1,0 +1,192 @@
+"""Scores of a model on MTEB's tasks, through mteb's own evaluator and results; its identity and its size."""
+
+import copy
+import hashlib
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import mteb
+import torch
+from datasets.exceptions import DatasetNotFoundError
+from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
+from mteb.abstasks import AbsTask
+from mteb.cache import ResultCache
+from mteb.models import SentenceTransformerEncoderWrapper
+from safetensors import SafetensorError
+from sentence_transformers import SentenceTransformer
+from tqdm.auto import tqdm
+
+from distilface.data import unreachable
+from distilface.settings import InputError
+from distilface.tasks import PAPER_TASKS, STS_TASKS, find_tasks
+
+#: The parts of a backbone's configuration that say where it came from, not what it computes.
+UNRELATED = ("_name_or_path", "transformers_version", "dtype", "architectures", "use_cache")
+
+
+def load_model(model: str | Path) -> SentenceTransformer:
+    """Load a folder, or a model by its Hub id, in fp32 whatever precision its weights are stored in.
+
+    Raises:
+        InputError: if it is no model, its weights are broken or not finite, or the Hub is not in reach.
+    """
+    folder = Path(model)
+    if folder.is_dir() and not any((folder / name).is_file() for name in ("modules.json", "config.json")):
+        raise InputError(f"{model} is no model: the folder has neither modules.json nor config.json")
+    if not folder.is_dir() and (folder.exists() or str(model).count("/") != 1 or str(model)[0] in "./~"):
+        raise InputError(f"{model} is no model folder and no Hub id (owner/name)")
+    try:
+        loaded = SentenceTransformer(str(model)).float().eval()
+    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
+        if not folder.is_dir():
+            raise unreachable(f"the model {model}", "connect, or give a model folder", error) from None
+        problem = " ".join(str(error).split())[:300]
+        raise InputError(f"{model} cannot be loaded as a model: {problem}") from None
+    if not all(weight.isfinite().all() for weight in loaded.parameters()):
+        raise InputError(f"{model} holds weights that are NaN or infinite; its training has diverged")
+    return loaded
+
+
+def _loaded(model: str | Path | SentenceTransformer) -> SentenceTransformer:
+    if not isinstance(model, SentenceTransformer):
+        return load_model(model)
+    if all(weight.dtype == torch.float32 for weight in model.parameters()):
+        return model
+    return copy.deepcopy(model).float()
+
+
+def _tokenizer_settings(model: SentenceTransformer) -> Any:
+    """Return a tokenizer's full description, less the truncation and padding that every call sets anew."""
+    tokenizer: Any = model.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(backend, "to_str"):
+        return sorted(tokenizer.get_vocab().items())
+    return {k: v for k, v in json.loads(backend.to_str()).items() if k not in ("truncation", "padding")}
+
+
+def weights_fingerprint(model: str | Path | SentenceTransformer) -> str:
+    """Return the sha256 of all that decides a model's embeddings, wherever it was loaded from.
+
+    That is its weights, and beside them its modules and their settings (two poolings over one backbone have
+    the same weights), the backbone's configuration, the tokenizer, the maximum length and the prompts.
+    """
+    model = _loaded(model)
+    digest = hashlib.sha256()
+    for name, weight in sorted(model.state_dict().items()):
+        digest.update(f"{name} {tuple(weight.shape)} ".encode())
+        digest.update(weight.detach().cpu().float().contiguous().numpy().tobytes())
+    modules: list[Any] = list(model)
+    config = getattr(getattr(modules[0], "auto_model", None), "config", None)
+    described = {
+        "modules": [[type(module).__name__, module.get_config_dict()] for module in modules],
+        "backbone": {k: v for k, v in config.to_dict().items() if k not in UNRELATED} if config else None,
+        "tokenizer": _tokenizer_settings(model),
+        "inputs": [model.max_seq_length, model.prompts, model.default_prompt_name, model.truncate_dim],
+    }
+    digest.update(json.dumps(described, sort_keys=True, default=str).encode())
+    return digest.hexdigest()
+
+
+def _weight_files(folder: Path) -> list[Path]:
+    """List the weight files that a load reads: the modules' own, not checkpoints or exports beside them."""
+    modules = folder / "modules.json"
+    parts = [part["path"] for part in json.loads(modules.read_bytes())] if modules.is_file() else [""]
+    return [
+        file
+        for part in dict.fromkeys(parts)
+        for file in list((folder / part).glob("*.safetensors")) or (folder / part).glob("pytorch_model*.bin")
+    ]
+
+
+def model_size(model: str | Path | SentenceTransformer) -> dict[str, float]:
+    """Return ``parameters`` (a count) and ``megabytes`` (of 10^6 bytes) of a model's weights.
+
+    The megabytes of a folder are those of its weight files on disk, else those of the weights in fp32.
+    """
+    parameters = sum(weight.numel() for weight in _loaded(model).parameters())
+    stored = 4 * parameters
+    if not isinstance(model, SentenceTransformer) and Path(model).is_dir():
+        stored = sum(file.stat().st_size for file in _weight_files(Path(model)))
+    return {"parameters": parameters, "megabytes": round(stored / 1e6, 2)}
+
+
+def means(scores: dict[str, float]) -> dict[str, float | None]:
+    """Return ``mean_of_5`` (the paper's tasks) and ``mean_of_7`` (all the STS tasks).
+
+    A mean is ``None`` if the score of one of its tasks is missing.
+    """
+    return {"mean_of_5": _mean(scores, PAPER_TASKS), "mean_of_7": _mean(scores, STS_TASKS)}
+
+
+def _mean(scores: dict[str, float], tasks: Sequence[str]) -> float | None:
+    known = [scores[task] for task in tasks if task in scores]
+    return round(sum(known) / len(tasks), 4) if len(known) == len(tasks) else None
+
+
+def evaluate(
+    model: str | Path | SentenceTransformer,
+    tasks: Sequence[str] = STS_TASKS,
+    data_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    batch_size: int = 32,
+) -> dict[str, float]:
+    """Score a model with mteb, in fp32; mteb seeds Python's, numpy's and torch's generators on the way.
+
+    Args:
+        model: a folder, a Hub id, or a model in memory.
+        tasks: names of MTEB tasks and benchmarks.
+        data_dir: local data, see :func:`distilface.tasks.find_tasks`; ``None`` takes the Hub's.
+        cache_dir: mteb's folder of results, which may hold any number of models: a result is found again only
+            for the same embeddings (:func:`weights_fingerprint`) on the same data. ``None`` keeps none.
+        batch_size: sentences in a batch.
+
+    Returns:
+        mteb's main score of each task (for STS, the Spearman correlation of the cosines) times 100.
+
+    Raises:
+        InputError: on what :func:`load_model` and :func:`distilface.tasks.find_tasks` refuse, data that cannot
+            be had from the Hub, or a model whose embeddings are all alike.
+    """
+    found = find_tasks(tasks, data_dir)
+    loaded = _loaded(model)
+    encoder = SentenceTransformerEncoderWrapper(loaded)
+    identity = {"name": _name(model), "revision": weights_fingerprint(loaded)}
+    cache = ResultCache(cache_dir) if cache_dir is not None else None
+    scores = {}
+    for task in (progress := tqdm(found, unit="task", disable=None)):
+        progress.set_description(task.metadata.name)
+        data = {} if data_dir is None else {"data": task.metadata.revision.removeprefix("sha256:")[:16]}
+        update = identity | {"experiment_kwargs": data}
+        encoder.mteb_model_meta = encoder.mteb_model_meta.model_copy(update=update)
+        scores[task.metadata.name] = _score(encoder, task, cache, batch_size)
+    return scores
+
+
+def _name(model: str | Path | SentenceTransformer) -> str:
+    """Name a model as mteb asks, ``owner/name``; it is the revision that tells two models apart."""
+    if isinstance(model, SentenceTransformer):
+        return "local/memory"
+    return f"local/{Path(model).resolve().name}" if Path(model).is_dir() else str(model)
+
+
+def _score(
+    encoder: SentenceTransformerEncoderWrapper, task: AbsTask, cache: ResultCache | None, batch_size: int
+) -> float:
+    name = task.metadata.name
+    kwargs: Any = {"batch_size": batch_size, "show_progress_bar": False}
+    try:
+        result = mteb.evaluate(
+            encoder, task, cache=cache, co2_tracker=False, encode_kwargs=kwargs, show_progress_bar=False
+        )
+    except (ConnectionError, DatasetNotFoundError, HfHubHTTPError, LocalEntryNotFoundError) as error:
+        remedy = "connect, or give a folder of data files with --data-dir"
+        raise unreachable(f"the data of task {name}", remedy, error) from None
+    if not result.task_results:
+        raise InputError(f"task {name} is private on the Hub; log in with access to it, or leave it out")
+    score = result.task_results[0].validate_and_filter_scores(task).get_score()
+    if not math.isfinite(score):
+        raise InputError(f"no score on {name}: the model embeds every text alike; it has collapsed")
+    return round(100 * float(score), 4)

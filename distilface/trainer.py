@@ -1,0 +1,246 @@
+"""What the two trainers of this package add to upstream's: whole checkpoints, alarms, length-sorted batches."""
+
+import json
+import math
+import shutil
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainer
+from sentence_transformers.base.sampler import DefaultBatchSampler
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+from torch import nn
+from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers.trainer_utils import rotate_checkpoints
+
+from distilface.settings import InputError
+
+WHOLE = "whole.json"
+LOSS_STATE = "loss.safetensors"
+#: Batches in one pool of :class:`LengthBatchSampler`: sentences are sorted by length inside a pool.
+POOL = 64
+#: Mean pairwise cosine of unrelated sentences above which the embeddings tell nothing apart.
+COLLAPSED = 0.95
+
+
+class LengthBatchSampler(DefaultBatchSampler):
+    """Batches of sentences of similar length, in random order, reproducible from ``seed`` and epoch.
+
+    Every epoch is shuffled anew, cut into pools of :data:`POOL` batches, sorted by length inside each pool, and
+    the batches are shuffled: little padding, and no curriculum from short to long. The length is the column
+    ``length`` where there is one, else the characters of the first text column.
+    """
+
+    def __init__(self, dataset: Dataset, batch_size: int, drop_last: bool, **kwargs: Any) -> None:
+        super().__init__(dataset, batch_size=batch_size, drop_last=drop_last, **kwargs)
+        self.lengths = _lengths(dataset)
+
+    def __len__(self) -> int:
+        return len(self.lengths) // self.batch_size if self.drop_last else -(-len(self.lengths) // self.batch_size)
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = random.permutation(len(self.lengths))
+        size = self.batch_size * POOL
+        pools = [order[start : start + size] for start in range(0, len(order), size)]
+        order = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
+        starts = np.arange(len(self)) * self.batch_size
+        for start in random.permutation(starts):
+            yield order[start : start + self.batch_size].tolist()
+
+
+def _lengths(dataset: Dataset) -> np.ndarray:
+    if "length" in dataset.column_names:
+        return np.asarray(dataset["length"])
+    column = dataset.column_names[0]
+    batches = dataset.select_columns([column]).iter(batch_size=10_000)
+    return np.concatenate([np.fromiter(map(len, batch[column]), np.int64) for batch in batches])
+
+
+def _sizes(folder: Path) -> dict[str, int]:
+    files = (f for f in folder.rglob("*") if f.is_file() and f.name != WHOLE)
+    return {str(f.relative_to(folder)): f.stat().st_size for f in files}
+
+
+def mark_whole(folder: Path) -> None:
+    """Write, last of all, the file that tells a whole checkpoint from one whose writing was cut off."""
+    partial = folder / f"{WHOLE}.part"
+    sizes = _sizes(folder)
+    partial.write_text(json.dumps(sizes))
+    partial.replace(folder / WHOLE)
+
+
+def last_whole(run_dir: Path) -> Path | None:
+    """Return the latest whole checkpoint, or ``None``: all its files are there in their full size."""
+    found = sorted(run_dir.glob("checkpoint-*"), key=lambda f: int(f.name.rpartition("-")[2]), reverse=True)
+    for folder in found:
+        mark = folder / WHOLE
+        if mark.exists() and json.loads(mark.read_text()) == _sizes(folder):
+            return folder
+    return None
+
+
+class WholeCheckpoints(Trainer):
+    """Checkpoints that are whole or not taken, loss state included, and a stop at the first NaN."""
+
+    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
+        """Save, mark as whole, and only then delete older ones: at every moment one whole checkpoint exists."""
+        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
+        shutil.rmtree(folder, ignore_errors=True)
+        limit, self.args.save_total_limit = self.args.save_total_limit, None
+        try:
+            super()._save_checkpoint(model, trial)
+        finally:
+            self.args.save_total_limit = limit
+        mark_whole(folder)
+        rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
+
+    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
+        """Make one step; stop where the loss is no number (upstream would average it away in the log)."""
+        loss: torch.Tensor = super().training_step(*args, **kwargs)
+        if not math.isfinite(loss.item()):
+            raise InputError(
+                f"the loss is {loss.item()} at step {self.state.global_step + 1}; lower the learning rate "
+                f"(now {self.args.learning_rate:g}) or look for broken rows in the data"
+            )
+        return loss
+
+
+class EncoderTrainer(WholeCheckpoints, SentenceTransformerTrainer):
+    """sentence-transformers' trainer that keeps ``loss.state_dict()`` with its checkpoints.
+
+    Upstream saves the model alone: a projection or a memory bank on the loss would start anew at a resume,
+    silently, under the moments of its old optimizer.
+    """
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Add nothing: upstream's card copies training sentences into the README."""
+
+    def _loss_state(self) -> dict[str, torch.Tensor]:
+        """Return what the loss holds beside the student."""
+        state = self.loss.state_dict()
+        student = {tensor.data_ptr() for tensor in self.model.state_dict().values()}
+        return {name: tensor for name, tensor in state.items() if tensor.data_ptr() not in student}
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        self.model.save_pretrained(str(folder), create_model_card=False)
+        torch.save(self.args, folder / "training_args.bin")
+        if state := self._loss_state():
+            save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / LOSS_STATE)
+
+    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
+        super()._load_from_checkpoint(checkpoint_path)
+        own = self._loss_state()
+        saved = load_file(Path(checkpoint_path) / LOSS_STATE) if own else {}
+        if own.keys() != saved.keys():
+            raise InputError(f"{checkpoint_path} was saved with another loss; start over with --overwrite")
+        for name, tensor in own.items():
+            tensor.copy_(saved[name])
+
+    def _load_best_model(self) -> None:
+        """Load the best checkpoint or fail; upstream logs an error and silently keeps the last weights."""
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+class DevEvaluator(EmbeddingSimilarityEvaluator):
+    """Spearman correlation of cosines with human scores, x 100, and the mean cosine of unrelated sentences."""
+
+    def __init__(self, pairs: Dataset, name: str = "dev", batch_size: int = 128) -> None:
+        super().__init__(
+            pairs["sentence1"],
+            pairs["sentence2"],
+            pairs["score"],
+            batch_size=batch_size,
+            main_similarity="cosine",
+            similarity_fn_names=["cosine"],
+            name=name,
+            write_csv=False,
+        )
+        self.sentences = list(dict.fromkeys(pairs["sentence1"]))[:256]
+
+    def __call__(self, model: SentenceTransformer, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Return ``spearman`` (x 100) and ``mean_cosine`` over up to 256 distinct sentences of the set."""
+        scores = super().__call__(model, *args, **kwargs)
+        self.primary_metric = "spearman"
+        return {"spearman": 100 * scores[f"{self.name}_spearman_cosine"], "mean_cosine": self.mean_cosine(model)}
+
+    def mean_cosine(self, model: SentenceTransformer) -> float:
+        """Return the mean cosine over all pairs of different sentences."""
+        vectors = model.encode(self.sentences, batch_size=self.batch_size, normalize_embeddings=True)
+        count = len(vectors)
+        return float((np.square(vectors.sum(0)).sum() - count) / (count * (count - 1))) if count > 1 else 0.0
+
+
+class CollapseAlarm(TrainerCallback):
+    """Stops a training whose embeddings have become all alike.
+
+    The alarm is a mean cosine above :data:`COLLAPSED` that is also no lower than the untrained student's: a raw
+    backbone may start above it, and training then lowers it.
+    """
+
+    def __init__(self, untrained: float) -> None:
+        self.untrained = untrained
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Raise :class:`InputError` on a collapse."""
+        cosine = (metrics or {}).get("eval_mean_cosine", 0.0)
+        if cosine > COLLAPSED and cosine >= self.untrained:
+            raise InputError(
+                f"the embeddings have collapsed: mean cosine of different sentences {cosine:.3f} at step "
+                f"{state.global_step} (untrained {self.untrained:.3f}); lower the learning rate "
+                f"(now {args.learning_rate:g}) or raise the batch size"
+            )
+
+
+class _StopAtStep(TrainerCallback):
+    """Saves and stops at the end of the step in which a signal came."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def ask(self, number: int, frame: FrameType | None) -> None:
+        """Note the first signal; a second one interrupts at once."""
+        if self.asked:
+            raise KeyboardInterrupt("interrupted before the step was saved")
+        self.asked = True
+
+    def on_step_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> TrainerControl:
+        """Ask the trainer for a checkpoint and an end."""
+        if self.asked:
+            control.should_save = control.should_training_stop = True
+        return control
+
+
+@contextmanager
+def stoppable(trainer: Trainer) -> Iterator[_StopAtStep]:
+    """Let Ctrl-C and SIGTERM end the training after the running step, with a checkpoint."""
+    stop = _StopAtStep()
+    trainer.add_callback(stop)
+    if threading.current_thread() is not threading.main_thread():
+        yield stop
+        return
+    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

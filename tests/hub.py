@@ -1,0 +1,291 @@
+"""A Hugging Face Hub on loopback: serves local folders to the unmodified client libraries, for reading.
+
+The libraries fix their endpoint on import, so a test runs them in a subprocess with :meth:`Hub.env`.
+"""
+
+import hashlib
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Callable
+from dataclasses import dataclass
+from functools import lru_cache
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, unquote, urlsplit
+
+LFS_SUFFIXES = {".safetensors", ".bin", ".onnx", ".parquet", ".gz", ".npy"}
+INHERITED = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "SENTENCE_TRANSFORMERS_", "MTEB_")
+
+
+@lru_cache(maxsize=4096)
+def _digest(path: Path, mtime_ns: int, size: int, kind: str) -> str:
+    """Hash a file as git does a blob (``sha1``, with git's header) or as LFS does (``sha256``)."""
+    digest = hashlib.new(kind, f"blob {size}\0".encode() if kind == "sha1" else b"")
+    with path.open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
+
+
+def _hash(path: Path, kind: str) -> str:
+    stat = path.stat()
+    return _digest(path, stat.st_mtime_ns, stat.st_size, kind)
+
+
+@dataclass(frozen=True)
+class Repo:
+    """One repository: a local folder under an id, with one commit that is also the branch ``main``."""
+
+    kind: str  # "models" or "datasets", as the API spells it
+    id: str
+    folder: Path
+    sha: str
+
+    def files(self) -> list[str]:
+        """List every file, relative to the repository's root."""
+        return sorted(p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file())
+
+    def path(self, name: str) -> Path | None:
+        """Find the file behind ``name``; ``None`` if the repository has no such file."""
+        return self.folder / name if name in self.files() else None
+
+    def etag(self, name: str) -> str:
+        """Give a file's identity: sha256 for what the Hub keeps as LFS, else the git blob's sha1."""
+        return _hash(self.folder / name, "sha256" if Path(name).suffix in LFS_SUFFIXES else "sha1")
+
+    def entry(self, name: str) -> dict[str, Any]:
+        """Describe a file or a folder as the tree call does."""
+        path = self.folder / name
+        if path.is_dir():
+            oid = hashlib.sha1(name.encode()).hexdigest()
+            return {"type": "directory", "path": name, "size": 0, "oid": oid}
+        size = path.stat().st_size
+        entry = {"type": "file", "path": name, "size": size, "oid": _hash(path, "sha1")}
+        if path.suffix in LFS_SUFFIXES:
+            entry["lfs"] = {"oid": self.etag(name), "size": size, "pointerSize": 134}
+        return entry
+
+    def tree(self, under: str, recursive: bool) -> list[dict[str, Any]]:
+        """List the entries below a folder (``""``: the root); empty if there is no such folder."""
+        inside = [name for name in self.files() if name.startswith(under and f"{under}/")]
+        folders = {parent.as_posix() for name in inside for parent in Path(name).parents} - {"."}
+        names = [n for n in sorted({*inside, *folders}) if n != under and n.startswith(under and f"{under}/")]
+        depth = under.count("/") + 1 if under else 0
+        return [self.entry(n) for n in names if recursive or n.count("/") == depth]
+
+    def info(self) -> dict[str, Any]:
+        """Describe the repository as ``model_info`` and ``dataset_info`` expect it."""
+        siblings = [{"rfilename": name} for name in self.files()]
+        return {"id": self.id, "sha": self.sha, "private": False, "tags": [], "siblings": siblings}
+
+
+class _Missing(Exception):
+    """A 404 with the Hub's error code; a missing entry names the commit, so that clients remember it."""
+
+    def __init__(self, code: str, commit: str = "") -> None:
+        self.headers = {"X-Error-Code": code, "X-Error-Message": code}
+        if commit:
+            self.headers["X-Repo-Commit"] = commit
+
+
+class _Handler(BaseHTTPRequestHandler):
+    """Answers one request; the routes at the end of the class say which method answers which path."""
+
+    protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
+    server: "_Server"
+
+    def do_GET(self) -> None:
+        """Log the request, find its route and answer; what no route knows is a plain 404."""
+        path = urlsplit(self.path).path
+        self.server.hub.requests.append((self.command, self.path))
+        self.body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
+        try:
+            for method, pattern, answer in self.routes:
+                if self.command in method.split() and (match := re.fullmatch(pattern, path)):
+                    return answer(self, **{k: unquote(v or "") for k, v in match.groupdict().items()})
+            self.send_bytes(404, b"{}")
+        except _Missing as missing:
+            self.send_bytes(404, b"{}", missing.headers)
+
+    do_HEAD = do_POST = do_GET
+
+    def log_message(self, format: str, *args: Any) -> None:
+        """Keep quiet: the requests are in ``Hub.requests``."""
+
+    def send_bytes(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
+        """Send a whole answer."""
+        self.send_head(status, {"Content-Length": str(len(body)), **(headers or {})})
+        if self.command != "HEAD":
+            self.wfile.write(body)
+
+    def send_head(self, status: int, headers: dict[str, str]) -> None:
+        """Send the status line and the headers."""
+        self.send_response(status)
+        for name, value in headers.items():
+            self.send_header(name, value)
+        self.end_headers()
+
+    def send_json(self, value: Any) -> None:
+        """Send a JSON answer."""
+        self.send_bytes(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
+
+    def repo(self, kind: str, id: str, rev: str = "main") -> Repo:
+        """Find a repository at a revision: ``main`` or its commit."""
+        found = self.server.hub.repos.get((kind.strip("/") or "models", id))
+        if found is None:
+            raise _Missing("RepoNotFound")
+        if rev not in ("main", found.sha):
+            raise _Missing("RevisionNotFound")
+        return found
+
+    def info(self, kind: str, id: str, rev: str = "main") -> None:
+        """Answer ``model_info``, ``dataset_info`` and the resolution of a revision."""
+        self.send_json(self.repo(kind, id, rev).info())
+
+    def commits(self, kind: str, id: str, rev: str) -> None:
+        """Answer the history: one commit."""
+        commit = {"id": self.repo(kind, id, rev).sha, "title": "Add files", "message": "", "authors": []}
+        self.send_json([{**commit, "date": "2026-01-01T00:00:00.000Z"}])
+
+    def tree(self, kind: str, id: str, rev: str, under: str = "") -> None:
+        """Answer a listing."""
+        query = parse_qs(urlsplit(self.path).query)
+        recursive = query.get("recursive", ["false"])[0].lower() in ("true", "1")
+        repo = self.repo(kind, id, rev)
+        entries = repo.tree(under, recursive)
+        if under and not entries:
+            raise _Missing("EntryNotFound", repo.sha)
+        self.send_json(entries)
+
+    def paths_info(self, kind: str, id: str, rev: str) -> None:
+        """Answer which of the paths asked for exist."""
+        repo = self.repo(kind, id, rev)
+        if self.headers.get_content_type() == "application/json":
+            paths = json.loads(self.body)["paths"]
+        else:
+            paths = parse_qs(self.body.decode()).get("paths", [])
+        self.send_json([repo.entry(p) for p in paths if repo.path(p) or repo.tree(p, recursive=False)])
+
+    def file(self, kind: str, id: str, rev: str, name: str) -> None:
+        """Answer with a file or, on ``Range: bytes=A-B``, with a part of it."""
+        repo = self.repo(kind, id, rev)
+        path = repo.path(name)
+        if path is None:
+            raise _Missing("EntryNotFound", repo.sha)
+        size = path.stat().st_size
+        headers = {"ETag": f'"{repo.etag(name)}"', "X-Repo-Commit": repo.sha, "Accept-Ranges": "bytes"}
+        part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
+        start, stop = (int(part[1]), min(int(part[2] or size) + 1, size)) if part else (0, size)
+        if part and start >= size:
+            return self.send_bytes(416, b"", {**headers, "Content-Range": f"bytes */{size}"})
+        if part:
+            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
+        self.send_head(206 if part else 200, {**headers, "Content-Length": str(stop - start)})
+        if self.command == "GET":
+            self.send_part(path, start, stop)
+
+    def send_part(self, path: Path, start: int, stop: int) -> None:
+        """Stream bytes ``start`` to ``stop`` of a file."""
+        with path.open("rb") as file:
+            file.seek(start)
+            while start < stop and (block := file.read(min(1 << 20, stop - start))):
+                self.wfile.write(block)
+                start += len(block)
+
+    _ID = r"(?P<id>[^/]+(?:/[^/]+)?)"
+    _API = rf"/api/(?P<kind>models|datasets|spaces)/{_ID}"
+    routes: tuple[tuple[str, str, Callable[..., None]], ...] = (
+        ("GET", rf"{_API}/revision/(?P<rev>[^/]+)", info),
+        ("GET", rf"{_API}/commits/(?P<rev>[^/]+)", commits),
+        ("GET", rf"{_API}/tree/(?P<rev>[^/]+)(?:/(?P<under>.+))?", tree),
+        ("POST", rf"{_API}/paths-info/(?P<rev>[^/]+)", paths_info),
+        ("GET", _API, info),
+        ("GET HEAD", rf"/(?P<kind>datasets/|spaces/|){_ID}/resolve/(?P<rev>[^/]+)/(?P<name>.+)", file),
+    )
+
+
+class _Server(ThreadingHTTPServer):
+    daemon_threads = True
+    hub: "Hub"
+
+
+class Hub:
+    """The server and what it serves; a context manager.
+
+    Attributes:
+        url: the endpoint.
+        repos: what is served, by ``("models" | "datasets", id)``.
+        requests: every ``(method, path)`` asked for, in order.
+    """
+
+    def __init__(self) -> None:
+        self.repos: dict[tuple[str, str], Repo] = {}
+        self.requests: list[tuple[str, str]] = []
+        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server.hub = self
+        self.url = f"http://127.0.0.1:{self._server.server_port}"
+        self._closed_port = socket.socket()  # bound and never listening: a connection is refused
+        self._closed_port.bind(("127.0.0.1", 0))
+
+    def __enter__(self) -> "Hub":
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._server.shutdown()
+        self._server.server_close()
+        self._closed_port.close()
+
+    def add_model(self, id: str, folder: str | Path, sha: str | None = None) -> Repo:
+        """Serve a folder as a model; ``sha`` is its commit (default: made from the id and the files)."""
+        return self._add("models", id, folder, sha)
+
+    def add_dataset(self, id: str, folder: str | Path, sha: str | None = None) -> Repo:
+        """Serve a folder as a data set; ``sha`` is its commit (default: made from the id and the files)."""
+        return self._add("datasets", id, folder, sha)
+
+    def _add(self, kind: str, id: str, folder: str | Path, sha: str | None) -> Repo:
+        repo = Repo(kind, id, Path(folder).resolve(), sha or "")
+        if sha is None:
+            content = json.dumps([kind, id, [(name, repo.etag(name)) for name in repo.files()]])
+            repo = Repo(kind, id, repo.folder, hashlib.sha1(content.encode()).hexdigest())
+        self.repos[kind, id] = repo
+        return repo
+
+    def env(self, cache_dir: str | Path) -> dict[str, str]:
+        """Make a subprocess's environment: this Hub, caches under ``cache_dir``, none of the user's own."""
+        return _environment(self.url, Path(cache_dir))
+
+    def dead_env(self, cache_dir: str | Path) -> dict[str, str]:
+        """Make the same environment for a Hub that is out of reach: its port refuses connections."""
+        return _environment(f"http://127.0.0.1:{self._closed_port.getsockname()[1]}", Path(cache_dir))
+
+
+def _environment(url: str, cache: Path) -> dict[str, str]:
+    own = {key: value for key, value in os.environ.items() if not key.startswith(INHERITED)}
+    return {
+        **own,
+        "HF_ENDPOINT": url,
+        "HF_HOME": str(cache),
+        "MTEB_CACHE": str(cache / "mteb"),
+        "HF_HUB_DISABLE_XET": "1",
+        "HF_HUB_DISABLE_TELEMETRY": "1",
+        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
+        "NO_PROXY": "127.0.0.1",
+        "no_proxy": "127.0.0.1",
+    }
+
+
+def run_python(source: str, env: dict[str, str], *argv: str) -> str:
+    """Run Python source in a fresh process and give its standard output; its errors fail the test."""
+    command = [sys.executable, "-c", source, *argv]
+    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
+    return done.stdout

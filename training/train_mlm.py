@@ -1,0 +1,57 @@
+"""Adapt a backbone to your own text by masked-LM; the folder it writes is a backbone for the other trainings.
+
+    python training/train_mlm.py --data TEXT.txt --output-dir models/my-backbone
+
+Cut from an encoder instead of the default backbone:
+
+    python training/train_mlm.py --config training/recipes/minilm-mlm.yaml --data TEXT.txt
+
+About 5,000 tokens a second for six layers of 384 on 2 cores with bf16. The last line is the verdict on the loss of
+held-out sentences (nats a masked token; lower is better).
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import Any
+
+from distilface.data import read_texts
+from distilface.methods import mlm
+from distilface.settings import InputError, cli, parse, setting
+from distilface.student import DEFAULT_BACKBONE
+from distilface.train import TrainSettings, check_settings, fit
+
+
+@dataclass
+class Settings(TrainSettings):
+    """What masked-LM adaptation can be told."""
+
+    output_dir: str = setting("models/backbone", "the backbone folder to write")
+    backbone: str = setting(DEFAULT_BACKBONE, "a Hub id or folder: a DistilBERT, or an encoder to cut with --layers")
+    layers: list[int] | None = setting(None, "cut these layers, counted from 0, into a DistilBERT")
+    held_out: int = setting(2000, "sentences kept out of the training, on which the loss is measured")
+    learning_rate: float = setting(2e-4, "peak learning rate of AdamW")
+    batch_size: int = setting(128, "sentences a step")
+    train_max_length: int = setting(48, "tokens of a sentence that training reads")
+    eval_steps: int = setting(250, "steps between two measurements of the held-out loss, each with a checkpoint")
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Read the text, hold some of it out, adapt the backbone, write it; return what stands in ``run.json``."""
+    settings = parse(Settings, argv, __doc__ or "")
+    check_settings(settings)
+    texts = read_texts(settings.data, settings.max_sentences, settings.text_column)
+    if not 0 < settings.held_out < len(texts):
+        raise InputError(f"--held-out {settings.held_out} of {len(texts)} sentences leaves none for one side; change it")
+    model, tokenizer = mlm.load_masked_lm(settings.backbone, settings.layers)
+    split = texts.train_test_split(test_size=settings.held_out, seed=0)
+    tokens = mlm.prepare(split["train"], tokenizer, settings.train_max_length)
+    held_out = mlm.prepare(split["test"], tokenizer, settings.train_max_length)
+    trainer, measure = mlm.trainer(model, tokenizer, tokens, held_out, settings)
+    count = f"{len(tokens):,} sentences, {sum(tokens['length']):,} tokens"
+    print(f"masked-LM: {count}, batch {settings.batch_size}, {settings.epochs:g} epochs or {settings.steps} steps", file=sys.stderr)
+    run = {"method": "mlm", "baseline_model": settings.backbone, "layers": settings.layers, "teacher": None}
+    return fit(trainer, measure, settings, texts, run)
+
+
+if __name__ == "__main__":
+    cli(main)
