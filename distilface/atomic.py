@@ -10,31 +10,83 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from distilface.settings import InputError
+
 
 @contextmanager
-def whole_folder(path: str | Path) -> Iterator[Path]:
+def whole_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """Give a new folder to write into, and put it at ``path`` when the block ends without an error.
 
-    ``path`` is at any moment, a kill or a full disk included, what it was or the new folder; what it was is then
-    removed. A failure leaves nothing behind; a kill leaves ``.NAME.*.tmp`` beside it.
+    ``path`` is at any moment, a kill or a full disk included, what it was or the new folder; what it was is
+    then removed. A failure leaves nothing behind; a kill leaves ``.NAME.*.tmp`` beside it.
+
+    Args:
+        path: where the folder shall be.
+        overwrite: replace a model folder that is at ``path``.
 
     Raises:
+        InputError: if ``path`` is taken (:func:`check_output`).
         OSError: if it cannot be written; ``errno`` is ``ENOSPC`` on a full disk, whichever library met it.
     """
+    check_output(path, overwrite)
     place = Path(path).resolve()
     place.parent.mkdir(parents=True, exist_ok=True)
     new = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
     try:
         new.mkdir()
         yield new
-        _settle(new)
-        _put_in_place(new, place)
+        put_in_place(new, place, overwrite)
     except Exception as error:
         if "No space left on device" in str(error):
             raise OSError(errno.ENOSPC, "No space left on device", str(path)) from error
         raise
     finally:
         shutil.rmtree(new, ignore_errors=True)
+
+
+def check_output(path: str | Path, overwrite: bool = False) -> None:
+    """Make sure that a model folder can be put at ``path``; nothing is written.
+
+    Args:
+        path: where the folder shall be: not there yet, or an empty directory.
+        overwrite: whether a model folder that is there may be replaced; anything else never is.
+
+    Raises:
+        InputError: if it cannot be put there.
+    """
+    path = Path(path)
+    if path.exists() and not path.is_dir():
+        raise InputError(f"{path} is a file; name a folder")
+    if path.is_dir() and any(path.iterdir()):
+        if not overwrite:
+            raise InputError(f"{path} is not empty; name another folder or remove it")
+        if not (path / "config.json").is_file():
+            raise InputError(f"{path} is not empty and no model, so it is not replaced; name another folder")
+    there = next(parent for parent in path.resolve().parents if parent.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise InputError(f"{there} cannot be written to; name a folder elsewhere")
+
+
+def put_in_place(new: str | Path, path: str | Path, overwrite: bool = False) -> None:
+    """Move the finished folder ``new`` to ``path`` in one step, and remove the model folder that was there.
+
+    Args:
+        new: a finished folder, on the file system of ``path``.
+        path: where to: not there yet, or an empty directory.
+        overwrite: replace a model folder that is at ``path``.
+
+    Raises:
+        InputError: if ``path`` is taken (:func:`check_output`).
+    """
+    check_output(path, overwrite)
+    new, place = Path(new), Path(path).resolve()
+    place.parent.mkdir(parents=True, exist_ok=True)
+    _settle(new)
+    if not (place.is_dir() and any(place.iterdir())):
+        new.replace(place)
+        return
+    aside = new if _exchange(new, place) else _replace(new, place)
+    shutil.rmtree(aside, ignore_errors=True)
 
 
 def _settle(folder: Path) -> None:
@@ -45,21 +97,6 @@ def _settle(folder: Path) -> None:
                 os.fsync(opened.fileno())
 
 
-def _put_in_place(new: Path, place: Path) -> None:
-    """Give ``new`` the name ``place``; a folder that has it goes by the name ``new`` afterwards."""
-    if not place.is_dir() or not any(place.iterdir()):
-        new.replace(place)
-    elif not _exchange(new, place):
-        aside = new.with_suffix(".old")
-        place.rename(aside)
-        try:
-            new.rename(place)
-        except OSError:
-            aside.rename(place)
-            raise
-        aside.rename(new)
-
-
 def _exchange(first: Path, second: Path) -> bool:
     """Swap two names in one step, as Linux can on most file systems; say whether it was done."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None) if sys.platform == "linux" else None
@@ -67,3 +104,15 @@ def _exchange(first: Path, second: Path) -> bool:
         return False
     here, exchange = -100, 2  # AT_FDCWD, RENAME_EXCHANGE
     return int(rename(here, os.fsencode(first), here, os.fsencode(second), exchange)) == 0
+
+
+def _replace(new: Path, place: Path) -> Path:
+    """Give ``new`` the name ``place`` in two steps, and return where the folder that had it lies now."""
+    aside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.old")
+    place.rename(aside)
+    try:
+        new.rename(place)
+    except OSError:
+        aside.rename(place)
+        raise
+    return aside

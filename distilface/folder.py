@@ -6,7 +6,6 @@ and no pickle.
 
 import hashlib
 import json
-import os
 from dataclasses import dataclass
 from math import prod
 from pathlib import Path
@@ -16,10 +15,12 @@ from safetensors import SafetensorError, safe_open
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import WeightedLayerPooling
 
-from distilface.atomic import whole_folder
+from distilface.atomic import check_output, put_in_place, whole_folder
 from distilface.pooling import freeze
 from distilface.portable import card, make_portable, portable_configs, read_json, write_json
 from distilface.settings import InputError
+
+__all__ = ["Folder", "check_output", "load", "put_in_place", "save_folder"]
 
 _ROOT = (
     "config.json",
@@ -44,8 +45,8 @@ class Folder:
 
     Attributes:
         path: the folder. At its top lie the encoder (``config.json``, ``model.safetensors``), the tokenizer
-            and ``modules.json``, which names the modules; each module that follows the encoder has a folder of
-            its own there (``1_Pooling``).
+            and ``modules.json``, which names the modules; each module that follows the encoder has a folder
+            of its own there (``1_Pooling``).
     """
 
     path: Path
@@ -105,7 +106,8 @@ class Folder:
         total = 0
         for file in (f for f in self.files if f.suffix == ".safetensors"):
             with safe_open(file, "numpy") as weights:
-                total += sum(prod(weights.get_slice(name).get_shape()) for name in weights.keys())
+                names = weights.keys()
+                total += sum(prod(weights.get_slice(name).get_shape()) for name in names)
         return total
 
     @property
@@ -183,37 +185,13 @@ def load(path: str | Path, device: str = "cpu") -> SentenceTransformer:
     return model.eval()
 
 
-def check_output(path: str | Path, overwrite: bool = False) -> None:
-    """Make sure that a model folder can be saved at ``path``; nothing is written.
-
-    Args:
-        path: where the folder shall be: not there yet, or an empty directory.
-        overwrite: whether a model folder that is there may be replaced; anything else never is.
-
-    Raises:
-        InputError: if it cannot be.
-    """
-    path = Path(path)
-    if path.is_dir() and any(path.iterdir()):
-        if not overwrite:
-            raise InputError(f"{path} is not empty; name another folder or remove it")
-        if not (path / "modules.json").is_file():
-            raise InputError(
-                f"{path} holds something else than a model and is not replaced; name another folder"
-            )
-    elif path.exists() and not path.is_dir():
-        raise InputError(f"{path} is a file; name a folder")
-    there = next(p for p in path.resolve().parents if p.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise InputError(f"{there} cannot be written to; name a folder elsewhere")
-
-
 def save_folder(
     model: SentenceTransformer,
     path: str | Path,
     run: dict[str, Any] | None = None,
     max_seq_length: int | None = None,
     overwrite: bool = False,
+    name: str | None = None,
 ) -> Folder:
     """Write a model as a portable folder, whole or not at all.
 
@@ -227,17 +205,19 @@ def save_folder(
         max_seq_length: tokens that the published model reads at most. ``None`` takes the model's own, which
             after a training on shorter text is the training's.
         overwrite: replace a model folder that is at ``path``.
+        name: what the card calls the model; ``None`` takes the name of ``path``.
 
     Raises:
         InputError: if ``path`` is taken, or the model has a part that cannot be written portably.
         OSError: if it cannot be written; ``errno`` is ``ENOSPC`` on a full disk, whichever library met it.
     """
-    check_output(path, overwrite)
     configs = portable_configs(model, max_seq_length)
-    with whole_folder(path) as folder:
+    with whole_folder(path, overwrite) as folder:
         model.save_pretrained(str(folder), create_model_card=False)
         make_portable(folder, model, configs)
-        (folder / "README.md").write_text(card(model, Path(path).resolve().name, configs), encoding="utf-8")
+        (folder / "README.md").write_text(
+            card(model, name or Path(path).resolve().name, configs), encoding="utf-8"
+        )
         if run is not None:
             write_json(folder / "run.json", run)
     return Folder(Path(path))

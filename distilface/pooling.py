@@ -36,6 +36,7 @@ def pooling_modules(transformer: Transformer, mode: PoolingMode) -> list[nn.Modu
       ``config.json``; without it sentence-transformers 6 pools the last layer and says nothing.
     - Its weights are a parameter that comes back trainable from disk. They are frozen here and by
       :func:`distilface.folder.load`; a model loaded otherwise must be frozen again before it is trained.
+    - A loader that looks for ``1_Pooling`` alone (TEI, fastembed) does not find this pooling.
     - An encoder that reports more states than ``num_hidden_layers`` + 1 (ALBERT with ``inner_group_num``
       above 1, in transformers 5) would load differently in transformers 4, and is refused.
 

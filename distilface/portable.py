@@ -182,10 +182,11 @@ def card(model: SentenceTransformer, name: str, configs: list[dict[str, Any]]) -
     """Write a minimal model card: what the folder is, and how to use it."""
     width, length = model.get_embedding_dimension(), configs[0]["max_seq_length"]
     parameters = sum(p.numel() for p in model.parameters())
+    named = json.dumps(name)
     code = "\n".join(pooling_code(model))
     read = "from safetensors.torch import load_file\n" if "load_file" in code else ""
     prompt = model.prompts.get(model.default_prompt_name or "", "")
-    asked = f"sentences = [{prompt!r} + sentence for sentence in sentences]\n" if prompt else ""
+    asked = f"sentences = [{json.dumps(prompt)} + sentence for sentence in sentences]\n" if prompt else ""
     return f"""---
 library_name: sentence-transformers
 pipeline_tag: sentence-similarity
@@ -197,14 +198,14 @@ tags:
 
 # {name}
 
-A sentence encoder of {parameters / 1e6:.1f} million parameters: text of up to {length} tokens to a vector of {width} numbers.
+A sentence encoder of {parameters:,} parameters: text of up to {length} tokens to a vector of {width} numbers.
 
 With [sentence-transformers](https://www.sbert.net):
 
 ```python
 from sentence_transformers import SentenceTransformer
 
-model = SentenceTransformer({name!r})
+model = SentenceTransformer({named})
 embeddings = model.encode(["The cat sat on the mat.", "A cat was sitting on a rug."])
 ```
 
@@ -214,7 +215,7 @@ With transformers alone:
 import torch
 {read}from transformers import AutoModel, AutoTokenizer
 
-folder = {name!r}
+folder = {named}
 sentences = ["The cat sat on the mat.", "A cat was sitting on a rug."]
 {asked}tokenizer = AutoTokenizer.from_pretrained(folder)
 encoder = AutoModel.from_pretrained(folder).eval()

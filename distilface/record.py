@@ -36,8 +36,8 @@ def _cores() -> int:
 def environment() -> dict[str, Any]:
     """Return ``versions`` (of Python and the libraries; ``None`` if absent) and ``machine``.
 
-    The machine is its processor, the cores and torch threads this process may use, its GPU or ``None`` and its
-    platform; nothing that names the computer or its user.
+    The machine is its processor, the cores and torch threads this process may use, its GPU or ``None`` and
+    its platform; nothing that names the computer or its user.
     """
     versions = {"python": platform.python_version(), "distilface": distilface.__version__}
     return {

@@ -17,11 +17,6 @@ from mteb.abstasks.sts import AbsTaskSTS
 from distilface.data import read_rows
 from distilface.settings import InputError, check_known
 
-#: The seven English STS tasks of MTEB's first version, the set that small encoders are compared on.
-STS_TASKS = ("STS12", "STS13", "STS14", "STS15", "STS16", "STSBenchmark", "SICK-R")
-#: The five that the DistilFace paper ran (arXiv 2401.12472); its 72.1 is their mean.
-PAPER_TASKS = ("STS12", "STS13", "STS14", "STS15", "STSBenchmark")
-
 
 def find_tasks(names: Sequence[str], data_dir: str | Path | None = None) -> list[AbsTask]:
     """Turn names of MTEB tasks and benchmarks into mteb's task objects, each once, in order.
@@ -29,8 +24,8 @@ def find_tasks(names: Sequence[str], data_dir: str | Path | None = None) -> list
     Args:
         names: tasks (``STS17``) and benchmarks (``MTEB(eng, v2)``).
         data_dir: a folder of ``<task>.jsonl`` or ``<task>.jsonl.gz`` with the columns ``sentence1``,
-            ``sentence2`` and ``score``; the tasks then hold that data, and name the file and its sha256 (of the
-            text, not of the gzip) where they named the Hub's data set. ``None`` leaves them to the Hub.
+            ``sentence2`` and ``score``; the tasks then hold that data, and name the file and its sha256 (of
+            the text, not of the gzip) where they named the Hub's data set. ``None`` leaves them to the Hub.
 
     Raises:
         InputError: on an unknown name (the nearest is named), a task that is not of text, or a file that is
@@ -51,7 +46,7 @@ def find_tasks(names: Sequence[str], data_dir: str | Path | None = None) -> list
 
 
 def data_sources(tasks: Sequence[AbsTask]) -> dict[str, Any]:
-    """Return, for each task, the ``path`` and ``revision`` of its data: the Hub's commit or a file's sha256."""
+    """Return each task's data: ``path`` and ``revision``, the Hub's or a local file's name and sha256."""
     return {task.metadata.name: dict(task.metadata.dataset) for task in tasks}
 
 
@@ -98,9 +93,7 @@ def _with_local_data(task: AbsTask, folder: Path) -> AbsTask:
     """Return a copy of a task that holds a local file; mteb's benchmarks share their own objects."""
     name = task.metadata.name
     if not isinstance(task, AbsTaskSTS) or task.metadata.is_multilingual:
-        raise InputError(
-            f"task {name} is read from the Hub only; --data-dir serves the one-language STS tasks"
-        )
+        raise InputError(f"task {name} is read from the Hub only; --data-dir serves STS in one language")
     file = _local_file(name, folder)
     rows = _read_pairs(file)
     content = file.read_bytes()

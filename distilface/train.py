@@ -17,23 +17,36 @@ from torch import nn
 from transformers import Trainer, set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
+from distilface.atomic import put_in_place
 from distilface.data import HUB_STSB, fingerprint, read_sts
-from distilface.folder import load, put_in_place, save_folder
+from distilface.folder import load, save_folder
 from distilface.record import environment
 from distilface.settings import InputError, setting
 from distilface.teacher import has_bf16
-from distilface.trainer import CollapseAlarm, DevEvaluator, EncoderTrainer, LengthBatchSampler, last_whole, stoppable
+from distilface.trainer import (
+    CollapseAlarm,
+    DevEvaluator,
+    EncoderTrainer,
+    LengthBatchSampler,
+    last_whole,
+    stoppable,
+    use_cpu_well,
+)
 
 
 @dataclass
 class TrainSettings:
     """What every training here can be told."""
 
-    data: list[str] = setting([], "text: .txt (a sentence a line), .csv, .tsv, .jsonl, each also .gz; or folders of them")
+    data: list[str] = setting(
+        [], "text: .txt (a sentence a line), .csv, .tsv, .jsonl, each also .gz; or folders of them"
+    )
     output_dir: str = setting("models/distilface", "the model folder to write")
     text_column: str = setting("text", "the column of the text, in files with columns")
     max_sentences: int | None = setting(None, "train on this many sentences, drawn at random; default all")
-    dev: str = setting(HUB_STSB, "scored pairs that choose the checkpoint: a file, a Hub data set, or 'sample'")
+    dev: str = setting(
+        HUB_STSB, "scored pairs that choose the checkpoint: a file, a Hub data set, or 'sample'"
+    )
     epochs: float = setting(1.0, "passes over the data")
     steps: int = setting(-1, "optimiser steps; wins over --epochs when above 0")
     batch_size: int = setting(64, "sentences a step")
@@ -41,7 +54,9 @@ class TrainSettings:
     weight_decay: float = setting(0.0, "AdamW's weight decay")
     scheduler: str = setting("linear", "learning-rate schedule, as transformers names them")
     warmup: float = setting(0.0, "share of the steps in which the learning rate rises")
-    train_max_length: int = setting(32, "tokens of a sentence that training reads; the model keeps its own limit")
+    train_max_length: int = setting(
+        32, "tokens of a sentence that training reads; the model keeps its own limit"
+    )
     eval_steps: int = setting(125, "steps between two scores on the development set, each with a checkpoint")
     seed: int = setting(42, "seed of the initial weights, the dropout and the order of the data")
     bf16: str = setting("auto", "autocast to bf16: 'auto' (where the machine has it), 'yes' or 'no'")
@@ -83,7 +98,9 @@ def check_settings(settings: TrainSettings) -> None:
         if getattr(settings, name) <= 0:
             raise InputError(f"--{name} {getattr(settings, name)} is out of range; it must be above 0")
     if settings.steps <= 0 and settings.epochs <= 0:
-        raise InputError(f"--epochs {settings.epochs} with --steps {settings.steps} trains nothing; raise one")
+        raise InputError(
+            f"--epochs {settings.epochs} with --steps {settings.steps} trains nothing; raise one"
+        )
     if settings.bf16 not in ("auto", "yes", "no"):
         raise InputError(f"--bf16 {settings.bf16!r} must be auto, yes or no")
     output, work = Path(settings.output_dir), work_folder(settings)
@@ -92,7 +109,9 @@ def check_settings(settings: TrainSettings) -> None:
     if settings.resume and last_whole(work) is None:
         raise InputError(f"nothing to resume: {work} holds no whole checkpoint; start without --resume")
     if not settings.resume and not settings.overwrite and last_whole(work) is not None:
-        raise InputError(f"{work} holds an unfinished run; go on with --resume, or add --overwrite to drop it")
+        raise InputError(
+            f"{work} holds an unfinished run; go on with --resume, or add --overwrite to drop it"
+        )
 
 
 def effective(settings: TrainSettings) -> dict[str, Any]:
@@ -112,7 +131,9 @@ def _claim(work: Path, settings: TrainSettings, data: list[dict[str, Any]]) -> d
     for key, value in {**now["settings"], "data": now["data"]}.items():
         old = before["data"] if key == "data" else before["settings"].get(key)
         if old != value:
-            raise InputError(f"--resume with changed settings: {key} was {old!r} and is {value!r}; set it back, or start over with --overwrite")
+            raise InputError(
+                f"--resume with changed settings: {key} was {old!r} and is {value!r}; set it back, or start over with --overwrite"
+            )
     return before
 
 
@@ -208,7 +229,9 @@ def fit(
         KeyboardInterrupt: after Ctrl-C, with the checkpoint saved and the words to go on.
     """
     work, output = work_folder(settings), Path(settings.output_dir)
-    data = [{"source": source} for source in settings.data] + [{"rows": len(texts), "sha256": fingerprint(texts)}]
+    data = [{"source": source} for source in settings.data] + [
+        {"rows": len(texts), "sha256": fingerprint(texts)}
+    ]
     state = _claim(work, settings, data)
     if "baseline" not in state:
         state |= {"baseline": measure.score(trainer.model), "seconds": 0.0}
@@ -227,6 +250,7 @@ def fit(
 def _train(trainer: Trainer, work: Path, settings: TrainSettings) -> None:
     """Run the trainer to its end, or to Ctrl-C: then the checkpoint is saved and the way on is said."""
     set_seed(settings.seed)
+    use_cpu_well(trainer.model)
     with stoppable(trainer) as stop:
         resume_from = last_whole(work) if settings.resume else None
         _drop_partial(work, resume_from)
@@ -246,7 +270,11 @@ def _drop_partial(work: Path, whole: Path | None) -> None:
 
 
 def _record(
-    trainer: Trainer, measure: Measure, state: dict[str, Any], run: dict[str, Any], teacher_score: float | None
+    trainer: Trainer,
+    measure: Measure,
+    state: dict[str, Any],
+    run: dict[str, Any],
+    teacher_score: float | None,
 ) -> dict[str, Any]:
     """Put together what is known of a finished training, but for its final score."""
     history = trainer.state.log_history
@@ -275,7 +303,10 @@ def _finish(
     measure.save(model, staging)
     score = measure.score(measure.load(staging))
     record["scores"][measure.name] = score
-    baseline, teacher = record["scores"][f"baseline_{measure.name}"], record["scores"][f"teacher_{measure.name}"]
+    baseline, teacher = (
+        record["scores"][f"baseline_{measure.name}"],
+        record["scores"][f"teacher_{measure.name}"],
+    )
     gain = measure.gain(score, baseline)
     record["verdict"] = "WIN" if gain >= measure.margin else "MARGINAL" if gain > 0 else "REGRESSION"
     (staging / "run.json").write_text(json.dumps(record, indent=2) + "\n")
@@ -284,7 +315,10 @@ def _finish(
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     print(f"folder: {output} ({size / 1e6:.1f} MB), {record['parameters']:,} parameters")
     shown = "none" if teacher is None else f"{teacher:.2f}"
-    print(f"VERDICT: {record['verdict']} score={score:.2f} baseline={baseline:.2f} teacher={shown} delta={gain:+.2f}", flush=True)
+    print(
+        f"VERDICT: {record['verdict']} score={score:.2f} baseline={baseline:.2f} teacher={shown} delta={gain:+.2f}",
+        flush=True,
+    )
     return record
 
 

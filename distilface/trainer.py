@@ -1,9 +1,11 @@
 """What the two trainers of this package add to upstream's: whole checkpoints, alarms, length-sorted batches."""
 
+import ctypes
 import json
 import math
 import shutil
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -19,7 +21,14 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraine
 from sentence_transformers.base.sampler import DefaultBatchSampler
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 from torch import nn
-from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    PreTrainedModel,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 from transformers.trainer_utils import rotate_checkpoints
 
 from distilface.settings import InputError
@@ -45,7 +54,11 @@ class LengthBatchSampler(DefaultBatchSampler):
         self.lengths = _lengths(dataset)
 
     def __len__(self) -> int:
-        return len(self.lengths) // self.batch_size if self.drop_last else -(-len(self.lengths) // self.batch_size)
+        return (
+            len(self.lengths) // self.batch_size
+            if self.drop_last
+            else -(-len(self.lengths) // self.batch_size)
+        )
 
     def __iter__(self) -> Iterator[list[int]]:
         random = np.random.default_rng([self.seed, self.epoch])
@@ -172,7 +185,10 @@ class DevEvaluator(EmbeddingSimilarityEvaluator):
         """Return ``spearman`` (x 100) and ``mean_cosine`` over up to 256 distinct sentences of the set."""
         scores = super().__call__(model, *args, **kwargs)
         self.primary_metric = "spearman"
-        return {"spearman": 100 * scores[f"{self.name}_spearman_cosine"], "mean_cosine": self.mean_cosine(model)}
+        return {
+            "spearman": 100 * scores[f"{self.name}_spearman_cosine"],
+            "mean_cosine": self.mean_cosine(model),
+        }
 
     def mean_cosine(self, model: SentenceTransformer) -> float:
         """Return the mean cosine over all pairs of different sentences."""
@@ -207,6 +223,34 @@ class CollapseAlarm(TrainerCallback):
                 f"{state.global_step} (untrained {self.untrained:.3f}); lower the learning rate "
                 f"(now {args.learning_rate:g}) or raise the batch size"
             )
+
+
+def _keep_freed_memory() -> None:
+    """Ask glibc to reuse freed memory instead of giving it back at every step, here and now, where it is glibc.
+
+    Steps of changing length allocate and free blocks of tens of megabytes; returned to the kernel, each comes
+    back as thousands of page faults.
+    """
+    if sys.platform != "linux":
+        return
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is not None:
+        trim_threshold, mmap_max = -1, -4
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(mmap_max, 0)
+
+
+def use_cpu_well(model: nn.Module) -> None:
+    """Set a model up for training on a CPU: plain attention, and memory kept between steps; no change elsewhere.
+
+    torch's fused attention has a slow backward on CPUs, and falls back to the plain one under dropout.
+    """
+    if torch.cuda.is_available():
+        return
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            module.set_attn_implementation("eager")
+    _keep_freed_memory()
 
 
 class _StopAtStep(TrainerCallback):

@@ -65,7 +65,7 @@ for name, call in calls.items():
     try:
         call()
     except Exception as error:
-        seen[name] = [f"{c.__module__}.{c.__qualname__}" for c in type(error).__mro__]
+        seen[name] = type(error).__name__
 print(json.dumps(seen))
 """
 
@@ -87,11 +87,13 @@ def write_sts(folder: Path, form: str) -> Path:
 
 def test_models_load_by_their_id(hub: Hub, tmp_path: Path):
     tiny_backbone(tmp_path / "backbone")
-    tiny_model(tmp_path / "model")
+    tiny_model(tmp_path / "parts").save(str(tmp_path / "model"))
     hub.add_model("distilbert/distilbert-base-uncased", tmp_path / "backbone")
     hub.add_model("org/tiny", tmp_path / "model")
     run_python(LOAD_MODELS, hub.env(tmp_path / "cache"), str(tmp_path / "backbone"), str(tmp_path / "model"))
-    assert {path.split("/")[-1] for method, path in hub.requests if method == "GET"} >= {"model.safetensors"}
+    fetched = {path.split("/", 2)[2] for method, path in hub.requests if method == "GET"}
+    commit = hub.repos["models", "org/tiny"].sha
+    assert f"tiny/resolve/{commit}/1_Pooling/config.json" in fetched
 
 
 def test_a_text_file_loads_both_ways(hub: Hub, tmp_path: Path):
@@ -115,15 +117,16 @@ def test_mteb_loads_the_seven_tasks_at_their_pinned_revisions(hub: Hub, tmp_path
 
 
 def test_out_of_reach_each_library_raises_its_own_class(hub: Hub, tmp_path: Path):
+    """What is caught as "no Hub in reach" is of four classes; one of them is not even an OSError."""
     seen = json.loads(run_python(OUT_OF_REACH, hub.dead_env(tmp_path / "cache")))
-    assert {name: classes[0] for name, classes in seen.items()} == {
-        "hf_hub_download": "huggingface_hub.errors.LocalEntryNotFoundError",
-        "model_info": "httpx2.ConnectError",
-        "AutoModel": "builtins.OSError",
-        "SentenceTransformer": "builtins.OSError",
-        "load_dataset": "builtins.ConnectionError",
-        "hf:// file": "httpx2.ConnectError",
-        "mteb": "builtins.ConnectionError",
+    assert seen == {
+        "hf_hub_download": "LocalEntryNotFoundError",
+        "model_info": "ConnectError",  # the HTTP client's own: httpx2's, and httpx's before huggingface-hub 2
+        "AutoModel": "OSError",
+        "SentenceTransformer": "OSError",
+        "load_dataset": "ConnectionError",
+        "hf:// file": "ConnectError",
+        "mteb": "ConnectionError",
     }
     assert hub.requests == []
 
@@ -139,7 +142,7 @@ def test_what_is_not_there_is_named(hub: Hub, tmp_path: Path):
     with pytest.raises(RevisionNotFoundError):
         api.model_info("org/tiny", revision="v2")
     with pytest.raises(RemoteEntryNotFoundError):
-        api.hf_hub_download("org/tiny", "../conftest.py", cache_dir=tmp_path / "cache")
+        api.hf_hub_download("org/tiny", "README.md", cache_dir=tmp_path / "cache")
 
 
 def test_a_listing_holds_files_and_folders(hub: Hub, tmp_path: Path):

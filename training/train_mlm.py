@@ -26,13 +26,18 @@ class Settings(TrainSettings):
     """What masked-LM adaptation can be told."""
 
     output_dir: str = setting("models/backbone", "the backbone folder to write")
-    backbone: str = setting(DEFAULT_BACKBONE, "a Hub id or folder: a DistilBERT, or an encoder to cut with --layers")
+    backbone: str = setting(
+        DEFAULT_BACKBONE, "a Hub id or folder: a DistilBERT, or an encoder to cut with --layers"
+    )
     layers: list[int] | None = setting(None, "cut these layers, counted from 0, into a DistilBERT")
     held_out: int = setting(2000, "sentences kept out of the training, on which the loss is measured")
+    dropout: float = setting(0.0, "dropout of this training; what is written keeps the backbone's own")
     learning_rate: float = setting(2e-4, "peak learning rate of AdamW")
     batch_size: int = setting(128, "sentences a step")
     train_max_length: int = setting(48, "tokens of a sentence that training reads")
-    eval_steps: int = setting(250, "steps between two measurements of the held-out loss, each with a checkpoint")
+    eval_steps: int = setting(
+        250, "steps between two measurements of the held-out loss, each with a checkpoint"
+    )
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -41,14 +46,20 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     check_settings(settings)
     texts = read_texts(settings.data, settings.max_sentences, settings.text_column)
     if not 0 < settings.held_out < len(texts):
-        raise InputError(f"--held-out {settings.held_out} of {len(texts)} sentences leaves none for one side; change it")
+        raise InputError(
+            f"--held-out {settings.held_out} of {len(texts)} sentences leaves none for one side; change it"
+        )
     model, tokenizer = mlm.load_masked_lm(settings.backbone, settings.layers)
+    mlm.set_dropout(model, settings.dropout)
     split = texts.train_test_split(test_size=settings.held_out, seed=0)
     tokens = mlm.prepare(split["train"], tokenizer, settings.train_max_length)
     held_out = mlm.prepare(split["test"], tokenizer, settings.train_max_length)
     trainer, measure = mlm.trainer(model, tokenizer, tokens, held_out, settings)
     count = f"{len(tokens):,} sentences, {sum(tokens['length']):,} tokens"
-    print(f"masked-LM: {count}, batch {settings.batch_size}, {settings.epochs:g} epochs or {settings.steps} steps", file=sys.stderr)
+    print(
+        f"masked-LM: {count}, batch {settings.batch_size}, {settings.epochs:g} epochs or {settings.steps} steps",
+        file=sys.stderr,
+    )
     run = {"method": "mlm", "baseline_model": settings.backbone, "layers": settings.layers, "teacher": None}
     return fit(trainer, measure, settings, texts, run)
 

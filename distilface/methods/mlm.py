@@ -38,7 +38,11 @@ class MaskedLM(DistilBertForMaskedLM):
     """
 
     def forward(
-        self, input_ids: torch.Tensor, attention_mask: torch.Tensor, labels: torch.Tensor | None = None, **kwargs: Any
+        self,
+        input_ids: torch.Tensor,
+        attention_mask: torch.Tensor,
+        labels: torch.Tensor | None = None,
+        **kwargs: Any,
     ) -> MaskedLMOutput:
         """Return the loss over the tokens whose label is not -100; logits only where no labels are given."""
         if labels is None:
@@ -49,7 +53,9 @@ class MaskedLM(DistilBertForMaskedLM):
         return MaskedLMOutput(loss=nn.functional.cross_entropy(self.vocab_projector(hidden), labels[scored]))
 
 
-def load_masked_lm(source: str, layers: Sequence[int] | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_masked_lm(
+    source: str, layers: Sequence[int] | None = None
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a backbone with a masked-LM head and its tokenizer.
 
     A backbone that has a head (``distilbert-base-uncased``, or what :mod:`distilface.methods.mlm` wrote) keeps
@@ -72,6 +78,13 @@ def load_masked_lm(source: str, layers: Sequence[int] | None = None) -> tuple[Pr
         model.distilbert.load_state_dict(encoder.state_dict())
     model.tie_weights()
     return model, tokenizer
+
+
+def set_dropout(model: PreTrainedModel, dropout: float) -> None:
+    """Set the dropout of this training; the saved configuration keeps the encoder's own."""
+    for module in model.modules():
+        if isinstance(module, nn.Dropout):
+            module.p = dropout
 
 
 def prepare(texts: Dataset, tokenizer: PreTrainedTokenizerBase, max_seq_length: int) -> Dataset:
@@ -107,7 +120,9 @@ class BackboneTrainer(WholeCheckpoints):
             self.train_dataset, self.args.train_batch_size, drop_last=False, seed=self.args.seed
         )
         rows = self.train_dataset.select_columns(["input_ids"])
-        return self.accelerator.prepare(DataLoader(rows, batch_sampler=sampler, collate_fn=self.data_collator))
+        return self.accelerator.prepare(
+            DataLoader(rows, batch_sampler=sampler, collate_fn=self.data_collator)
+        )
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Score the held-out sentences under the same masks every time."""
@@ -131,7 +146,9 @@ def held_out_loss(model: PreTrainedModel, tokens: Dataset, tokenizer: PreTrained
         count += scored
     model.train(was_training)
     if not count:
-        raise InputError("the held-out sentences are too few or too short to mask a token; hold out more of them")
+        raise InputError(
+            "the held-out sentences are too few or too short to mask a token; hold out more of them"
+        )
     return total / count
 
 

@@ -2,6 +2,7 @@
 
 import ast
 import csv
+import os
 import random
 import re
 import sysconfig
@@ -22,11 +23,13 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _COMMENT = re.compile(r"( *)#+(?: |$)")
 _BULLET = re.compile(r"\s*(?:[-*+•]|\(?\d{1,2}[.)]|[@:]\w+[^:]*:|\w+\s+--)\s+")
 _CODE = re.compile(r"^\s*(?:>>>|\.\. |[$%|]|[=\-~*^+#\"'._]{3}|\w+ ?= ?\S)|::=|\s\|\s|\S {3,}\S")
-_MARKUP = re.compile(r":\w+(?::\w+)?:(?=`)|\s*<[^`>]*>(?=`)|`+_{0,2}|\*+(?=\w)|(?<=\w)\*+|\s*\[\d+\]_?")
+_MARKUP = re.compile(
+    r":\w+(?::\w+)?:(?=`)|(?<=`)[~!]|\s*<[^`>]*>(?=`)|`+_{0,2}|\*+(?=\w)|(?<=[^\W_])\*+|\s*\[\d+\]_?"
+)
 _HYPHENATED = re.compile(r"(?<=[a-z]-)\s+(?=[a-z])(?!(?:and|or|to)\b)")
 _ABBREVIATION = r"(?<!\b[A-Z]\.)(?<!\b(?:cf|vs|Mr|Dr)\.)(?<!\b(?:[eE]\.g|[iI]\.e|etc)\.)(?<!\ba\.k\.a\.)"
 _END = re.compile(rf"(?<=[.?!]){_ABBREVIATION}\s+")
-_PROSE = re.compile(r"[A-Z][\w ,;:'’‘“”\"()/.?!-]*[.?!]")
+_PROSE = re.compile(r"(?!.*::)[A-Z][\w ,;:'’‘“”\"()/.?!-]*[.?!]")
 
 
 def sts_sample() -> Dataset:
@@ -52,9 +55,11 @@ def sts_sample() -> Dataset:
 
 def _sources() -> list[Path]:
     """List the standard library's source files by name, without tests and third-party packages."""
-    root = Path(sysconfig.get_path("stdlib"))
-    inside = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.py"))
-    return [root / name for name in inside if _SKIPPED.isdisjoint(name.split("/"))]
+    found: list[Path] = []
+    for folder, inner, names in os.walk(sysconfig.get_path("stdlib")):
+        inner[:] = [name for name in inner if name not in _SKIPPED]
+        found += [Path(folder, name) for name in names if name.endswith(".py")]
+    return sorted(found, key=Path.as_posix)
 
 
 def _docstrings(source: str) -> Iterator[str]:

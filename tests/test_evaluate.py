@@ -1,0 +1,267 @@
+"""Scores through mteb: on local data, through one cache, and on bad input."""
+
+import json
+import math
+import shutil
+from pathlib import Path
+
+import datasets
+import huggingface_hub
+import mteb
+import numpy as np
+import pytest
+import torch
+from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer
+from tiny import PAIRS, tiny_backbone, tiny_model, write_pairs
+
+from distilface.evaluate import (
+    PAPER_TASKS,
+    STS_TASKS,
+    evaluate,
+    load_model,
+    means,
+    model_size,
+    weights_fingerprint,
+)
+from distilface.record import environment
+from distilface.settings import InputError
+from distilface.tasks import data_sources, find_tasks
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    write_pairs(tmp_path / "data" / "STS12.jsonl")
+    write_pairs(tmp_path / "data" / "STS16.jsonl.gz", PAIRS[:6])
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Count the sentences of every encoding."""
+    counts: list[int] = []
+    encode = SentenceTransformer.encode
+
+    def counting(self, sentences, *args, **kwargs):
+        counts.append(len(sentences))
+        return encode(self, sentences, *args, **kwargs)
+
+    monkeypatch.setattr(SentenceTransformer, "encode", counting)
+    return counts
+
+
+@pytest.fixture
+def offline(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the Hub's clients fail at once instead of after their retries."""
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+
+
+def by_hand(model: SentenceTransformer, pairs) -> float:
+    left, right = (model.encode([pair[side] for pair in pairs]) for side in (0, 1))
+    norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
+    return 100 * spearmanr((left * right).sum(axis=1) / norms, [pair[2] for pair in pairs])[0]
+
+
+def test_scores_are_spearman_of_cosines(tmp_path, data):
+    model = tiny_model(tmp_path / "model")
+    scores = evaluate(tmp_path / "model", ["STS16", "STS12"], data)
+    assert list(scores) == ["STS16", "STS12"]
+    assert scores["STS12"] == pytest.approx(by_hand(model, PAIRS), abs=1e-3)
+    assert scores["STS16"] == pytest.approx(by_hand(model, PAIRS[:6]), abs=1e-3)
+
+
+def test_two_models_in_one_cache(tmp_path, data):
+    """Silent otherwise: mteb calls every local model ``no_model_name/available`` and takes what is there."""
+    cache = tmp_path / "cache"
+    models = [tiny_model(tmp_path / place / "model", seed) for place, seed in (("a", 0), ("b", 1))]
+    first, second = (evaluate(tmp_path / place / "model", ["STS12"], data, cache) for place in "ab")
+    assert first["STS12"] == pytest.approx(by_hand(models[0], PAIRS), abs=1e-3)
+    assert second["STS12"] == pytest.approx(by_hand(models[1], PAIRS), abs=1e-3)
+    assert first != second
+
+
+def test_two_poolings_of_one_backbone_in_one_cache(tmp_path, data):
+    """Silent otherwise: the weights are the same, so a hash of them alone would find the other's score."""
+    models = [tiny_model(tmp_path / pooling, pooling=pooling) for pooling in ("mean", "cls")]
+    for model in models:
+        score = evaluate(model, ["STS12"], data, tmp_path / "cache")["STS12"]
+        assert score == pytest.approx(by_hand(model, PAIRS), abs=1e-3)
+
+
+def test_same_folder_is_served_from_the_cache(tmp_path, data, encoded):
+    tiny_model(tmp_path / "model")
+    first = evaluate(tmp_path / "model", ["STS12"], data, tmp_path / "cache")
+    assert encoded == [10, 10]
+    again = evaluate(str(tmp_path / "model"), ["STS12"], data, tmp_path / "cache")
+    assert encoded == [10, 10]
+    assert again == first
+
+
+def test_other_data_is_not_served_from_the_cache(tmp_path, data, encoded):
+    """Silent otherwise: mteb finds a result by model and task, and never looks at a finished one's data."""
+    tiny_model(tmp_path / "model")
+    first = evaluate(tmp_path / "model", ["STS12"], data, tmp_path / "cache")
+    write_pairs(data / "STS12.jsonl", [(a, b, 5 - score) for a, b, score in PAIRS])
+    second = evaluate(tmp_path / "model", ["STS12"], data, tmp_path / "cache")
+    assert second["STS12"] == pytest.approx(-first["STS12"], abs=1e-3)
+    (data / "STS12.jsonl").unlink()
+    write_pairs(data / "STS12.jsonl.gz")
+    assert evaluate(tmp_path / "model", ["STS12"], data, tmp_path / "cache") == first
+    assert encoded == [10, 10, 10, 10]
+
+
+def test_results_are_mtebs_own(tmp_path, data):
+    tiny_model(tmp_path / "model")
+    scores = evaluate(tmp_path / "model", ["STS12"], data, tmp_path / "cache")
+    (file,) = (tmp_path / "cache" / "results" / "local__model").rglob("STS12.json")
+    result = mteb.TaskResult.from_disk(file)
+    assert 100 * result.get_score() == pytest.approx(scores["STS12"])
+    assert file.relative_to(tmp_path / "cache").parts[2] == weights_fingerprint(tmp_path / "model")
+    assert result.dataset_revision == data_sources(find_tasks(["STS12"], data))["STS12"]["revision"]
+
+
+def test_fingerprint_is_of_the_embeddings_not_of_the_place(tmp_path):
+    model = tiny_model(tmp_path / "model")
+    shutil.copytree(tmp_path / "model", tmp_path / "copy")
+    (tmp_path / "copy" / "run.json").write_text("{}")
+    one = weights_fingerprint(tmp_path / "model")
+    model.encode(["text"])
+    assert one == weights_fingerprint(tmp_path / "copy") == weights_fingerprint(model)
+    model.max_seq_length = 8
+    assert one != weights_fingerprint(model)
+
+
+def test_scored_in_fp32(tmp_path, data):
+    model = tiny_model(tmp_path / "model").bfloat16()
+    model.save_pretrained(str(tmp_path / "half"))
+    assert {weight.dtype for weight in load_model(tmp_path / "half").parameters()} == {torch.float32}
+    scores = evaluate(tmp_path / "half", ["STS12"], data)
+    assert evaluate(model, ["STS12"], data) == scores
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+
+
+def test_means():
+    scores = {task: float(i) for i, task in enumerate(STS_TASKS)}
+    assert means(scores) == {"mean_of_5": 2.2, "mean_of_7": 3.0}
+    assert means(dict.fromkeys(PAPER_TASKS, 1.0)) == {"mean_of_5": 1.0, "mean_of_7": None}
+
+
+def test_model_size(tmp_path):
+    model = tiny_model(tmp_path / "model")
+    (tmp_path / "model" / "onnx").mkdir()
+    (tmp_path / "model" / "onnx" / "model.bin").write_bytes(bytes(10**6))
+    parameters = sum(weight.numel() for weight in model.parameters())
+    on_disk = (tmp_path / "model" / "model.safetensors").stat().st_size
+    assert model_size(tmp_path / "model") == {"parameters": parameters, "megabytes": round(on_disk / 1e6, 2)}
+    assert model_size(model) == {"parameters": parameters, "megabytes": round(4 * parameters / 1e6, 2)}
+
+
+def test_find_tasks_by_task_and_benchmark():
+    names = [task.metadata.name for task in find_tasks(["STS17", "MTEB(eng, v2)", "STS12"])]
+    assert names[0] == "STS17"
+    assert len(names) == len(set(names)) > 30
+    assert "STS16" not in names
+
+
+def test_local_data_leaves_mtebs_benchmarks_as_they_are(data):
+    """Silent otherwise: a benchmark's task objects are shared, so they would hold our data ever after."""
+    benchmark = mteb.get_benchmark("MTEB(eng, v1)")
+    shared = next(task for task in benchmark.tasks if task.metadata.name == "STS12")
+    find_tasks(["STS12"], data)
+    assert not shared.data_loaded
+    assert shared.metadata.dataset["path"] == "mteb/sts12-sts"
+
+
+@pytest.mark.parametrize(
+    ("tasks", "message"),
+    [
+        (["STS12s"], "unknown task 'STS12s': did you mean 'STS12'"),
+        (["MTEB(eng, v3)"], r"did you mean 'MTEB\(eng, v[12]\)'"),
+        (["CIFAR10"], "not of text alone"),
+        (["STS13"], r"holds no STS13.jsonl or STS13.jsonl.gz"),
+        (["STS17"], "from the Hub only"),
+        (["Banking77Classification"], "from the Hub only"),
+    ],
+)
+def test_tasks_that_cannot_be(data, tasks, message):
+    with pytest.raises(InputError, match=message):
+        find_tasks(tasks, data)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        ("", "is empty"),
+        ('{"sentence1": "a", "sentence2": "b", "score": 1}\nnot json\n', "line 2: no JSON"),
+        ('{"sentence1": "a", "score": 1}\n', "line 1: no column 'sentence2'"),
+        ('{"sentence1": "a", "sentence2": "b", "score": "high"}\n', "line 1: the score 'high' is no number"),
+        ('{"sentence1": "a", "sentence2": "b", "score": NaN}\n', "line 1: the score nan is no number"),
+        ('{"sentence1": "a", "sentence2": 3, "score": 1}\n', "line 1: sentence1 and sentence2 must be text"),
+        ('{"sentence1": "a", "sentence2": "b", "score": 1}\n' * 3, "nothing to rank"),
+    ],
+)
+def test_bad_data(data, content, message):
+    (data / "STS12.jsonl").write_text(content)
+    with pytest.raises(InputError, match=message):
+        find_tasks(["STS12"], data)
+
+
+def test_no_data_folder(tmp_path):
+    with pytest.raises(InputError, match="does not exist"):
+        find_tasks(["STS12"], tmp_path / "nothing")
+
+
+def test_no_model(tmp_path, offline):
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "file").write_text("")
+    for path in (tmp_path / "nothing", tmp_path / "file"):
+        with pytest.raises(InputError, match="no model folder and no Hub id"):
+            load_model(path)
+    with pytest.raises(InputError, match=r"neither modules\.json nor config\.json"):
+        load_model(tmp_path / "empty")
+    with pytest.raises(InputError, match="could not be had from the Hub"):
+        load_model("nobody/nothing")
+
+
+def test_damaged_model(tmp_path):
+    model = tiny_model(tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000])
+    with pytest.raises(InputError, match="cannot be loaded as a model"):
+        load_model(tmp_path / "model")
+    with torch.no_grad():
+        next(model.parameters()).fill_(math.nan)
+    model.save_pretrained(str(tmp_path / "nan"))
+    with pytest.raises(InputError, match="NaN or infinite"):
+        load_model(tmp_path / "nan")
+
+
+@pytest.mark.filterwarnings("ignore:An input array is constant")
+def test_collapsed_model(tmp_path, data):
+    model = tiny_model(tmp_path / "model")
+    last = model[0].auto_model.transformer.layer[-1].output_layer_norm
+    torch.nn.init.zeros_(last.weight)
+    torch.nn.init.ones_(last.bias)
+    for _ in range(2):
+        with pytest.raises(InputError, match="collapsed"):
+            evaluate(model, ["STS12"], data, tmp_path / "cache")
+
+
+def test_no_hub(tmp_path, offline):
+    tiny_model(tmp_path / "model")
+    with pytest.raises(InputError, match=r"data of task STS12 could not be had.*--data-dir"):
+        evaluate(tmp_path / "model", ["STS12"])
+
+
+def test_plain_transformers_folder(tmp_path, data):
+    """A backbone without a pooling is scored under sentence-transformers' default, the mean."""
+    backbone = tiny_backbone(tmp_path / "backbone")
+    assert evaluate(backbone, ["STS12"], data) == evaluate(tiny_model(tmp_path / "model"), ["STS12"], data)
+
+
+def test_environment():
+    record = environment()
+    assert record["versions"]["mteb"] == mteb.__version__
+    assert record["machine"]["cores"] >= 1
+    json.dumps(record)

@@ -1,0 +1,250 @@
+"""What is written into a model folder: the older names, nothing of the training, the same vectors."""
+
+import json
+import sys
+from importlib.metadata import version
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from five import TEXTS, contents, make
+from safetensors import safe_open
+from sentence_transformers import SentenceTransformerTrainer
+from sentence_transformers.base.modules import Dense, Normalize
+from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
+from sentence_transformers.sentence_transformer.modules import LSTM
+from sentence_transformers.sentence_transformer.training_args import SentenceTransformerTrainingArguments
+from torch import nn
+from transformers import DistilBertModel
+
+from distilface.folder import load, save_folder
+from distilface.settings import InputError
+
+CARD_TEXTS = ["The cat sat on the mat.", "A cat was sitting on a rug."]
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    """Run on one thread: on a busy machine several wait for each other at every tiny matrix."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+def test_every_settings_file_is_the_golden_one(tmp_path):
+    torch.manual_seed(0)
+    model = make("mean", Dense(32, 16), Normalize())
+    model.max_seq_length = 16
+    model.encode(TEXTS)
+    save_folder(model, tmp_path / "m", run={"seed": 1}, max_seq_length=48)
+    files = contents(tmp_path / "m")
+    golden = {
+        "run.json": {"seed": 1},
+        "modules.json": [
+            {"idx": 0, "name": "0", "path": "", "type": "sentence_transformers.models.Transformer"},
+            {"idx": 1, "name": "1", "path": "1_Pooling", "type": "sentence_transformers.models.Pooling"},
+            {"idx": 2, "name": "2", "path": "2_Dense", "type": "sentence_transformers.models.Dense"},
+            {"idx": 3, "name": "3", "path": "3_Normalize", "type": "sentence_transformers.models.Normalize"},
+        ],
+        "sentence_bert_config.json": {"max_seq_length": 48, "do_lower_case": False},
+        "1_Pooling/config.json": {
+            "word_embedding_dimension": 32,
+            "pooling_mode_cls_token": False,
+            "pooling_mode_mean_tokens": True,
+            "pooling_mode_max_tokens": False,
+            "pooling_mode_mean_sqrt_len_tokens": False,
+            "pooling_mode_weightedmean_tokens": False,
+            "pooling_mode_lasttoken": False,
+            "include_prompt": True,
+        },
+        "2_Dense/config.json": {
+            "in_features": 32,
+            "out_features": 16,
+            "bias": True,
+            "activation_function": "torch.nn.modules.activation.Tanh",
+        },
+        "3_Normalize/config.json": {},
+        "config_sentence_transformers.json": {
+            "__version__": {
+                "pytorch": torch.__version__,
+                "sentence_transformers": version("sentence-transformers"),
+                "transformers": version("transformers"),
+            },
+            "default_prompt_name": None,
+            "model_type": "SentenceTransformer",
+            "prompts": {"document": "", "query": ""},
+            "similarity_fn_name": "cosine",
+        },
+        "config.json": {
+            "activation": "gelu",
+            "architectures": ["DistilBertModel"],
+            "attention_dropout": 0.1,
+            "bos_token_id": None,
+            "dim": 32,
+            "dropout": 0.1,
+            "dtype": "float32",
+            "eos_token_id": None,
+            "hidden_dim": 64,
+            "initializer_range": 0.02,
+            "max_position_embeddings": 64,
+            "model_type": "distilbert",
+            "n_heads": 4,
+            "n_layers": 5,
+            "pad_token_id": 0,
+            "qa_dropout": 0.1,
+            "seq_classif_dropout": 0.2,
+            "sinusoidal_pos_embds": False,
+            "tie_word_embeddings": True,
+            "transformers_version": version("transformers"),
+            "vocab_size": json.loads(files["config.json"])["vocab_size"],
+        },
+        "tokenizer_config.json": {
+            "backend": "tokenizers",
+            "cls_token": "[CLS]",
+            "do_lower_case": True,
+            "mask_token": "[MASK]",
+            "model_input_names": ["input_ids", "attention_mask"],
+            "model_max_length": 48,
+            "pad_token": "[PAD]",
+            "sep_token": "[SEP]",
+            "strip_accents": None,
+            "tokenize_chinese_chars": True,
+            "tokenizer_class": "BertTokenizer",
+            "unk_token": "[UNK]",
+        },
+        "special_tokens_map.json": {
+            "unk_token": "[UNK]",
+            "sep_token": "[SEP]",
+            "pad_token": "[PAD]",
+            "cls_token": "[CLS]",
+            "mask_token": "[MASK]",
+        },
+    }
+    others = {"README.md", "model.safetensors", "2_Dense/model.safetensors", "tokenizer.json"}
+    assert set(files) == {*golden, *others}
+    assert {name: json.loads(files[name]) for name in golden} == golden
+    tokenizer = json.loads(files["tokenizer.json"])
+    assert (tokenizer["truncation"], tokenizer["padding"]) == (None, None)
+
+
+def test_the_settings_of_last4_are_the_golden_ones(tmp_path):
+    """Without output_hidden_states sentence-transformers 6 pools the last layer, and is silent."""
+    save_folder(make("last4"), tmp_path / "m")
+    files = {
+        name: json.loads(text) for name, text in contents(tmp_path / "m").items() if name.endswith(".json")
+    }
+    assert files["config.json"]["output_hidden_states"] is True
+    golden = {"word_embedding_dimension": 32, "layer_start": 2, "num_hidden_layers": 5}
+    assert files["1_WeightedLayerPooling/config.json"] == golden
+    kinds = [module["type"].rpartition(".")[2] for module in files["modules.json"]]
+    assert kinds == ["Transformer", "WeightedLayerPooling", "Pooling"]
+
+
+MODES = ["mean", "cls", "last4", "max", "mean_sqrt_len_tokens", "weightedmean", "lasttoken"]
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize(
+    "more", [[], [Normalize()], [Dense(32, 16, bias=False, activation_function=nn.GELU()), Normalize()]]
+)
+def test_the_vectors_stay_after_reload_and_in_plain_transformers(mode, more, tmp_path, monkeypatch):
+    model = make(mode, *more)
+    saved = save_folder(model, tmp_path / "my model")
+    np.testing.assert_allclose(load(saved.path).encode(TEXTS), model.encode(TEXTS), atol=1e-6)
+    monkeypatch.chdir(tmp_path)
+    snippets = [part.split("```")[0] for part in saved.card.read_text().split("```python\n")[1:]]
+    assert len(snippets) == 2
+    for snippet in snippets:
+        for texts in (CARD_TEXTS, TEXTS):
+            code, names = snippet.replace(json.dumps(CARD_TEXTS), json.dumps(texts)), {}
+            exec(code, names)
+            np.testing.assert_allclose(np.asarray(names["embeddings"]), model.encode(texts), atol=1e-5)
+
+
+def test_the_card_repeats_a_default_prompt(tmp_path, monkeypatch):
+    model = make("mean")
+    model.prompts, model.default_prompt_name = {"query": "a dog: "}, "query"
+    code = save_folder(model, tmp_path / "m").card.read_text().split("```python\n")[2].split("```")[0]
+    monkeypatch.chdir(tmp_path)
+    names = {}
+    exec(code, names)
+    np.testing.assert_allclose(names["embeddings"], model.encode(CARD_TEXTS), atol=1e-5)
+
+
+def test_weights_are_fp32_and_readable_by_all(tmp_path):
+    """A file of safetensors is readable by its owner alone: a shared folder would not load for others."""
+    saved = save_folder(make("last4", Dense(32, 16)).bfloat16(), tmp_path / "m")
+    for file in saved.path.rglob("*.safetensors"):
+        assert file.stat().st_mode == (saved.path / "modules.json").stat().st_mode
+        with safe_open(file, "pt") as weights:
+            assert {weights.get_slice(name).get_dtype() for name in weights.keys()} == {"F32"}  # noqa: SIM118
+    assert load(saved.path).dtype == torch.float32
+
+
+def test_nothing_of_the_training_or_the_machine_is_in_a_file(tmp_path):
+    """The trainer hands its sentences to the card that sentence-transformers writes, asked or not."""
+    model = make("mean")
+    model.max_seq_length = 9
+    texts = ["the secret horse of the old king", "a hidden garden in the valley"]
+    SentenceTransformerTrainer(
+        model=model,
+        args=SentenceTransformerTrainingArguments(tmp_path / "run", max_steps=1, report_to=[], use_cpu=True),
+        train_dataset=Dataset.from_dict({"a": texts, "b": texts}),
+        loss=MultipleNegativesRankingLoss(model),
+    ).train()
+    model[0].model.config.output_hidden_states = True
+    model[0].model.set_attn_implementation("eager")
+    saved = save_folder(model, tmp_path / "m", max_seq_length=64)
+    files = contents(saved.path)
+    assert {Path(name).suffix for name in files} == {".json", ".md", ".safetensors"}
+    for name, content in files.items():
+        for leak in (
+            "secret horse",
+            "hidden garden",
+            str(tmp_path),
+            str(Path.cwd()),
+            sys.prefix,
+            "output_hidden",
+            "eager",
+        ):
+            assert leak.encode() not in content, name
+    assert load(saved.path).max_seq_length == 64
+    assert model.max_seq_length == 9
+    model.max_seq_length = 64
+    np.testing.assert_allclose(load(saved.path).encode(TEXTS), model.encode(TEXTS), atol=1e-6)
+
+
+class Doubled(nn.Module):
+    def forward(self, features):
+        return features
+
+
+class OwnEncoder(DistilBertModel):
+    pass
+
+
+REFUSED = {
+    "would need remote code": lambda: make("mean", Doubled()),
+    "cannot be module 2": lambda: make("mean", LSTM(32, 8)),
+    "Dense with use_residual": lambda: make("mean", Dense(32, 32, use_residual=True)),
+    "module_input_name": lambda: make("mean", Normalize("token_embeddings")),
+    "activation .* is not torch's": lambda: make("mean", Dense(32, 8, activation_function=Doubled())),
+    "the order is cls, mean": lambda: make(("mean", "cls")),
+}
+
+
+@pytest.mark.parametrize("sentence", REFUSED)
+def test_a_model_that_is_not_portable_is_refused(sentence, tmp_path):
+    with pytest.raises(InputError, match=sentence):
+        save_folder(REFUSED[sentence](), tmp_path / "new" / "m")
+    assert not (tmp_path / "new").exists()
+
+
+def test_an_encoder_that_needs_its_own_code_is_refused(tmp_path):
+    model = make("mean")
+    model[0].model.__class__ = OwnEncoder
+    with pytest.raises(InputError, match="OwnEncoder is no encoder of transformers"):
+        save_folder(model, tmp_path / "m")

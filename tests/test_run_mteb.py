@@ -1,0 +1,195 @@
+"""The MTEB benchmark from end to end: table, JSON, figure, and what it refuses."""
+
+import importlib
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from hub import Hub
+from tiny import PAIRS, tiny_backbone, tiny_model, write_pairs
+
+from distilface.evaluate import PAPER_TASKS, STS_TASKS
+from distilface.settings import InputError
+from distilface.tasks import find_tasks
+
+ROOT = Path(__file__).parents[1]
+MINILM = {
+    "STS12": 72.37,
+    "STS13": 80.60,
+    "STS14": 75.60,
+    "STS15": 85.39,
+    "STS16": 78.99,
+    "STSBenchmark": 82.03,
+    "SICK-R": 77.58,
+}
+
+
+@pytest.fixture
+def run_mteb(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module("run_mteb")
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for i, task in enumerate(STS_TASKS):
+        write_pairs(tmp_path / "data" / f"{task}.jsonl.gz", PAIRS[i // 2 :])
+    return tmp_path / "data"
+
+
+@pytest.fixture
+def trained(tmp_path: Path) -> Path:
+    """Make a folder with the ``run.json`` of a training that had a teacher."""
+    folder = tmp_path / "models" / "student"
+    tiny_model(folder, seed=1)
+    tiny_model(tmp_path / "teacher", seed=2)
+    run = {
+        "method": "embedding",
+        "seed": 7,
+        "teacher": str(tmp_path / "teacher"),
+        "baseline_model": str(tiny_backbone(tmp_path / "backbone")),
+        "layers": [1],
+        "settings": {"pooling": "cls"},
+    }
+    (folder / "run.json").write_text(json.dumps(run))
+    return folder
+
+
+def test_end_to_end(run_mteb, trained, data, tmp_path, capsys):
+    files = [tmp_path / "out" / "result.json", tmp_path / "out" / "figure.png"]
+    places = ["--cache-dir", str(tmp_path / "cache"), "--output", str(files[0]), "--figure", str(files[1])]
+    result = run_mteb.main(["--model", str(trained), "--data-dir", str(data), *places])
+    printed = capsys.readouterr().out
+    assert json.loads(files[0].read_text()) == result
+    assert files[1].read_bytes().startswith(b"\x89PNG")
+    assert list(result["scores"]) == list(STS_TASKS)
+    assert "scores: " + " ".join(f"{x:.2f}" for x in result["scores"].values()) + "\n" in printed
+    assert result["mean_of_5"] == pytest.approx(
+        sum(result["scores"][task] for task in PAPER_TASKS) / 5, abs=1e-3
+    )
+    assert result["run"]["seed"] == 7
+    assert result["data"]["tasks"]["STS12"]["path"] == "STS12.jsonl.gz"
+    assert result["data"]["tasks"]["STS12"]["revision"].startswith("sha256:")
+    teacher, untrained = (result["compared"][role] for role in ("teacher", "untrained"))
+    assert teacher["parameters"] == result["parameters"] > untrained["parameters"]
+    assert len({str(x["scores"]) for x in (result, teacher, untrained)}) == 3
+    for shown in (
+        "teacher (teacher)",
+        "student, untrained",
+        "DistilFace (the paper's)",
+        "large-scale",
+        "72.10",
+    ):
+        assert shown in printed
+
+
+def test_only_the_model(run_mteb, trained, data, tmp_path, capsys):
+    words = [
+        "--data-dir",
+        str(data),
+        "--cache-dir",
+        str(tmp_path / "cache"),
+        "--only-model",
+        "--tasks",
+        "STS12",
+    ]
+    result = run_mteb.main(["--model", str(trained), *words])
+    assert (list(result["scores"]), result["compared"], result["mean_of_5"]) == (["STS12"], {}, None)
+    assert "DistilBERT" not in capsys.readouterr().out
+
+
+def test_relative_that_is_gone(run_mteb, trained, data, tmp_path, capsys):
+    run = json.loads((trained / "run.json").read_text()) | {"teacher": "./gone", "baseline_model": "./gone"}
+    (trained / "run.json").write_text(json.dumps(run))
+    words = ["--data-dir", str(data), "--cache-dir", str(tmp_path / "cache"), "--tasks", "STS12"]
+    assert run_mteb.main(["--model", str(trained), *words])["compared"] == {}
+    said = capsys.readouterr().err
+    assert "without its teacher: ./gone" in said
+    assert "without its untrained self: ./gone" in said
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], r"models/distilface does not exist; python training/train_unsup\.py"),
+        (["--model", "./nothing"], "no folder"),
+        (["--model", "MODEL", "--tasks", "STS12", "STS99x"], "unknown task 'STS99x'"),
+        (["--model", "MODEL", "--figure", "figure.txt"], r"must end in one of \.png"),
+        (["--model", "MODEL", "--figure", "a.png", "--tasks", "STS12"], "have them all among --tasks"),
+        (["--model", "MODEL", "--output", "."], "is a folder"),
+        (["--model", "MODEL", "--batch-size", "0"], "batch of 0"),
+        (["--model", "MODEL", "--data", "x"], "did you mean 'data_dir'"),
+        (["--model", "MODEL", "--data-dir", "nowhere"], "nowhere does not exist"),
+    ],
+)
+def test_refused_with_nothing_written(run_mteb, trained, tmp_path, monkeypatch, words, message):
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    with pytest.raises(InputError, match=message):
+        run_mteb.main([str(trained) if word == "MODEL" else word for word in words])
+    assert not any((tmp_path / "empty").iterdir())
+
+
+def test_damaged_run_file(run_mteb, trained):
+    (trained / "run.json").write_text("[1, 2]")
+    with pytest.raises(InputError, match=r"run\.json is damaged"):
+        run_mteb.main(["--model", str(trained)])
+
+
+def test_labels_of_the_figure_do_not_overlap(run_mteb, tmp_path):
+    comparison, figures = (importlib.import_module(name) for name in ("comparison", "figures"))
+    peers = comparison.published()
+    near = peers[2]
+    ours = [
+        comparison.Row(f"models/{role}", comparison.MEASURED, near.scores, near.parameters, role=role)
+        for role in ("model", "teacher", "untrained")
+    ]
+    figure = figures.sts_against_parameters([*ours, *peers], tmp_path / "figure.svg")
+    boxes = [note.get_window_extent() for note in figure.axes[0].texts]
+    assert len(boxes) == len(peers) + 3
+    assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
+
+
+def test_published_peers():
+    comparison = importlib.import_module("comparison")
+    means = {row.name: comparison.means(row.scores) for row in comparison.published()}
+    assert means["DistilFace (the paper's)"]["mean_of_5"] == pytest.approx(72.10, abs=0.005)
+    assert means["DistilFace (the paper's)"]["mean_of_7"] is None
+    assert means["BAAI/bge-small-en-v1.5"]["mean_of_7"] == pytest.approx(82.82, abs=0.005)
+
+
+def test_from_the_hub(hub: Hub, tmp_path):
+    """By default the data are the Hub's, at the very commit that mteb pins."""
+    tiny_model(tmp_path / "model")
+    write_pairs(tmp_path / "sts12" / "test.jsonl.gz")
+    (task,) = find_tasks(["STS12"])
+    hub.add_dataset(task.metadata.dataset["path"], tmp_path / "sts12", sha=task.metadata.dataset["revision"])
+    words = [
+        "--model",
+        str(tmp_path / "model"),
+        "--tasks",
+        "STS12",
+        "--output",
+        str(tmp_path / "result.json"),
+    ]
+    environment = hub.env(tmp_path / "cache") | {"PYTHONPATH": str(ROOT)}
+    command = [sys.executable, str(ROOT / "benchmarks" / "run_mteb.py"), *words]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    result = json.loads((tmp_path / "result.json").read_text())
+    assert result["data"] == {"from": "Hugging Face Hub", "tasks": {"STS12": task.metadata.dataset}}
+    assert f"scores: {result['scores']['STS12']:.2f}" in done.stdout
+
+
+@pytest.mark.data
+@pytest.mark.timeout(3600)
+def test_published_scores_of_minilm(run_mteb, tmp_path):
+    """all-MiniLM-L6-v2 on the real test sets gives what MTEB publishes."""
+    words = ["--data-dir", str(Path(os.environ["DISTILFACE_DATA"]) / "sts"), "--cache-dir", str(tmp_path)]
+    result = run_mteb.main(["--model", "sentence-transformers/all-MiniLM-L6-v2", "--only-model", *words])
+    assert result["scores"] == pytest.approx(MINILM, abs=0.02)
+    assert result["mean_of_7"] == pytest.approx(78.94, abs=0.01)

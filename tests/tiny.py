@@ -1,0 +1,77 @@
+"""Tiny random models and data, made in a test: nothing is downloaded, and each loads in milliseconds."""
+
+import gzip
+import json
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
+from transformers import DistilBertConfig, DistilBertModel, DistilBertTokenizerFast
+
+WORDS = """
+a the dog cat man woman child bird horse fish runs eats sleeps plays sings sees jumps rides in on under near
+park house garden river road tree red blue green old young small big happy tired and with
+"""
+PAIRS = (
+    ("a dog runs in the park", "the dog plays near the park", 4.0),
+    ("a man rides a horse", "a woman rides the old horse", 3.2),
+    ("the cat sleeps on the house", "a bird sings under a tree", 0.4),
+    ("a child eats a red fish", "the young child eats fish", 4.4),
+    ("the river and the road", "a blue river near the road", 3.8),
+    ("a tired man sleeps", "the old man is sleeping", 4.6),
+    ("big green tree", "a small red bird", 0.8),
+    ("a woman sings in the garden", "the woman plays with a cat", 1.6),
+    ("two birds jump", "a bird jumps on the road", 2.8),
+    ("the horse sees a child", "a happy dog runs", 1.0),
+)
+
+
+def tiny_backbone(folder: str | Path, seed: int = 0) -> Path:
+    """Save a random DistilBERT (2 layers, 32 dimensions) and its tokenizer as a plain transformers folder."""
+    folder = Path(folder)
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    vocabulary = [
+        "[PAD]",
+        "[UNK]",
+        "[CLS]",
+        "[SEP]",
+        "[MASK]",
+        *WORDS.split(),
+        *letters,
+        *(f"##{x}" for x in letters),
+    ]
+    vocabulary = list(dict.fromkeys(vocabulary))
+    tokenizer = DistilBertTokenizerFast(
+        vocab={word: i for i, word in enumerate(vocabulary)}, model_max_length=64
+    )
+    config = DistilBertConfig(
+        vocab_size=len(vocabulary), dim=32, hidden_dim=64, n_layers=2, n_heads=4, max_position_embeddings=64
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        DistilBertModel(config).save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+    return folder
+
+
+def tiny_model(folder: str | Path, seed: int = 0, pooling: str = "mean") -> SentenceTransformer:
+    """Save :func:`tiny_backbone` under a pooling as a sentence-transformers folder, and return the model."""
+    with tempfile.TemporaryDirectory() as temporary:
+        transformer = Transformer(str(tiny_backbone(temporary, seed)))
+    pool = Pooling(transformer.get_embedding_dimension(), pooling_mode=pooling)
+    model = SentenceTransformer(modules=[transformer, pool], device="cpu")
+    model.save_pretrained(str(folder), create_model_card=False)
+    return model
+
+
+def write_pairs(file: str | Path, pairs: Sequence[tuple[str, str, float]] = PAIRS) -> Path:
+    """Write scored pairs as JSON lines, gzip if the name says so."""
+    file = Path(file)
+    file.parent.mkdir(parents=True, exist_ok=True)
+    rows = [json.dumps({"sentence1": a, "sentence2": b, "score": score}) for a, b, score in pairs]
+    content = ("\n".join(rows) + "\n").encode()
+    file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
+    return file
