@@ -72,9 +72,7 @@ def _legend(figure: Figure, points: Sequence[tuple[Row, float, float]]) -> None:
         for league in COLOURS
         if league in leagues
     ]
-    figure.legend(
-        handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8.5, frameon=False
-    )
+    figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), fontsize=8.5, frameon=False)
 
 
 def sts_against_parameters(rows: Sequence[Row], file: str | Path) -> Figure:

@@ -33,17 +33,11 @@ class Settings:
     """What the benchmark can be told."""
 
     model: str = setting(TRAINED, "a Hub id or a folder; the default is what training/train_unsup.py writes")
-    data_dir: str | None = setting(
-        None, "a folder of <task>.jsonl[.gz], sentence1, sentence2, score; default the Hub"
-    )
-    tasks: list[str] = setting(
-        list(STS_TASKS), "names of MTEB tasks and benchmarks, as STS17 or 'MTEB(eng, v2)'"
-    )
+    data_dir: str | None = setting(None, "a folder of <task>.jsonl[.gz], sentence1, sentence2, score; default the Hub")
+    tasks: list[str] = setting(list(STS_TASKS), "names of MTEB tasks and benchmarks, as STS17 or 'MTEB(eng, v2)'")
     output: str | None = setting(None, "write the result to this JSON file")
     figure: str | None = setting(None, "draw the STS mean against parameters: a .png, .svg or .pdf file")
-    cache_dir: str | None = setting(
-        None, "where mteb keeps its results; default $MTEB_CACHE or ~/.cache/mteb"
-    )
+    cache_dir: str | None = setting(None, "where mteb keeps its results; default $MTEB_CACHE or ~/.cache/mteb")
     batch_size: int = setting(32, "sentences in a batch")
     only_model: bool = setting(False, "no teacher, no untrained self, no published peers beside it")
 
@@ -51,9 +45,7 @@ class Settings:
 def check(settings: Settings) -> dict[str, Any]:
     """Refuse, before minutes of work, what would only fail after it; return the tasks' data sources."""
     if settings.model == TRAINED and not Path(TRAINED).is_dir():
-        raise InputError(
-            f"{TRAINED} does not exist; python training/train_unsup.py writes it, or give --model"
-        )
+        raise InputError(f"{TRAINED} does not exist; python training/train_unsup.py writes it, or give --model")
     if settings.batch_size < 1:
         raise InputError(f"a batch of {settings.batch_size} sentences cannot be; give --batch-size 1 or more")
     for file in filter(None, (settings.output, settings.figure)):
@@ -100,9 +92,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "fingerprint": weights_fingerprint(folder),
         "compared": {other.role: other.as_dict() for other in others},
         "data": {"from": "local files" if settings.data_dir else "Hugging Face Hub", "tasks": sources},
-        "run": {
-            key: run[key] for key in ("method", "seed", "baseline_model", "layers", "teacher") if key in run
-        },
+        "run": {key: run[key] for key in ("method", "seed", "baseline_model", "layers", "teacher") if key in run},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         **environment(),
     }

@@ -102,12 +102,12 @@ class Folder:
 
     @property
     def parameters(self) -> int:
-        """Number of weights, read from the headers of the weight files."""
+        """Number of weights, from the headers of their files; indices stored with them do not count."""
         total = 0
         for file in (f for f in self.files if f.suffix == ".safetensors"):
             with safe_open(file, "numpy") as weights:
-                names = weights.keys()
-                total += sum(prod(weights.get_slice(name).get_shape()) for name in names)
+                slices = [weights.get_slice(name) for name in weights.keys()]  # noqa: SIM118 (it is no mapping)
+                total += sum(prod(s.get_shape()) for s in slices if "F" in s.get_dtype())
         return total
 
     @property
@@ -150,9 +150,7 @@ class Folder:
             raise InputError(f"{self.path} is no model folder: it has no {', no '.join(missing)}")
         for kind, place in self.modules:
             if not kind.startswith("sentence_transformers."):
-                raise InputError(
-                    f"{self.path} needs code of its own ({kind}), which is not run; use another model"
-                )
+                raise InputError(f"{self.path} needs code of its own ({kind}), which is not run; use another model")
             for name in _NEEDED.get(kind.rpartition(".")[2], ()):
                 if not (place / name).is_file():
                     raise InputError(f"{self.path} is no whole model folder: it has no {place.name}/{name}")
@@ -215,9 +213,7 @@ def save_folder(
     with whole_folder(path, overwrite) as folder:
         model.save_pretrained(str(folder), create_model_card=False)
         make_portable(folder, model, configs)
-        (folder / "README.md").write_text(
-            card(model, name or Path(path).resolve().name, configs), encoding="utf-8"
-        )
+        (folder / "README.md").write_text(card(model, name or Path(path).resolve().name, configs), encoding="utf-8")
         if run is not None:
             write_json(folder / "run.json", run)
     return Folder(Path(path))

@@ -43,14 +43,10 @@ _FOR_GRANTED: dict[type[nn.Module], dict[str, Any]] = {
     Normalize: {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"},
 }
 #: What a tokenizer keeps of the machine it was loaded on, and of the length it last cut to.
-_LEAKED = (
-    "is_local",
-    "local_files_only",
-    "name_or_path",
-    "tokenizer_file",
-    "special_tokens_map_file",
-    "max_length",
-)
+_LEAKED = {
+    *("is_local", "local_files_only", "name_or_path", "tokenizer_file", "special_tokens_map_file"),
+    *("max_length", "stride", "truncation_strategy", "pad_to_multiple_of"),
+}
 _SPECIAL_TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token")
 
 
@@ -69,14 +65,10 @@ def portable_configs(model: SentenceTransformer, max_seq_length: int | None = No
     for place, module in enumerate(model):
         kind = f"{type(module).__module__}.{type(module).__qualname__}"
         if not kind.startswith("sentence_transformers."):
-            raise InputError(
-                f"{kind} is no module of sentence-transformers: the folder would need remote code"
-            )
+            raise InputError(f"{kind} is no module of sentence-transformers: the folder would need remote code")
         if type(module) not in ([Transformer] if place == 0 else _OLDER_KEYS):
             names = ", ".join(known.__name__ for known in _OLDER_KEYS)
-            raise InputError(
-                f"{kind} cannot be module {place} of a portable folder: Transformer, then {names}"
-            )
+            raise InputError(f"{kind} cannot be module {place} of a portable folder: Transformer, then {names}")
     encoder = transformer.model
     if not type(encoder).__module__.startswith("transformers.models."):
         raise InputError(f"{type(encoder).__name__} is no encoder of transformers: it would need remote code")
@@ -101,9 +93,7 @@ def _portable_config(module: Any, length: int) -> dict[str, Any]:
     if extra := set(config) - _OLDER_KEYS.get(type(module), set()):
         raise InputError(f"{name} with {', '.join(sorted(extra))} cannot be written portably")
     if isinstance(module, Dense) and not config["activation_function"].startswith("torch.nn.modules."):
-        raise InputError(
-            f"activation {config['activation_function']} is not torch's: it would need remote code"
-        )
+        raise InputError(f"activation {config['activation_function']} is not torch's: it would need remote code")
     if isinstance(module, Transformer):
         return {"max_seq_length": length, "do_lower_case": bool(module.do_lower_case)}
     return config
@@ -114,9 +104,7 @@ def _older_pooling(config: dict[str, Any]) -> dict[str, Any]:
     mode = config.pop("pooling_mode")
     modes = [mode] if isinstance(mode, str) else list(mode)
     if modes != [name for name in _FLAGS if name in modes]:
-        raise InputError(
-            f"pooling {', '.join(modes)} cannot be written portably; the order is {', '.join(_FLAGS)}"
-        )
+        raise InputError(f"pooling {', '.join(modes)} cannot be written portably; the order is {', '.join(_FLAGS)}")
     include = config.pop("include_prompt")
     return config | {flag: name in modes for name, flag in _FLAGS.items()} | {"include_prompt": include}
 
@@ -159,9 +147,7 @@ def _rewrite_tokenizer(folder: Path, transformer: Any, length: int) -> None:
     """Write the published length, the inputs that the encoder takes, and the special tokens' own file."""
     path = folder / "tokenizer.json"
     if not path.is_file():
-        raise InputError(
-            f"{type(transformer.tokenizer).__name__} has no tokenizer.json; use a fast tokenizer"
-        )
+        raise InputError(f"{type(transformer.tokenizer).__name__} has no tokenizer.json; use a fast tokenizer")
     tokenizer = Tokenizer.from_file(str(path))
     tokenizer.no_truncation()
     tokenizer.no_padding()
@@ -173,9 +159,7 @@ def _rewrite_tokenizer(folder: Path, transformer: Any, length: int) -> None:
         config["model_input_names"] = ["input_ids", "attention_mask"]
     write_json(folder / "tokenizer_config.json", dict(sorted(config.items())))
     found = {name: getattr(transformer.tokenizer, name, None) for name in _SPECIAL_TOKENS}
-    write_json(
-        folder / "special_tokens_map.json", {name: str(token) for name, token in found.items() if token}
-    )
+    write_json(folder / "special_tokens_map.json", {name: str(token) for name, token in found.items() if token})
 
 
 def card(model: SentenceTransformer, name: str, configs: list[dict[str, Any]]) -> str:

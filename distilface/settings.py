@@ -1,8 +1,8 @@
 """Settings of a script: default < recipe < command line, and how a script ends on a user's mistake."""
 
 import difflib
+import errno
 import sys
-import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, field, fields
 from pathlib import Path
@@ -118,12 +118,13 @@ def cli(main: Callable[[], Any]) -> None:
     try:
         main()
     except InputError as error:
-        sys.exit(f"error: {error}" if not sys.stderr.isatty() else f"\033[31merror:\033[0m {error}")
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
     except KeyboardInterrupt as stop:
         print(f"\nstopped. {stop}".rstrip(), file=sys.stderr)
         sys.exit(130)
     except OSError as error:
-        if error.errno != 28:
+        if error.errno != errno.ENOSPC:
             raise
-        traceback.clear_frames(error.__traceback__)
-        sys.exit(f"error: the disk is full ({error.filename or 'while writing'}); free some space and run again")
+        print(f"error: the disk is full ({error.filename or 'while writing'}); free some space", file=sys.stderr)
+        sys.exit(2)

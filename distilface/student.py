@@ -131,9 +131,7 @@ def cut_layers(encoder: PreTrainedModel, layers: Sequence[int]) -> DistilBertMod
     return student
 
 
-def load_backbone(
-    source: str, layers: Sequence[int] | None = None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_backbone(source: str, layers: Sequence[int] | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load an encoder without its pooling, whole or cut, and its tokenizer.
 
     Args:

@@ -150,8 +150,7 @@ def _announce(missing: list[tuple[int, Path]], rows: int, dimension: int, folder
     todo = sum(min(SHARD, rows - start) for start, _ in missing)
     size, free = todo * dimension * 4, shutil.disk_usage(folder).free
     print(
-        f"teacher: {todo:,} of {rows:,} embeddings to compute, {dimension} x float32, "
-        f"{size / 1e6:,.0f} MB in {folder}",
+        f"teacher: {todo:,} of {rows:,} embeddings to compute, {dimension} x float32, {size / 1e6:,.0f} MB in {folder}",
         file=sys.stderr,
     )
     if size > free:

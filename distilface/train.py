@@ -44,9 +44,7 @@ class TrainSettings:
     output_dir: str = setting("models/distilface", "the model folder to write")
     text_column: str = setting("text", "the column of the text, in files with columns")
     max_sentences: int | None = setting(None, "train on this many sentences, drawn at random; default all")
-    dev: str = setting(
-        HUB_STSB, "scored pairs that choose the checkpoint: a file, a Hub data set, or 'sample'"
-    )
+    dev: str = setting(HUB_STSB, "scored pairs that choose the checkpoint: a file, a Hub data set, or 'sample'")
     epochs: float = setting(1.0, "passes over the data")
     steps: int = setting(-1, "optimiser steps; wins over --epochs when above 0")
     batch_size: int = setting(64, "sentences a step")
@@ -54,9 +52,7 @@ class TrainSettings:
     weight_decay: float = setting(0.0, "AdamW's weight decay")
     scheduler: str = setting("linear", "learning-rate schedule, as transformers names them")
     warmup: float = setting(0.0, "share of the steps in which the learning rate rises")
-    train_max_length: int = setting(
-        32, "tokens of a sentence that training reads; the model keeps its own limit"
-    )
+    train_max_length: int = setting(32, "tokens of a sentence that training reads; the model keeps its own limit")
     eval_steps: int = setting(125, "steps between two scores on the development set, each with a checkpoint")
     seed: int = setting(42, "seed of the initial weights, the dropout and the order of the data")
     bf16: str = setting("auto", "autocast to bf16: 'auto' (where the machine has it), 'yes' or 'no'")
@@ -98,9 +94,7 @@ def check_settings(settings: TrainSettings) -> None:
         if getattr(settings, name) <= 0:
             raise InputError(f"--{name} {getattr(settings, name)} is out of range; it must be above 0")
     if settings.steps <= 0 and settings.epochs <= 0:
-        raise InputError(
-            f"--epochs {settings.epochs} with --steps {settings.steps} trains nothing; raise one"
-        )
+        raise InputError(f"--epochs {settings.epochs} with --steps {settings.steps} trains nothing; raise one")
     if settings.bf16 not in ("auto", "yes", "no"):
         raise InputError(f"--bf16 {settings.bf16!r} must be auto, yes or no")
     output, work = Path(settings.output_dir), work_folder(settings)
@@ -109,9 +103,7 @@ def check_settings(settings: TrainSettings) -> None:
     if settings.resume and last_whole(work) is None:
         raise InputError(f"nothing to resume: {work} holds no whole checkpoint; start without --resume")
     if not settings.resume and not settings.overwrite and last_whole(work) is not None:
-        raise InputError(
-            f"{work} holds an unfinished run; go on with --resume, or add --overwrite to drop it"
-        )
+        raise InputError(f"{work} holds an unfinished run; go on with --resume, or add --overwrite to drop it")
 
 
 def effective(settings: TrainSettings) -> dict[str, Any]:
@@ -229,9 +221,7 @@ def fit(
         KeyboardInterrupt: after Ctrl-C, with the checkpoint saved and the words to go on.
     """
     work, output = work_folder(settings), Path(settings.output_dir)
-    data = [{"source": source} for source in settings.data] + [
-        {"rows": len(texts), "sha256": fingerprint(texts)}
-    ]
+    data = [{"source": source} for source in settings.data] + [{"rows": len(texts), "sha256": fingerprint(texts)}]
     state = _claim(work, settings, data)
     if "baseline" not in state:
         state |= {"baseline": measure.score(trainer.model), "seconds": 0.0}

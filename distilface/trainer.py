@@ -54,11 +54,7 @@ class LengthBatchSampler(DefaultBatchSampler):
         self.lengths = _lengths(dataset)
 
     def __len__(self) -> int:
-        return (
-            len(self.lengths) // self.batch_size
-            if self.drop_last
-            else -(-len(self.lengths) // self.batch_size)
-        )
+        return len(self.lengths) // self.batch_size if self.drop_last else -(-len(self.lengths) // self.batch_size)
 
     def __iter__(self) -> Iterator[list[int]]:
         random = np.random.default_rng([self.seed, self.epoch])

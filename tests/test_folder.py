@@ -24,9 +24,7 @@ def test_last4_is_the_mean_of_the_last_four_states_then_of_the_tokens(tmp_path):
     inputs = model[0].tokenizer(TEXTS, padding=True, truncation=True, max_length=64, return_tensors="pt")
     assert not model[1].layer_weights.requires_grad
     with torch.no_grad():
-        states = model[0].model.eval()(
-            inputs["input_ids"], inputs["attention_mask"], output_hidden_states=True
-        )
+        states = model[0].model.eval()(inputs["input_ids"], inputs["attention_mask"], output_hidden_states=True)
     layers = np.mean([state.numpy() for state in states.hidden_states[-4:]], axis=0)
     mask = inputs["attention_mask"].numpy()[:, :, None]
     expected = (layers * mask).sum(1) / mask.sum(1)
@@ -72,9 +70,7 @@ DAMAGED = {
         damage(p, "tokenizer.json"),
         damage(p, "model.safetensors"),
     ],
-    "has no 1_WeightedLayerPooling/model.safetensors": lambda p: damage(
-        p, "1_WeightedLayerPooling/model.safetensors"
-    ),
+    "has no 1_WeightedLayerPooling/model.safetensors": lambda p: damage(p, "1_WeightedLayerPooling/model.safetensors"),
     "has no 2_Pooling/config.json": lambda p: damage(p, "2_Pooling/config.json"),
     "model.safetensors is damaged": lambda p: damage(
         p, "model.safetensors", (p / "model.safetensors").read_bytes()[:-9]

@@ -1,4 +1,4 @@
-"""A folder saved by the installed versions gives the same vectors in older ones, each in an environment of its own.
+"""A folder saved by the installed versions gives the same vectors in older ones, each in its own environment.
 
 The environments are built once, a few minutes each, in ``DISTILFACE_VENVS`` if that is set.
 """
@@ -57,7 +57,7 @@ def python(request, tmp_path_factory):
 
 
 def test_the_vectors_are_the_same_in_an_older_version(python, tmp_path):
-    """BERT's tokenizer gives token types, on which a DistilBERT of transformers 4 fails: the folder forbids them."""
+    """BERT's tokenizer gives token types, on which a DistilBERT of transformers 4 fails."""
     torch.manual_seed(0)
     ends = {"bare": [], "normalised": [Normalize()], "dense": [Dense(32, 16), Normalize()]}
     models = {f"{mode}-{end}": make(mode, *ends[end]) for mode in ("mean", "cls", "last4") for end in ends}

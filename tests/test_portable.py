@@ -133,9 +133,7 @@ def test_every_settings_file_is_the_golden_one(tmp_path):
 def test_the_settings_of_last4_are_the_golden_ones(tmp_path):
     """Without output_hidden_states sentence-transformers 6 pools the last layer, and is silent."""
     save_folder(make("last4"), tmp_path / "m")
-    files = {
-        name: json.loads(text) for name, text in contents(tmp_path / "m").items() if name.endswith(".json")
-    }
+    files = {name: json.loads(text) for name, text in contents(tmp_path / "m").items() if name.endswith(".json")}
     assert files["config.json"]["output_hidden_states"] is True
     golden = {"word_embedding_dimension": 32, "layer_start": 2, "num_hidden_layers": 5}
     assert files["1_WeightedLayerPooling/config.json"] == golden

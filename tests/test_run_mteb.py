@@ -68,9 +68,7 @@ def test_end_to_end(run_mteb, trained, data, tmp_path, capsys):
     assert files[1].read_bytes().startswith(b"\x89PNG")
     assert list(result["scores"]) == list(STS_TASKS)
     assert "scores: " + " ".join(f"{x:.2f}" for x in result["scores"].values()) + "\n" in printed
-    assert result["mean_of_5"] == pytest.approx(
-        sum(result["scores"][task] for task in PAPER_TASKS) / 5, abs=1e-3
-    )
+    assert result["mean_of_5"] == pytest.approx(sum(result["scores"][task] for task in PAPER_TASKS) / 5, abs=1e-3)
     assert result["run"]["seed"] == 7
     assert result["data"]["tasks"]["STS12"]["path"] == "STS12.jsonl.gz"
     assert result["data"]["tasks"]["STS12"]["revision"].startswith("sha256:")

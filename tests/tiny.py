@@ -44,9 +44,7 @@ def tiny_backbone(folder: str | Path, seed: int = 0) -> Path:
         *(f"##{x}" for x in letters),
     ]
     vocabulary = list(dict.fromkeys(vocabulary))
-    tokenizer = DistilBertTokenizerFast(
-        vocab={word: i for i, word in enumerate(vocabulary)}, model_max_length=64
-    )
+    tokenizer = DistilBertTokenizerFast(vocab={word: i for i, word in enumerate(vocabulary)}, model_max_length=64)
     config = DistilBertConfig(
         vocab_size=len(vocabulary), dim=32, hidden_dim=64, n_layers=2, n_heads=4, max_position_embeddings=64
     )

@@ -15,7 +15,7 @@ from typing import Any
 
 from distilface.data import read_texts
 from distilface.methods import embedding
-from distilface.settings import InputError, check_known, cli, parse, setting
+from distilface.settings import check_known, cli, parse, setting
 from distilface.student import load_student
 from distilface.teacher import DEFAULT_TEACHER, load_teacher
 from distilface.train import TrainSettings, check_settings, development_set, encoder_trainer, fit
@@ -30,15 +30,11 @@ class Settings(TrainSettings):
     backbone: str | None = setting(None, "a Hub id or folder the student is made of; default: the teacher")
     layers: list[int] | None = setting(None, "cut these layers, counted from 0, into a DistilBERT")
     pooling: str = setting("mean", "mean, cls or last4")
-    max_seq_length: int | None = setting(
-        None, "tokens that the published model reads; default: the teacher's"
-    )
+    max_seq_length: int | None = setting(None, "tokens that the published model reads; default: the teacher's")
     dropout: float = setting(0.0, "the student's dropout in training")
     metric: str = setting("mse", "distance to the teacher: mse, cosine or l2")
     projection: bool = setting(False, "map the student's width to the teacher's (needed where they differ)")
-    normalize: str = setting(
-        "auto", "end in unit length: 'auto' (as the teacher, if not projected), 'yes' or 'no'"
-    )
+    normalize: str = setting("auto", "end in unit length: 'auto' (as the teacher, if not projected), 'yes' or 'no'")
     cache_dir: str | None = setting(None, "where the teacher's embeddings are kept")
     batch_size: int = setting(128, "sentences a step")
     learning_rate: float = setting(3e-4, "peak learning rate of AdamW")

@@ -26,18 +26,14 @@ class Settings(TrainSettings):
     """What masked-LM adaptation can be told."""
 
     output_dir: str = setting("models/backbone", "the backbone folder to write")
-    backbone: str = setting(
-        DEFAULT_BACKBONE, "a Hub id or folder: a DistilBERT, or an encoder to cut with --layers"
-    )
+    backbone: str = setting(DEFAULT_BACKBONE, "a Hub id or folder: a DistilBERT, or an encoder to cut with --layers")
     layers: list[int] | None = setting(None, "cut these layers, counted from 0, into a DistilBERT")
     held_out: int = setting(2000, "sentences kept out of the training, on which the loss is measured")
     dropout: float = setting(0.0, "dropout of this training; what is written keeps the backbone's own")
     learning_rate: float = setting(2e-4, "peak learning rate of AdamW")
     batch_size: int = setting(128, "sentences a step")
     train_max_length: int = setting(48, "tokens of a sentence that training reads")
-    eval_steps: int = setting(
-        250, "steps between two measurements of the held-out loss, each with a checkpoint"
-    )
+    eval_steps: int = setting(250, "steps between two measurements of the held-out loss, each with a checkpoint")
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

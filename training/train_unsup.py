@@ -32,9 +32,7 @@ class Settings(TrainSettings):
     max_seq_length: int | None = setting(
         None, "tokens that the published model reads; default: all it has positions for"
     )
-    dropout: float | None = setting(
-        None, "the backbone's dropout, which makes the two views; default its own"
-    )
+    dropout: float | None = setting(None, "the backbone's dropout, which makes the two views; default its own")
     scale: float = setting(20.0, "1 / temperature")
     mlp_head: bool = setting(False, "a linear layer and tanh on the embeddings, in training only")
 

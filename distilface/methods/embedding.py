@@ -75,8 +75,7 @@ def check_widths(student: SentenceTransformer, teacher: SentenceTransformer, pro
     width, teacher_width = student.get_embedding_dimension(), teacher.get_embedding_dimension()
     if width != teacher_width and not projection:
         raise InputError(
-            f"the teacher's embeddings have {teacher_width} dimensions and the student's {width}; "
-            "add --projection true"
+            f"the teacher's embeddings have {teacher_width} dimensions and the student's {width}; add --projection true"
         )
 
 

@@ -53,9 +53,7 @@ class MaskedLM(DistilBertForMaskedLM):
         return MaskedLMOutput(loss=nn.functional.cross_entropy(self.vocab_projector(hidden), labels[scored]))
 
 
-def load_masked_lm(
-    source: str, layers: Sequence[int] | None = None
-) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+def load_masked_lm(source: str, layers: Sequence[int] | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a backbone with a masked-LM head and its tokenizer.
 
     A backbone that has a head (``distilbert-base-uncased``, or what :mod:`distilface.methods.mlm` wrote) keeps
@@ -120,9 +118,7 @@ class BackboneTrainer(WholeCheckpoints):
             self.train_dataset, self.args.train_batch_size, drop_last=False, seed=self.args.seed
         )
         rows = self.train_dataset.select_columns(["input_ids"])
-        return self.accelerator.prepare(
-            DataLoader(rows, batch_sampler=sampler, collate_fn=self.data_collator)
-        )
+        return self.accelerator.prepare(DataLoader(rows, batch_sampler=sampler, collate_fn=self.data_collator))
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Score the held-out sentences under the same masks every time."""
@@ -146,9 +142,7 @@ def held_out_loss(model: PreTrainedModel, tokens: Dataset, tokenizer: PreTrained
         count += scored
     model.train(was_training)
     if not count:
-        raise InputError(
-            "the held-out sentences are too few or too short to mask a token; hold out more of them"
-        )
+        raise InputError("the held-out sentences are too few or too short to mask a token; hold out more of them")
     return total / count
 
 

@@ -29,9 +29,7 @@ CITATION = """
 def prepare(texts: Dataset) -> Dataset:
     """Pair every sentence with itself: columns ``sentence1``, ``sentence2``, without copying the text."""
     other = texts.select_columns(["text"]).rename_column("text", "sentence2")
-    return concatenate_datasets(
-        [texts.select_columns(["text"]).rename_column("text", "sentence1"), other], axis=1
-    )
+    return concatenate_datasets([texts.select_columns(["text"]).rename_column("text", "sentence1"), other], axis=1)
 
 
 class SimCSELoss(MultipleNegativesRankingLoss):
@@ -53,13 +51,9 @@ class SimCSELoss(MultipleNegativesRankingLoss):
     def __init__(self, model: SentenceTransformer, scale: float = 20.0, mlp_head: bool = False) -> None:
         super().__init__(model, scale=scale)
         if not any(module.p > 0 for module in model.modules() if isinstance(module, nn.Dropout)):
-            raise InputError(
-                "the student has no dropout, so the two views of a sentence are equal; set --dropout 0.1"
-            )
+            raise InputError("the student has no dropout, so the two views of a sentence are equal; set --dropout 0.1")
         width = model.get_embedding_dimension()
-        self.head = (
-            nn.Sequential(nn.Linear(width, width, device=model.device), nn.Tanh()) if mlp_head else None
-        )
+        self.head = nn.Sequential(nn.Linear(width, width, device=model.device), nn.Tanh()) if mlp_head else None
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None) -> Tensor:
         """Return the loss of one batch: two columns of the same B sentences."""

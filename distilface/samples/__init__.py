@@ -23,9 +23,7 @@ _DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 _COMMENT = re.compile(r"( *)#+(?: |$)")
 _BULLET = re.compile(r"\s*(?:[-*+•]|\(?\d{1,2}[.)]|[@:]\w+[^:]*:|\w+\s+--)\s+")
 _CODE = re.compile(r"^\s*(?:>>>|\.\. |[$%|]|[=\-~*^+#\"'._]{3}|\w+ ?= ?\S)|::=|\s\|\s|\S {3,}\S")
-_MARKUP = re.compile(
-    r":\w+(?::\w+)?:(?=`)|(?<=`)[~!]|\s*<[^`>]*>(?=`)|`+_{0,2}|\*+(?=\w)|(?<=[^\W_])\*+|\s*\[\d+\]_?"
-)
+_MARKUP = re.compile(r":\w+(?::\w+)?:(?=`)|(?<=`)[~!]|\s*<[^`>]*>(?=`)|`+_{0,2}|\*+(?=\w)|(?<=[^\W_])\*+|\s*\[\d+\]_?")
 _HYPHENATED = re.compile(r"(?<=[a-z]-)\s+(?=[a-z])(?!(?:and|or|to)\b)")
 _ABBREVIATION = r"(?<!\b[A-Z]\.)(?<!\b(?:cf|vs|Mr|Dr)\.)(?<!\b(?:[eE]\.g|[iI]\.e|etc)\.)(?<!\ba\.k\.a\.)"
 _END = re.compile(rf"(?<=[.?!]){_ABBREVIATION}\s+")
