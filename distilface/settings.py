@@ -92,7 +92,8 @@ def parse(cls: type[S], argv: Sequence[str] | None, description: str) -> S:
         InputError: on an unknown key or option (the nearest is named) or a value of the wrong type.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    parser: Any = _Parser(cls, description=description, allow_abbrev=False)
+    dataclass_type: Any = cls
+    parser: Any = _Parser(dataclass_type, description=description, allow_abbrev=False)
     parser.add_argument("--config", metavar="RECIPE.yaml", help="settings from a file; the command line wins")
     known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     if "--config" in words or any(w.startswith("--config=") for w in words):

@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 from torch import nn
-from transformers import Trainer, set_seed
+from transformers import set_seed
 from transformers.trainer_utils import get_last_checkpoint
 
 from distilface.atomic import put_in_place
@@ -28,6 +28,7 @@ from distilface.trainer import (
     DevEvaluator,
     EncoderTrainer,
     LengthBatchSampler,
+    WholeCheckpoints,
     last_whole,
     stoppable,
     use_cpu_well,
@@ -124,7 +125,8 @@ def _claim(work: Path, settings: TrainSettings, data: list[dict[str, Any]]) -> d
         old = before["data"] if key == "data" else before["settings"].get(key)
         if old != value:
             raise InputError(
-                f"--resume with changed settings: {key} was {old!r} and is {value!r}; set it back, or start over with --overwrite"
+                f"--resume with changed settings: {key} was {old!r} and is {value!r}; "
+                "set it back, or start over with --overwrite"
             )
     return before
 
@@ -194,7 +196,7 @@ def encoder_trainer(
 
 
 def fit(
-    trainer: Trainer,
+    trainer: WholeCheckpoints,
     measure: Measure,
     settings: TrainSettings,
     texts: Dataset,
@@ -237,7 +239,7 @@ def fit(
     return _finish(trainer.model, measure, work / "folder", output, record, settings.overwrite)
 
 
-def _train(trainer: Trainer, work: Path, settings: TrainSettings) -> None:
+def _train(trainer: WholeCheckpoints, work: Path, settings: TrainSettings) -> None:
     """Run the trainer to its end, or to Ctrl-C: then the checkpoint is saved and the way on is said."""
     set_seed(settings.seed)
     use_cpu_well(trainer.model)
@@ -260,7 +262,7 @@ def _drop_partial(work: Path, whole: Path | None) -> None:
 
 
 def _record(
-    trainer: Trainer,
+    trainer: WholeCheckpoints,
     measure: Measure,
     state: dict[str, Any],
     run: dict[str, Any],

