@@ -88,7 +88,8 @@ def sts_against_parameters(rows: Sequence[Row], file: str | Path) -> Figure:
     points = _points(rows)
     for row, x, y in points:
         marker, area = MARKERS[row.role]
-        axes.scatter(x, y, s=area, c=COLOURS[row.league], marker=marker, edgecolors="white", zorder=3)
+        layer = 3 if row.role == "peer" else 4
+        axes.scatter(x, y, s=area, c=COLOURS[row.league], marker=marker, edgecolors="white", zorder=layer)
     sizes, scores = [x for _, x, _ in points], [y for _, _, y in points]
     axes.set_xscale("log")
     axes.set_xticks(TICKS, [f"{tick}M" for tick in TICKS])

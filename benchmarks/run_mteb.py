@@ -2,9 +2,13 @@
 
     python benchmarks/run_mteb.py --model ID_OR_FOLDER --data-dir DIR --output FILE.json --figure FILE.png
 
-EXPECTED
-Without ``--model`` it scores what ``training/train_unsup.py`` writes; without ``--data-dir`` the data
-come from the Hub.
+A model of the size of all-MiniLM-L6-v2 takes about 4 minutes of one core, the second time seconds: mteb keeps
+its results. For ``--model sentence-transformers/all-MiniLM-L6-v2`` the last lines hold (within 0.02)
+
+    scores: 72.37 80.60 75.60 85.39 78.99 82.03 77.58
+
+Without ``--model`` it scores what ``training/train_unsup.py`` writes; without ``--data-dir`` the data come from
+the Hub.
 """
 
 import json

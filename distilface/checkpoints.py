@@ -122,8 +122,8 @@ class WholeCheckpoints(Trainer):
         if resume_from_checkpoint is None:
             return super().train(None, *args, **kwargs)
         folder = Path(resume_from_checkpoint)
-        progress = json.loads((folder / PROGRESS).read_text())
-        self.losses, self.earlier = progress["losses"], progress["seconds"]
+        if (progress := folder / PROGRESS).exists():
+            self.losses, self.earlier = json.loads(progress.read_text()).values()
         state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
         if state.global_step < state.max_steps:
             return super().train(resume_from_checkpoint, *args, **kwargs)
@@ -143,6 +143,10 @@ class WholeCheckpoints(Trainer):
         finally:
             self.args.save_total_limit = limit
         rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
+
+    def _load_best_model(self) -> None:
+        """Load the best checkpoint or fail; upstream logs an error and silently keeps the last weights."""
+        self._load_from_checkpoint(self.state.best_model_checkpoint)
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Make one step; stop where the loss is no number (upstream would average it away in the log)."""

@@ -1,49 +1,77 @@
 """Texts and scored pairs: from a file or the Hub to a checked :class:`datasets.Dataset`."""
 
 import csv
+import functools
 import gzip
 import hashlib
 import json
+import math
+import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, concatenate_datasets, load_dataset
-from huggingface_hub import hf_hub_download
+from datasets import Dataset, load_dataset
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
 
 from distilface.samples import python_texts, sts_sample
-from distilface.settings import InputError
+from distilface.settings import InputError, disk_is_full
 
 #: Hub data sets that are one file of text: SimCSE's million sentences of Wikipedia (arXiv 2104.08821).
 HUB_TEXTS = {"princeton-nlp/datasets-for-simcse": "wiki1m_for_simcse.txt"}
 HUB_STSB = "mteb/stsbenchmark-sts"
 SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl")
+STS_COLUMNS = ("sentence1", "sentence2", "score")
 
 
-def unreachable(what: str, remedy: str, error: Exception) -> InputError:
+def unreachable(what: str, remedy: str, error: BaseException) -> InputError:
     """One sentence for whatever a client raises when the Hub, or a thing on it, cannot be had."""
     return InputError(f"{what} could not be had from the Hub ({type(error).__name__}); {remedy}")
 
 
+def from_hub(repo_id: str, repo_type: str, what: str, remedy: str, **patterns: Any) -> Path:
+    """Return the folder of a Hub repository's files: fetched now, or from the cache where the Hub is not in reach.
+
+    Libraries that load by id wait a minute and more for a dead Hub, in silence; this asks once.
+
+    Args:
+        repo_id: ``owner/name``.
+        repo_type: ``model`` or ``dataset``.
+        what: how a message calls it.
+        remedy: what a message says to do.
+        patterns: ``allow_patterns`` and ``ignore_patterns`` of :func:`huggingface_hub.snapshot_download`.
+
+    Raises:
+        InputError: if it is neither on the Hub nor in the cache.
+    """
+    try:
+        return Path(snapshot_download(repo_id, repo_type=repo_type, **patterns))
+    except Exception as error:
+        if disk_is_full(error):
+            raise
+        absent = isinstance(error, LocalEntryNotFoundError)  # it was raised from what the Hub did
+        raise unreachable(what, remedy, (error.__cause__ if absent else None) or error) from None
+
+
 def _decoded_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text or gzip file.
+    """Yield the lines of a text or gzip file, with their ends.
 
     Raises:
         InputError: on a line that is not UTF-8 text (with its number) or a broken gzip file.
     """
-    opened = gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb")
-    with opened as lines:
+    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
         try:
             for number, line in enumerate(lines, 1):
                 if b"\0" in line:
                     raise InputError(f"{path}, line {number}: a NUL byte; this is no text file")
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8").rstrip("\r\n")
+                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
         except UnicodeDecodeError as error:
             bad = error.object[error.start]
             raise InputError(
                 f"{path}, line {number}: byte 0x{bad:02x} is not UTF-8; convert the file (iconv -t UTF-8) first"
             ) from None
-        except (EOFError, gzip.BadGzipFile) as error:
+        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
             raise InputError(f"{path} is a broken gzip file ({error}); compress it again") from None
 
 
@@ -55,32 +83,53 @@ def _kind(path: Path) -> str:
 
 
 def _need(row: dict[str, Any], columns: Sequence[str], where: str) -> dict[str, Any]:
-    missing = [c for c in columns if row.get(c) is None]
-    if missing:
-        raise InputError(f"{where}: no column {missing[0]!r}; found {', '.join(map(str, row)) or 'none'}")
+    for column in columns:
+        if column not in row:
+            raise InputError(f"{where}: no column {column!r}; found {', '.join(map(str, row)) or 'none'}")
+        if row[column] is None:
+            raise InputError(f"{where}: nothing in column {column!r}; fill it or leave the line out")
     return {c: row[c] for c in columns}
+
+
+def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(_decoded_lines(path), 1):
+        if not line.strip():
+            continue
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}, line {number}: no JSON ({error.msg})") from None
+        if not isinstance(row, dict):
+            raise InputError(f"{path}, line {number}: {line.strip():.40} is no JSON object with named columns")
+        yield number, row
+
+
+def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read a table with a header. A quote is a letter in a .tsv; in a .csv one that does not close is refused."""
+    if _kind(path) == ".tsv":
+        rows = csv.DictReader(_decoded_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        rows = csv.DictReader(_decoded_lines(path), strict=True)
+    try:
+        for row in rows:
+            yield rows.line_num, row
+    except csv.Error as error:
+        remedy = "quote its text as CSV does, or give .jsonl"
+        raise InputError(f"{path}, line {rows.line_num + 1}: {error}; {remedy}") from None
 
 
 def read_rows(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
     """Yield the rows of a .csv, .tsv or .jsonl file (or .gz of these) as dictionaries of ``columns``.
 
     Raises:
-        InputError: if the file is missing, is not UTF-8 or lacks a column (with the line).
+        InputError: if the file is missing, is not UTF-8, lacks a column or is damaged (with the line).
     """
     path = _existing(path)
-    if _kind(path) == ".jsonl":
-        for number, line in enumerate(_decoded_lines(path), 1):
-            try:
-                row = json.loads(line)
-            except json.JSONDecodeError as error:
-                raise InputError(f"{path}, line {number}: no JSON ({error.msg})") from None
-            if not isinstance(row, dict):
-                raise InputError(f"{path}, line {number}: a JSON object with {', '.join(columns)} was expected")
-            yield _need(row, columns, f"{path}, line {number}")
-        return
-    lines = csv.DictReader(_decoded_lines(path), delimiter="\t" if _kind(path) == ".tsv" else ",")
-    for row in lines:
-        yield _need(row, columns, f"{path}, line {lines.line_num}")
+    kind = _kind(path)
+    if kind == ".txt":
+        raise InputError(f"{path}: a .txt has no columns; {', '.join(columns)} are read from .csv, .tsv or .jsonl")
+    for number, row in _json_rows(path) if kind == ".jsonl" else _table_rows(path):
+        yield _need(row, columns, f"{path}, line {number}")
 
 
 def _existing(path: str | Path) -> Path:
@@ -90,20 +139,36 @@ def _existing(path: str | Path) -> Path:
     return path
 
 
-def _sentences(path: Path, column: str) -> Iterator[str]:
-    """Yield the non-empty texts of one file, in order, white space at the ends removed."""
-    if _kind(path) == ".txt":
-        rows: Iterable[str] = _decoded_lines(path)
+def _text(value: Any, where: str) -> str:
+    """Refuse what is no text: a list, a number, half of a surrogate pair (JSON can hold each)."""
+    try:
+        value.encode()
+    except (AttributeError, UnicodeEncodeError):
+        raise InputError(f"{where}: {value!r:.60} is no text") from None
+    return str(value)
+
+
+@functools.cache
+def _python() -> list[str]:
+    return python_texts()
+
+
+def _sentences(path: Path | None, column: str) -> Iterator[str]:
+    """Yield the non-empty texts of one file, in order, white space at the ends removed; ``None`` is Python's own."""
+    if path is None:
+        rows: Iterable[str] = _python()
+    elif _kind(path) == ".txt":
+        rows = _decoded_lines(path)
     else:
-        rows = (str(row[column]) for row in read_rows(path, [column]))
+        rows = (_text(row[column], f"{path}, column {column!r}") for row in read_rows(path, [column]))
     yield from (text for row in rows if (text := row.strip()))
 
 
-def _distinct(paths: Sequence[str], column: str, fingerprint: str) -> Iterator[dict[str, str]]:
+def _distinct(paths: Sequence[Path | None], column: str, fingerprint: str) -> Iterator[dict[str, str]]:
     """Yield each distinct sentence once. ``fingerprint`` only makes the cache notice a changed file."""
     seen: set[bytes] = set()
     for path in paths:
-        for text in _sentences(Path(path), column):
+        for text in _sentences(path, column):
             key = hashlib.blake2b(text.encode(), digest_size=8).digest()
             if key not in seen:
                 seen.add(key)
@@ -120,10 +185,8 @@ def _files(source: str) -> list[Path]:
         return found
     if path.exists() or source not in HUB_TEXTS:
         return [_existing(path)]
-    try:
-        return [Path(hf_hub_download(source, HUB_TEXTS[source], repo_type="dataset"))]
-    except Exception as error:
-        raise unreachable(f"the data set {source}", "give local text with --data FILE", error) from None
+    name, remedy = HUB_TEXTS[source], "give local text with --data FILE"
+    return [_existing(from_hub(source, "dataset", f"the data set {source}", remedy, allow_patterns=name) / name)]
 
 
 def read_texts(sources: Sequence[str], limit: int | None = None, column: str = "text", seed: int = 0) -> Dataset:
@@ -143,28 +206,26 @@ def read_texts(sources: Sequence[str], limit: int | None = None, column: str = "
     """
     if not sources:
         raise InputError("no text given; name at least one file with --data FILE")
-    parts = [_read_python() if source == "python" else _read_files(_files(source), column) for source in sources]
-    texts = concatenate_datasets(parts) if len(parts) > 1 else parts[0]
     if limit is not None and limit < 2:
         raise InputError(f"{limit} sentences are too few to train on; ask for at least 2")
+    # A tuple: of a list the library would give the generator one path at a time, each with nothing seen yet.
+    paths = tuple(path for source in sources for path in ([None] if source == "python" else _files(source)))
+    kwargs = {"paths": paths, "column": column, "fingerprint": _check(paths, column)}
+    texts = Dataset.from_generator(_distinct, gen_kwargs=kwargs)
     if limit is not None and limit < len(texts):
         texts = texts.shuffle(seed=seed).select(range(limit)).flatten_indices()
     return texts
 
 
-def _read_python() -> Dataset:
-    return Dataset.from_dict({"text": python_texts()})
-
-
-def _read_files(paths: Sequence[Path], column: str) -> Dataset:
-    """Check every file, then read them through the data sets library's cache, keyed by their content."""
+def _check(paths: Sequence[Path | None], column: str) -> str:
+    """Read every file once for its mistakes, and return the sha256 of all their sentences."""
     digest = hashlib.sha256(column.encode())
-    count, first, varied = 0, None, False
+    count, first, varied = 0, "", False
     for path in paths:
         before = count
         for text in _sentences(path, column):
             digest.update(text.encode() + b"\n")
-            first = text if first is None else first
+            first = first or text
             varied = varied or text != first
             count += 1
         if count == before:
@@ -175,8 +236,7 @@ def _read_files(paths: Sequence[Path], column: str) -> Dataset:
             if count == 1
             else f"{paths[0]}: all {count} sentences are equal ({first!r:.60}); nothing can be learned from them"
         )
-    kwargs = {"paths": [str(p) for p in paths], "column": column, "fingerprint": digest.hexdigest()}
-    return Dataset.from_generator(_distinct, gen_kwargs=kwargs)
+    return digest.hexdigest()
 
 
 def fingerprint(dataset: Dataset, column: str = "text") -> str:
@@ -197,25 +257,55 @@ def read_sts(source: str, split: str = "validation") -> Dataset:
         split: the split of a Hub data set.
 
     Raises:
-        InputError: if it cannot be read, has fewer than three rows, or a score is no number.
+        InputError: if it cannot be read, has fewer than three rows, or a score is no number or the same everywhere.
     """
     if source == "sample":
         return sts_sample()
     if Path(source).exists() or source.endswith((*SUFFIXES, ".gz")):
-        paths = _files(source)
-        rows = [_scored(row, paths[0]) for row in read_rows(paths[0], ["sentence1", "sentence2", "score"])]
-        if len(rows) < 3:
-            raise InputError(f"{paths[0]}: {len(rows)} scored pairs; a correlation needs at least 3")
-        return Dataset.from_list(rows)
+        rows: Iterable[dict[str, Any]] = read_rows(_pairs_file(source), STS_COLUMNS)
+    else:
+        rows = _hub_rows(source, split)
+    pairs = [_scored(row, source) for row in rows]
+    if len(pairs) < 3:
+        raise InputError(f"{source}: {len(pairs)} scored pairs; a correlation needs at least 3")
+    if len({pair["score"] for pair in pairs}) == 1:
+        raise InputError(f"{source}: every pair has the score {pairs[0]['score']}; there is nothing to rank")
+    return Dataset.from_list(pairs)
+
+
+def _pairs_file(source: str) -> Path:
+    files = _files(source)
+    if Path(source).is_dir():
+        files = [file for file in files if _kind(file) != ".txt"]
+    if len(files) != 1:
+        names = ", ".join(file.name for file in files) or "none"
+        raise InputError(
+            f"{source} must hold one .csv, .tsv or .jsonl file of scored pairs, not {names}; name the file"
+        )
+    return files[0]
+
+
+def _hub_rows(source: str, split: str) -> Iterator[dict[str, Any]]:
+    """Yield the rows of one split of a Hub data set, read from its files on disk."""
+    remedy = "give scored pairs with --dev FILE, or --dev sample for the package's own"
+    folder = from_hub(source, "dataset", f"the data set {source}", remedy)
     try:
-        return load_dataset(source, split=split).select_columns(["sentence1", "sentence2", "score"])
+        rows = load_dataset(str(folder), split=split)
     except Exception as error:
-        remedy = "give scored pairs with --dev FILE, or --dev sample for the package's own"
-        raise unreachable(f"the data set {source}", remedy, error) from None
+        if disk_is_full(error):
+            raise
+        problem = " ".join(str(error).split())[:200]
+        raise InputError(f"the data set {source} has no split {split!r} to read ({problem}); {remedy}") from None
+    yield from (_need(row, STS_COLUMNS, f"the data set {source}") for row in rows)
 
 
-def _scored(row: dict[str, Any], path: Path) -> dict[str, Any]:
+def _scored(row: dict[str, Any], source: str) -> dict[str, Any]:
+    for column in ("sentence1", "sentence2"):
+        _text(row[column], f"{source}, column {column!r}")
     try:
-        return {**row, "score": float(row["score"])}
+        score = float(row["score"])
     except (TypeError, ValueError):
-        raise InputError(f"{path}: the score {row['score']!r} is no number") from None
+        score = math.nan
+    if not math.isfinite(score):
+        raise InputError(f"{source}: the score {row['score']!r} is no number")
+    return {**row, "score": score}

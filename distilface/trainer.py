@@ -100,10 +100,6 @@ class EncoderTrainer(WholeCheckpoints, SentenceTransformerTrainer):
         for name, tensor in own.items():
             tensor.copy_(saved[name])
 
-    def _load_best_model(self) -> None:
-        """Load the best checkpoint or fail; upstream logs an error and silently keeps the last weights."""
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
-
 
 def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in state.items()}

@@ -1,9 +1,14 @@
-"""Fixtures for every test."""
+"""Fixtures for every test; what imports slowly is imported where it is asked for."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 import pytest
 from hub import Hub
+from warm import Warm
+
+if TYPE_CHECKING:
+    from runs import Materials
 
 
 @pytest.fixture
@@ -11,3 +16,38 @@ def hub() -> Iterator[Hub]:
     """Yield an empty Hub on loopback; its libraries run in subprocesses, see :mod:`hub`."""
     with Hub() as running:
         yield running
+
+
+@pytest.fixture(scope="session")
+def warm(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Warm]:
+    """Yield the warm interpreter that runs scripts, out of reach of any Hub."""
+    folder = tmp_path_factory.mktemp("warm")
+    with Hub() as hub, Warm(hub.dead_env(folder / "cache"), folder) as interpreter:
+        yield interpreter
+
+
+@pytest.fixture(scope="session")
+def materials(tmp_path_factory: pytest.TempPathFactory) -> "Materials":
+    """Make what small trainings need, once for all of them; nothing else is written there."""
+    from runs import make_materials
+
+    return make_materials(tmp_path_factory.mktemp("materials"))
+
+
+@pytest.fixture
+def one_thread() -> Iterator[None]:
+    """Run on one thread: on a busy machine several wait for each other at every tiny matrix."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
+@pytest.fixture
+def own_cache(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Keep the data sets that a test makes out of the user's cache."""
+    import datasets
+
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("datasets"))

@@ -16,11 +16,12 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "distilface").rglob("*.py"))
 ORDER = [
     *("settings", "record", "atomic", "samples", "data", "pooling", "teacher", "student"),
-    *("portable", "folder", "trainer", "train", "methods", "tasks", "evaluate"),
+    *("portable", "folder", "checkpoints", "plan", "trainer", "train", "methods", "tasks", "evaluate"),
     *("export", "encode", "card", "publish", "cli"),
 ]
 METHODS_IMPORT = {"settings", "data", "pooling", "teacher", "student"}
-TRAINS_ITSELF = {"mlm.py": {"trainer", "train"}}  # a masked LM is no sentence encoder: fit() cannot take it
+# A masked LM is no sentence encoder: encoder_trainer() cannot take it.
+TRAINS_ITSELF = {"mlm.py": {"checkpoints", "trainer", "train"}}
 
 IMPORT_ALL = """
 import logging, os, pkgutil, random, signal, socket, sys, warnings

@@ -13,6 +13,8 @@ The teacher's embeddings are computed once and kept on disk; their size is said 
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import set_seed
+
 from distilface.data import read_texts
 from distilface.methods import embedding
 from distilface.settings import check_known, cli, parse, setting
@@ -46,6 +48,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Distil and write the folder; return what stands in ``run.json``."""
     settings = parse(Settings, argv, __doc__ or "")
     check_settings(settings)
+    set_seed(settings.seed)
     check_known([settings.metric], ["mse", "cosine", "l2"], "metric")
     check_known([settings.normalize], ["auto", "yes", "no"], "value of --normalize")
     texts = read_texts(settings.data, settings.max_sentences, settings.text_column)

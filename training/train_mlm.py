@@ -14,6 +14,8 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from transformers import set_seed
+
 from distilface.data import read_texts
 from distilface.methods import mlm
 from distilface.settings import InputError, cli, parse, setting
@@ -40,6 +42,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Read the text, hold some of it out, adapt the backbone, write it; return what stands in ``run.json``."""
     settings = parse(Settings, argv, __doc__ or "")
     check_settings(settings)
+    set_seed(settings.seed)
     texts = read_texts(settings.data, settings.max_sentences, settings.text_column)
     if not 0 < settings.held_out < len(texts):
         raise InputError(
@@ -51,11 +54,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     tokens = mlm.prepare(split["train"], tokenizer, settings.train_max_length)
     held_out = mlm.prepare(split["test"], tokenizer, settings.train_max_length)
     trainer, measure = mlm.trainer(model, tokenizer, tokens, held_out, settings)
-    count = f"{len(tokens):,} sentences, {sum(tokens['length']):,} tokens"
-    print(
-        f"masked-LM: {count}, batch {settings.batch_size}, {settings.epochs:g} epochs or {settings.steps} steps",
-        file=sys.stderr,
-    )
+    print(f"{sum(tokens['length']):,} tokens to train on, {len(held_out):,} sentences held out", file=sys.stderr)
     run = {"method": "mlm", "baseline_model": settings.backbone, "layers": settings.layers, "teacher": None}
     return fit(trainer, measure, settings, texts, run)
 

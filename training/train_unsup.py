@@ -14,6 +14,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from transformers import set_seed
+
 from distilface.data import read_texts
 from distilface.methods import simcse
 from distilface.settings import cli, parse, setting
@@ -45,6 +47,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         words = ["--config", str(PAPER), *words]
     settings = parse(Settings, words, __doc__ or "")
     check_settings(settings)
+    set_seed(settings.seed)
     texts = read_texts(settings.data, settings.max_sentences, settings.text_column)
     dev = development_set(settings)
     student = load_student(

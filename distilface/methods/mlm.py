@@ -18,6 +18,7 @@ from transformers import (
 )
 from transformers.modeling_outputs import MaskedLMOutput
 
+from distilface.checkpoints import WholeCheckpoints
 from distilface.settings import InputError
 from distilface.student import load_backbone
 from distilface.teacher import resolve

@@ -1,0 +1,133 @@
+"""What a training can be told, what is refused before it starts, and where its unfinished state lies."""
+
+import json
+import shutil
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from transformers import SchedulerType
+
+from distilface.atomic import check_output
+from distilface.checkpoints import last_whole, write_whole
+from distilface.data import HUB_STSB
+from distilface.settings import InputError, check_known, setting
+
+
+@dataclass
+class TrainSettings:
+    """What every training here can be told."""
+
+    data: list[str] = setting(
+        [], "text: .txt (a sentence a line), .csv, .tsv, .jsonl, each also .gz; or folders of them"
+    )
+    output_dir: str = setting("models/distilface", "the model folder to write")
+    text_column: str = setting("text", "the column of the text, in files with columns")
+    max_sentences: int | None = setting(None, "train on this many sentences, drawn at random; default all")
+    dev: str = setting(HUB_STSB, "scored pairs that choose the checkpoint: a file, a Hub data set, or 'sample'")
+    epochs: float = setting(1.0, "passes over the data")
+    steps: int = setting(-1, "optimiser steps; wins over --epochs when above 0")
+    batch_size: int = setting(64, "sentences a step")
+    learning_rate: float = setting(3e-5, "peak learning rate of AdamW")
+    weight_decay: float = setting(0.0, "AdamW's weight decay")
+    scheduler: str = setting("linear", "learning-rate schedule, as transformers names them")
+    warmup: float = setting(0.0, "share of the steps in which the learning rate rises")
+    train_max_length: int = setting(32, "tokens of a sentence that training reads; the model keeps its own limit")
+    eval_steps: int = setting(125, "steps between two scores on the development set, each with a checkpoint")
+    seed: int = setting(42, "seed of the initial weights, the dropout and the order of the data")
+    bf16: str = setting("auto", "autocast to bf16: 'auto' (where the machine has it), 'yes' or 'no'")
+    resume: bool = setting(False, "go on with the unfinished run of this output folder")
+    overwrite: bool = setting(False, "replace the output folder, and drop an unfinished run of it")
+
+
+def work_folder(settings: TrainSettings) -> Path:
+    """Return where an unfinished run keeps its checkpoints: beside the output folder."""
+    output = Path(settings.output_dir)
+    return output.with_name(output.name + ".unfinished")
+
+
+def check_settings(settings: TrainSettings) -> None:
+    """Refuse settings that cannot be run, before anything is read or written.
+
+    Raises:
+        InputError: on an output folder that is not empty or cannot be written, ``--resume`` with nothing to resume
+            or with changed settings, an unfinished run in the way, or a value out of its range.
+    """
+    _check_values(settings)
+    output = Path(settings.output_dir)
+    if output.name in ("", ".."):
+        raise InputError(f"--output-dir {settings.output_dir} has no name of its own; name a folder, as models/mine")
+    if not settings.overwrite and output.is_dir() and any(output.iterdir()):
+        raise InputError(f"{output} is not empty; name another --output-dir, or add --overwrite")
+    check_output(output, settings.overwrite)
+    work = work_folder(settings)
+    unfinished = (work / "run.json").is_file() and last_whole(work) is not None
+    if settings.resume and not unfinished:
+        raise InputError(f"nothing to resume: {work} holds no whole checkpoint; start without --resume")
+    if settings.resume:
+        _check_unchanged(work, {"settings": effective(settings)})
+    elif unfinished and not settings.overwrite:
+        raise InputError(f"{work} holds an unfinished run; go on with --resume, or add --overwrite to drop it")
+
+
+def _check_values(settings: TrainSettings) -> None:
+    for name in ("batch_size", "eval_steps", "train_max_length", "learning_rate"):
+        if getattr(settings, name) <= 0:
+            raise InputError(f"--{name} {getattr(settings, name)} is out of range; it must be above 0")
+    if settings.steps <= 0 and settings.epochs <= 0:
+        raise InputError(f"--epochs {settings.epochs} with --steps {settings.steps} trains nothing; raise one")
+    if settings.weight_decay < 0:
+        raise InputError(f"--weight_decay {settings.weight_decay} is out of range; it must be 0 or more")
+    if not 0 <= settings.warmup < 1:
+        raise InputError(f"--warmup {settings.warmup} is out of range; it is a share of the steps, from 0 to below 1")
+    if not 0 <= settings.seed < 2**32:
+        raise InputError(f"--seed {settings.seed} is out of range; it must be from 0 to {2**32 - 1}")
+    if settings.bf16 not in ("auto", "yes", "no"):
+        raise InputError(f"--bf16 {settings.bf16!r} must be auto, yes or no")
+    check_known([settings.scheduler], [kind.value for kind in SchedulerType], "scheduler")
+
+
+def effective(settings: TrainSettings) -> dict[str, Any]:
+    """Return the settings that decide the result (a resumed run must have the same)."""
+    return {name: value for name, value in asdict(settings).items() if name not in ("resume", "overwrite")}
+
+
+def _check_unchanged(work: Path, now: dict[str, Any]) -> dict[str, Any]:
+    """Return what the unfinished run in ``work`` was begun with, if settings (and data) are the same.
+
+    Raises:
+        InputError: naming the key, its old value and its new one.
+    """
+    begun: dict[str, Any] = json.loads((work / "run.json").read_text())
+    changes = [(key, begun["settings"].get(key), value) for key, value in now["settings"].items()]
+    changes += [("data", begun["data"], now["data"])] if "data" in now else []
+    for key, old, new in changes:
+        if old != new:
+            raise InputError(
+                f"--resume with changed settings: {key} was {old!r} and is {new!r}; "
+                "set it back, or start over with --overwrite"
+            )
+    return begun
+
+
+def claim(settings: TrainSettings, data: list[dict[str, Any]]) -> dict[str, Any]:
+    """Open the work folder: a new one, or the one to resume if settings and data are the same.
+
+    Returns:
+        What the run was begun with: ``settings``, ``data``, and, once :func:`keep` was called, more.
+
+    Raises:
+        InputError: on changed settings or data at a resume.
+    """
+    work = work_folder(settings)
+    now = json.loads(json.dumps({"settings": effective(settings), "data": data}))
+    if settings.resume:
+        return _check_unchanged(work, now)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    return dict(now)
+
+
+def keep(settings: TrainSettings, begun: dict[str, Any]) -> None:
+    """Keep what a run was begun with, for its resume."""
+    write_whole(work_folder(settings) / "run.json", begun)

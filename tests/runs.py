@@ -1,0 +1,150 @@
+"""Trainings that take a second, for the tests of the trainers, of ``fit`` and of the scripts."""
+
+import importlib
+import random
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+from unittest.mock import patch
+
+import pytest
+import torch
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Normalize
+from tiny import WORDS, tiny_backbone, tiny_model, write_pairs
+from warm import TRAINING
+
+from distilface.checkpoints import WholeCheckpoints
+from distilface.trainer import DevEvaluator
+
+SCRIPTS = {
+    "simcse": "train_unsup",
+    "simcse with a head": "train_unsup",
+    "embedding": "train_distill",
+    "mlm": "train_mlm",
+}
+STEPS, EVAL_STEPS, BATCH = 10, 3, 8
+#: 28 sentences: an epoch is 4 steps of 8, the last of them half full.
+SENTENCES = 28
+# For a process of its own: a later step scores higher, so that the last checkpoint is the best.
+RISING = """
+from distilface.trainer import DevEvaluator
+DevEvaluator.__call__ = lambda self, model, *a, steps=-1, **k: {"spearman": float(steps), "mean_cosine": 0.0}
+"""
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What a training needs, on disk."""
+
+    backbone: Path
+    teacher: Path
+    text: Path
+    pairs: Path
+    cache: Path
+
+    def words(self, kind: str, output: Path, *more: str) -> list[str]:
+        """Give the command line of ten steps that write ``output``."""
+        own = {
+            "simcse": ["--backbone", self.backbone, "--pooling", "mean", "--dev", self.pairs],
+            "simcse with a head": ["--backbone", self.backbone, "--pooling", "mean", "--mlp_head", "--dev", self.pairs],
+            "embedding": [
+                *("--teacher", self.teacher, "--backbone", self.backbone, "--projection", "--dropout", "0.1"),
+                *("--cache_dir", self.cache, "--dev", self.pairs),
+            ],
+            "mlm": ["--backbone", self.backbone, "--held_out", "4", "--dropout", "0.1"],
+        }
+        common = {
+            "data": self.text,
+            "output_dir": output,
+            "steps": STEPS,
+            "batch_size": BATCH,
+            "eval_steps": EVAL_STEPS,
+            "learning_rate": 1e-3,
+            "bf16": "no",
+        }
+        words = [*own[kind], *(word for key, value in common.items() for word in (f"--{key}", value))]
+        return [*map(str, words), *more]
+
+
+def make_materials(folder: Path) -> Materials:
+    """Make a backbone (32 dimensions), a teacher (48, normalised), sentences and scored pairs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    with torch.random.fork_rng():
+        torch.manual_seed(1)
+        modules = [*tiny_model(folder / "narrow", seed=1), Dense(32, 48), Normalize()]
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(str(folder / "teacher"), create_model_card=False)
+    draw = random.Random(0)
+    sentences = [" ".join(draw.choices(WORDS.split(), k=draw.randint(3, 20))) for _ in range(SENTENCES)]
+    (folder / "text.txt").write_text("\n".join(sentences) + "\n")
+    backbone, pairs = tiny_backbone(folder / "backbone"), write_pairs(folder / "pairs.jsonl")
+    return Materials(backbone, folder / "teacher", folder / "text.txt", pairs, folder / "cache")
+
+
+def script(name: str) -> ModuleType:
+    """Import a script of ``training/``."""
+    with patch.object(sys, "path", [str(TRAINING), *sys.path]):
+        return importlib.import_module(name)
+
+
+def train(kind: str, words: list[str]) -> dict[str, Any]:
+    """Run the script of one kind of training in this process."""
+    record: dict[str, Any] = script(SCRIPTS[kind]).main(words)
+    return record
+
+
+def weights(folder: Path) -> dict[str, torch.Tensor]:
+    """Read every tensor of a folder."""
+    files = sorted(folder.rglob("*.safetensors"))
+    return {f"{f.relative_to(folder)}: {name}": tensor for f in files for name, tensor in load_file(f).items()}
+
+
+def equal(first: Path, second: Path) -> bool:
+    """Tell whether two folders hold the same tensors, bit for bit."""
+    a, b = weights(first), weights(second)
+    assert a.keys() == b.keys()
+    assert a
+    return all(torch.equal(a[name], b[name]) for name in a)
+
+
+def tree(folder: Path) -> dict[str, bytes | None]:
+    """Read all that is below a folder; a folder itself is ``None``."""
+    return {str(f.relative_to(folder)): f.read_bytes() if f.is_file() else None for f in folder.rglob("*")}
+
+
+@contextmanager
+def each_step(before: Any) -> Iterator[None]:
+    """Call ``before(step, inputs)`` at the beginning of every training step; steps count from 1."""
+    real = WholeCheckpoints.training_step
+
+    def step(self: WholeCheckpoints, model: Any, inputs: Any, *arguments: Any) -> torch.Tensor:
+        before(self.state.global_step + 1, inputs)
+        return real(self, model, inputs, *arguments)
+
+    with patch.object(WholeCheckpoints, "training_step", step):
+        yield
+
+
+@contextmanager
+def stopped_at(step: int) -> Iterator[pytest.ExceptionInfo[KeyboardInterrupt]]:
+    """Press Ctrl-C in the middle of a step, and expect the training to end by it."""
+    press = each_step(lambda now, _: signal.raise_signal(signal.SIGINT) if now == step else None)
+    with press, pytest.raises(KeyboardInterrupt) as stop:
+        yield stop
+
+
+@contextmanager
+def rising_scores() -> Iterator[None]:
+    """Have a later step score higher, so that the best checkpoint is the last and nothing hides in between."""
+
+    def score(self: DevEvaluator, model: Any, *arguments: Any, steps: int = -1, **options: Any) -> dict[str, float]:
+        return {"spearman": float(steps), "mean_cosine": 0.0}
+
+    with patch.object(DevEvaluator, "__call__", score):
+        yield

@@ -1,0 +1,558 @@
+"""``fit``: exact resume, kills, the best checkpoint, what ``run.json`` and the last line say, and refusals."""
+
+import errno
+import hashlib
+import json
+import re
+import shutil
+import signal
+import sys
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from runs import (
+    BATCH,
+    EVAL_STEPS,
+    RISING,
+    SENTENCES,
+    STEPS,
+    each_step,
+    equal,
+    rising_scores,
+    script,
+    stopped_at,
+    train,
+    tree,
+    weights,
+)
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from tiny import tiny_model
+from transformers import AutoTokenizer, DistilBertForMaskedLM, Trainer
+from warm import kill_at
+
+import distilface
+from distilface import folder as folder_module
+from distilface import plan
+from distilface import train as train_module
+from distilface.checkpoints import last_whole
+from distilface.folder import Folder, load
+from distilface.methods import mlm
+from distilface.settings import InputError
+from distilface.student import load_student
+from distilface.trainer import DevEvaluator, EncoderTrainer
+
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+SAME = ("loss", "curve", "steps", "best_step", "scores", "data", "verdict", "parameters", "loss_settings")
+
+
+@pytest.fixture
+def reference(materials, tmp_path_factory):
+    """Give the folder and the record of a run that was never stopped; each is made once."""
+    made = reference_runs
+
+    def run(kind: str, *more: str) -> tuple[Path, dict[str, Any]]:
+        if (kind, more) not in made:
+            output = tmp_path_factory.mktemp("reference") / "model"
+            with rising_scores():
+                made[kind, more] = (output, train(kind, materials.words(kind, output, *more)))
+        return made[kind, more]
+
+    return run
+
+
+reference_runs: dict[Any, tuple[Path, dict[str, Any]]] = {}
+
+
+@pytest.mark.parametrize(
+    ("kind", "stop", "more"),
+    [
+        ("simcse", 5, []),
+        ("simcse", 4, []),
+        ("simcse", 6, ["--bf16", "yes"]),
+        ("simcse with a head", 5, []),
+        ("embedding", 5, []),
+        ("mlm", 5, []),
+    ],
+)
+def test_a_resumed_run_is_the_one_that_never_stopped(kind, stop, more, materials, reference, tmp_path, monkeypatch):
+    """Stops between two scores, at the end of an epoch, at a score; weights and history are equal to the bit."""
+    uninterrupted, expected = reference(kind, *more)
+    assert expected["best_step"] == STEPS, "an earlier checkpoint would hide what comes after it"
+    output = tmp_path / "model"
+    words = materials.words(kind, output, *more)
+    monkeypatch.setattr(sys, "argv", ["training/train.py", "--output_dir", "my model"])
+    with rising_scores(), stopped_at(stop) as stopped:
+        train(kind, words)
+    assert str(stopped.value) == (
+        f"saved at step {stop} of {STEPS}; go on with: python training/train.py --output_dir 'my model' --resume"
+    )
+    assert not output.exists()
+    steps: list[int] = []
+    with rising_scores(), each_step(lambda step, _: steps.append(step)):
+        record = train(kind, [*words, "--resume"])
+    assert steps == list(range(stop + 1, STEPS + 1))
+    assert equal(output, uninterrupted)
+    assert {key: record.get(key) for key in SAME} == {key: expected.get(key) for key in SAME}
+    assert [step for step, _ in record["loss"]] == [3, 6, 9]
+    assert [f.name for f in tmp_path.iterdir()] == ["model"]
+
+
+def test_it_can_be_stopped_again_and_again(materials, reference, tmp_path):
+    output = tmp_path / "model"
+    words = materials.words("simcse with a head", output)
+    for stop in (1, 2, 7):
+        with rising_scores(), stopped_at(stop):
+            train("simcse with a head", words)
+        words = [*words, "--resume"] if stop == 1 else words
+    with rising_scores():
+        train("simcse with a head", words)
+    assert equal(output, reference("simcse with a head")[0])
+
+
+def test_a_stop_in_the_last_step_is_no_stop(materials, tmp_path):
+    with each_step(lambda step, _: signal.raise_signal(signal.SIGINT) if step == STEPS else None):
+        assert train("simcse", materials.words("simcse", tmp_path / "model"))["steps"] == STEPS
+
+
+@pytest.mark.parametrize("kind", ["simcse with a head", "mlm"])
+def test_a_seed_decides_the_weights(kind, materials, reference, tmp_path):
+    """Whatever the process did before: a head that is made before the seed is set would differ each time."""
+    torch.manual_seed(123)
+    torch.rand(7)
+    with rising_scores():
+        train(kind, materials.words(kind, tmp_path / "same"))
+        train(kind, materials.words(kind, tmp_path / "other", "--seed", "43"))
+    assert equal(tmp_path / "same", reference(kind)[0])
+    assert not equal(tmp_path / "other", tmp_path / "same")
+
+
+MOMENTS = [
+    # where the process is killed, at which call, and what the next one goes on from
+    ("distilface.checkpoints.WholeCheckpoints.training_step", 2, None),
+    ("distilface.checkpoints.WholeCheckpoints.training_step", 5, None),
+    ("distilface.trainer.EncoderTrainer._save_optimizer_and_scheduler", 1, 3),
+    ("distilface.checkpoints.mark_whole", 1, 3),
+    ("distilface.checkpoints.rotate_checkpoints", 2, 3),
+    ("distilface.folder.card", 1, 9),
+    ("distilface.train.put_in_place", 1, 10),
+]
+
+
+def test_a_run_killed_at_any_moment_goes_on_from_the_last_whole_checkpoint(warm, materials, tmp_path):
+    """One run, killed again and again, ends with the weights of one that never was; the old folder stays till then."""
+    output, unbroken = tmp_path / "model", tmp_path / "unbroken"
+    kind = "simcse with a head"
+    assert warm("train_unsup.py", *materials.words(kind, unbroken), cwd=tmp_path, before=RISING).code == 0
+    tiny_model(output, seed=3)
+    old = tree(output)
+    words = materials.words(kind, output, "--overwrite")
+    for where, call, begins in MOMENTS:
+        resume = ["--resume"] if begins else []
+        done = warm("train_unsup.py", *words, *resume, cwd=tmp_path, before=RISING + kill_at(where, call))
+        assert done.code == -9, (where, done.stderr)
+        assert ("going on from" in done.stderr) == bool(begins)
+        assert f"checkpoint-{begins}\n" in done.stderr or not begins, (where, done.stderr)
+        assert tree(output) == old
+    done = warm("train_unsup.py", *words, "--resume", cwd=tmp_path, before=RISING)
+    assert (done.code, "checkpoint-10\n" in done.stderr) == (0, True)
+    assert equal(output, unbroken)
+    ours, theirs = (json.loads((f / "run.json").read_text()) for f in (output, unbroken))
+    assert {key: ours[key] for key in SAME} == {key: theirs[key] for key in SAME}
+    assert sorted(f.name for f in tmp_path.iterdir()) == ["model", "unbroken"]
+
+
+def test_nothing_whole_cannot_be_resumed_and_is_begun_anew(warm, materials, tmp_path):
+    output = tmp_path / "model"
+    words = materials.words("simcse", output)
+    before = kill_at("distilface.checkpoints.mark_whole")
+    assert warm("train_unsup.py", *words, cwd=tmp_path, before=before).code == -9
+    assert (tmp_path / "model.unfinished" / "checkpoint-3" / "model.safetensors").exists()
+    with pytest.raises(InputError, match=r"nothing to resume: .*model\.unfinished holds no whole checkpoint; start w"):
+        train("simcse", [*words, "--resume"])
+    assert train("simcse", words)["steps"] == STEPS
+    assert [f.name for f in tmp_path.iterdir()] == ["model"]
+
+
+def test_the_best_checkpoint_is_written_and_scored_from_disk(materials, tmp_path, monkeypatch):
+    """Scores go up, then down. The folder must hold the weights of the top, and its score be read off the disk."""
+    scores, seen = iter([10.0, 30.0, 90.0, 40.0, 20.0]), {}
+    models = []
+
+    def score(self, model, *arguments, **options):
+        key = digest(model)
+        if key not in seen:
+            seen[key] = next(scores, -1.0)
+        models.append(model)
+        return {"spearman": seen[key], "mean_cosine": 0.0}
+
+    monkeypatch.setattr(DevEvaluator, "__call__", score)
+    record = train("simcse", materials.words("simcse", tmp_path / "model"))
+    assert record["curve"] == [[3, 30.0], [6, 90.0], [9, 40.0], [10, 20.0]]
+    assert record["best_step"] == 6
+    assert record["scores"]["stsb_dev"] == 90.0
+    assert seen[digest(load(tmp_path / "model"))] == 90.0
+    assert models[-1] is not models[0]
+    assert models[-2] is models[0]
+
+
+def digest(model) -> str:
+    state = sorted(model.state_dict().items())
+    return hashlib.sha256(b"".join(tensor.numpy().tobytes() for _, tensor in state)).hexdigest()
+
+
+def test_the_score_is_of_what_was_written(materials, tmp_path, monkeypatch):
+    """A folder that does not hold what was trained must not get the score of what was."""
+    write = train_module.save_folder
+
+    def write_another(model, folder, **options):
+        write(tiny_model(tmp_path / "another", seed=9), folder, **options)
+
+    monkeypatch.setattr(train_module, "save_folder", write_another)
+    record = train("simcse", materials.words("simcse", tmp_path / "model"))
+    pairs = plan.TrainSettings(dev=str(materials.pairs))
+    evaluator = DevEvaluator(train_module.development_set(pairs))
+    assert record["scores"]["stsb_dev"] == evaluator(load(tmp_path / "another"))["spearman"]
+    assert record["scores"]["stsb_dev"] not in [score for _, score in record["curve"]]
+
+
+def test_what_run_json_says(materials, tmp_path, capsys):
+    output = tmp_path / "model"
+    record = train("embedding", materials.words("embedding", output, "--seed", "7", "--eval_steps", "4"))
+    assert json.loads((output / "run.json").read_text()) == record == Folder(output).run
+    settings = record["settings"]
+    assert settings["learning_rate"] == 1e-3
+    assert (settings["metric"], settings["train_max_length"], settings["epochs"]) == ("mse", 64, 1.0)
+    assert "resume" not in settings
+    assert (record["seed"], record["method"], record["teacher"]) == (7, "embedding", str(materials.teacher))
+    assert record["versions"]["distilface"] == distilface.__version__
+    assert record["versions"]["torch"] == torch.__version__
+    text = materials.text.read_text()
+    source, texts, dev = record["data"]
+    assert source == {"source": str(materials.text)}
+    assert texts == {"rows": SENTENCES, "sha256": hashlib.sha256(text.encode()).hexdigest()[:16]}
+    assert (dev["dev"], dev["rows"]) == (str(materials.pairs), 10)
+    assert record["parameters"] == sum(t.numel() for t in load_file(output / "model.safetensors").values())
+    assert 0 < record["train_seconds"] < 600
+    assert [step for step, _ in record["curve"]] == [4, 8, 10]
+    assert record["scores"]["stsb_dev"] == pytest.approx(max(score for _, score in record["curve"]), abs=0.01)
+    pairs = train_module.development_set(plan.TrainSettings(dev=str(materials.pairs)))
+    for role, model in (("baseline", load_student(str(materials.backbone))), ("teacher", load_teacher(materials))):
+        expected = DevEvaluator(pairs)(model)["spearman"]
+        assert record["scores"][f"{role}_stsb_dev"] == pytest.approx(expected, abs=0.01)
+    assert_last_line(capsys.readouterr().out, record, "stsb_dev")
+
+
+def load_teacher(materials):
+    from sentence_transformers import SentenceTransformer
+
+    return SentenceTransformer(str(materials.teacher), device="cpu")
+
+
+def assert_last_line(printed: str, record: dict[str, Any], name: str, sign: int = 1) -> None:
+    """The last line is the verdict, with the numbers of the record."""
+    line = re.fullmatch(
+        r"VERDICT: (WIN|MARGINAL|REGRESSION) score=(\S+) baseline=(\S+) teacher=(\S+) delta=([+-]\S+)",
+        printed.splitlines()[-1],
+    )
+    assert line, printed
+    verdict, score, baseline, teacher, delta = line.groups()
+    scores = record["scores"]
+    assert verdict == record["verdict"]
+    assert (score, baseline) == (f"{scores[name]:.2f}", f"{scores[f'baseline_{name}']:.2f}")
+    known = scores[f"teacher_{name}"]
+    assert teacher == ("none" if known is None else f"{known:.2f}")
+    assert float(delta) == pytest.approx(sign * (scores[name] - scores[f"baseline_{name}"]), abs=0.006)
+
+
+@pytest.mark.parametrize(
+    ("gain", "verdict"),
+    [(5.0, "WIN"), (1.0, "WIN"), (0.99, "MARGINAL"), (0.01, "MARGINAL"), (0.0, "REGRESSION"), (-3.0, "REGRESSION")],
+)
+def test_the_verdict(gain, verdict, materials, tmp_path, monkeypatch, capsys):
+    calls: list[float] = []
+
+    def score(self, model, *arguments, **options):
+        calls.append(64.0 + (gain if calls else 0.0))
+        return {"spearman": calls[-1], "mean_cosine": 0.0}
+
+    monkeypatch.setattr(DevEvaluator, "__call__", score)
+    record = train("simcse", materials.words("simcse", tmp_path / "model", "--steps", "1"))
+    assert record["verdict"] == verdict
+    printed = capsys.readouterr().out
+    assert printed.splitlines()[-1] == (
+        f"VERDICT: {verdict} score={64 + gain:.2f} baseline=64.00 teacher=none delta={gain:+.2f}"
+    )
+
+
+def test_masked_lm_is_measured_by_a_loss_that_must_fall(materials, tmp_path, capsys):
+    """And an epoch is shuffled anew, and the written backbone is the best one, head included."""
+    output, batches = tmp_path / "model", []
+    with each_step(lambda step, inputs: batches.append(inputs["attention_mask"].sum(1).tolist())):
+        record = train("mlm", materials.words("mlm", output, "--eval_steps", "2", "--learning_rate", "3e-3"))
+    scores = record["scores"]
+    assert scores["held_out_loss"] == pytest.approx(min(loss for _, loss in record["curve"]), abs=1e-4)
+    assert scores["held_out_loss"] < scores["baseline_held_out_loss"] - 0.1
+    assert record["verdict"] == "WIN"
+    assert_last_line(capsys.readouterr().out, record, "held_out_loss", sign=-1)
+    first, second = batches[:3], batches[3:6]
+    assert sorted(chain(*first)) == sorted(chain(*second))
+    assert sorted(map(sorted, first)) != sorted(map(sorted, second))
+    model = DistilBertForMaskedLM.from_pretrained(output)
+    assert model.config.architectures == ["DistilBertForMaskedLM"]
+    assert torch.equal(model.vocab_projector.weight, model.distilbert.embeddings.word_embeddings.weight)
+
+
+@pytest.mark.parametrize("kind", ["simcse", "embedding", "mlm"])
+def test_the_length_of_the_training_is_not_the_models(kind, materials, tmp_path):
+    """It would be saved as the tokenizer's own: every long text a user gives would be cut, without a word."""
+    widths: list[int] = []
+
+    def note(step, inputs):
+        widths.extend(value.shape[1] for name, value in inputs.items() if name.endswith("input_ids"))
+
+    with each_step(note):
+        train(kind, materials.words(kind, tmp_path / "model", "--train_max_length", "8"))
+    assert max(widths) == 8
+    tokenizer = AutoTokenizer.from_pretrained(tmp_path / "model")
+    assert tokenizer.model_max_length == 64
+    long = "the dog runs and " * 30
+    assert len(tokenizer(long, truncation=True)["input_ids"]) == 64
+    if kind == "mlm":
+        model = load_student(str(tmp_path / "model"))
+    else:
+        model = load(tmp_path / "model")
+        assert json.loads((tmp_path / "model" / "sentence_bert_config.json").read_text())["max_seq_length"] == 64
+    assert model.max_seq_length == 64
+    assert model.preprocess([long])["input_ids"].shape == (1, 64)
+
+
+def test_the_folder_carries_its_own_name(materials, tmp_path):
+    train("simcse", materials.words("simcse", tmp_path / "small-and-good", "--steps", "1"))
+    assert "# small-and-good\n" in (tmp_path / "small-and-good" / "README.md").read_text()
+
+
+def test_what_it_will_cost_is_said_before_it_starts(materials, tmp_path, capsys):
+    said: list[str] = []
+    with each_step(lambda step, _: said.append(capsys.readouterr().err) if step == 1 else None):
+        train("simcse", materials.words("simcse", tmp_path / "model", "--steps", "-1", "--epochs", "1.5"))
+    assert f"; {SENTENCES} sentences, 6 steps of {BATCH}\n" in said[0]
+    assert re.search(r"^baseline: stsb_dev -?\d+\.\d\d; ", said[0], re.MULTILINE)
+    assert len(said) == 1
+
+
+FULL = [
+    SafetensorError("Error while serializing: I/O error: No space left on device (os error 28)"),
+    OSError(errno.ENOSPC, "No space left on device"),
+    RuntimeError("[enforce fail at inline_container.cc:672] . unexpected pos 576 vs 534"),
+]
+
+
+@pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
+def test_a_full_disk_while_a_checkpoint_is_written(error, materials, reference, tmp_path, monkeypatch):
+    output = tmp_path / "model"
+    words = materials.words("simcse", output, "--overwrite")
+    tiny_model(output, seed=3)
+    old = tree(output)
+    if isinstance(error, RuntimeError):
+        monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 4096, 4096))
+    with rising_scores(), monkeypatch.context() as patch:
+        patch.setattr(EncoderTrainer, "_save_optimizer_and_scheduler", failing_from(2, error))
+        with pytest.raises(InputError) as refused:
+            train("simcse", words)
+    assert str(refused.value) == (
+        "the disk is full: the checkpoint of step 6 cannot be written; free some space and go on with --resume"
+    )
+    assert tree(output) == old
+    assert [f.name for f in (tmp_path / "model.unfinished").glob("checkpoint-*")] == ["checkpoint-3"]
+    with rising_scores():
+        train("simcse", [*words, "--resume"])
+    assert equal(output, reference("simcse")[0])
+
+
+def failing_from(call: int, error: Exception) -> Any:
+    calls: list[int] = []
+    real = EncoderTrainer._save_optimizer_and_scheduler
+
+    def fail(self, folder):
+        calls.append(1)
+        if len(calls) >= call:
+            raise error
+        return real(self, folder)
+
+    return fail
+
+
+def test_another_failure_of_a_write_keeps_its_traceback(materials, tmp_path, monkeypatch):
+    monkeypatch.setattr(EncoderTrainer, "_save_optimizer_and_scheduler", failing_from(1, RuntimeError("a bug")))
+    with pytest.raises(RuntimeError, match="a bug"):
+        train("simcse", materials.words("simcse", tmp_path / "model"))
+    assert last_whole(tmp_path / "model.unfinished") is None
+
+
+@pytest.mark.parametrize("kind", ["simcse", "mlm"])
+def test_a_full_disk_while_the_folder_is_written(kind, materials, reference, tmp_path, monkeypatch):
+    """Hours of training must not be lost with it: the last checkpoint is resumed, and makes no other step."""
+    output = tmp_path / "model"
+    words = materials.words(kind, output, "--overwrite")
+    tiny_model(output, seed=3)
+    old = tree(output)
+    with rising_scores(), monkeypatch.context() as patch:
+        owner, name = (folder_module, "card") if kind == "simcse" else (mlm.MaskedLM, "save_pretrained")
+        real = getattr(owner, name)
+
+        def full(*arguments, **options):
+            if kind == "simcse" or "folder" in str(arguments[1]):
+                raise FULL[0]
+            return real(*arguments, **options)
+
+        patch.setattr(owner, name, full)
+        with pytest.raises(InputError) as refused:
+            train(kind, words)
+    assert str(refused.value) == (
+        f"the disk is full: the model folder {output} cannot be written; free some space and go on with --resume"
+    )
+    assert tree(output) == old
+    assert not any(f.name == "folder" or f.suffix == ".tmp" for f in tmp_path.rglob("*"))
+    with rising_scores(), each_step(lambda step, _: pytest.fail(f"step {step}")):
+        record = train(kind, [*words, "--resume"])
+    assert equal(output, reference(kind)[0])
+    assert record["curve"] == reference(kind)[1]["curve"]
+
+
+@pytest.fixture
+def unfinished(materials, tmp_path):
+    """Give the words of a run that was stopped in its fourth step."""
+    words = materials.words("embedding", tmp_path / "model")
+    with stopped_at(4):
+        train("embedding", words)
+    return words
+
+
+def test_an_unfinished_run_is_neither_dropped_nor_changed(unfinished, materials, tmp_path, monkeypatch):
+    before = tree(tmp_path)
+    other = tmp_path.parent / "other.txt"
+    other.write_text("one sentence\nanother sentence\n")
+    cases = [
+        ([], r"model\.unfinished holds an unfinished run; go on with --resume, or add --overwrite to drop it"),
+        (
+            ["--resume", "--learning_rate", "0.5"],
+            r"changed settings: learning_rate was 0\.001 and is 0\.5; set it back, or start over with --overwrite",
+        ),
+        (["--resume", "--teacher", "somebody/else"], rf"teacher was '{materials.teacher}' and is 'somebody/else'"),
+        (["--resume", "--layers", "1"], r"layers was None and is \[1\]"),
+        (["--resume", "--data", str(other)], "data was"),
+    ]
+    with monkeypatch.context() as patch:  # whatever a key costs to use, it is looked at first
+        patch.setattr(script("train_distill"), "load_teacher", lambda *a: pytest.fail("loaded"))
+        for more, sentence in cases:
+            with pytest.raises(InputError, match=sentence):
+                train("embedding", [*unfinished, *more])
+    assert tree(tmp_path) == before
+    text = materials.text.read_text()
+    try:
+        materials.text.write_text(text + "one more sentence\n")
+        with pytest.raises(InputError, match=r"data was .*'rows': 28.* and is .*'rows': 29"):
+            train("embedding", [*unfinished, "--resume"])
+    finally:
+        materials.text.write_text(text)
+    assert tree(tmp_path) == before
+    assert train("embedding", [*unfinished, "--overwrite", "--learning_rate", "0.002"])["steps"] == STEPS
+
+
+def test_an_overwrite_is_kept_in_the_words_to_go_on(materials, tmp_path, monkeypatch):
+    """Without it they would be refused, for the old folder is still there."""
+    tiny_model(tmp_path / "model")
+    words = materials.words("simcse", tmp_path / "model", "--overwrite", "true")
+    monkeypatch.setattr(sys, "argv", ["t.py", *words])
+    with stopped_at(2) as stopped:
+        train("simcse", words)
+    said = str(stopped.value).partition("python ")[2].split()
+    assert said == ["t.py", *words, "--resume"]
+    monkeypatch.setattr(sys, "argv", said)
+    with stopped_at(4) as stopped:
+        train("simcse", said[1:])
+    assert str(stopped.value).partition("python ")[2].split() == said
+    assert train("simcse", said[1:])["steps"] == STEPS
+
+
+def test_what_cannot_be_replaced_is_refused_before_the_training(materials, tmp_path):
+    (tmp_path / "notes").mkdir()
+    (tmp_path / "notes" / "mine.txt").write_text("kept")
+    (tmp_path / "file").write_text("kept")
+    before = tree(tmp_path)
+    cases = [
+        (["notes"], "notes is not empty; name another --output-dir, or add --overwrite"),
+        (["notes", "--overwrite"], "notes is not empty and no model, so it is not replaced"),
+        (["file"], "file is a file; name a folder"),
+        (["file", "--overwrite"], "file is a file; name a folder"),
+        (["file/under/it"], "file cannot be written to; name a folder elsewhere"),
+        (["notes/.."], "has no name of its own"),
+        (["new", "--resume"], "nothing to resume"),
+    ]
+    with each_step(lambda *_: pytest.fail("it trained")):
+        for (name, *more), sentence in cases:
+            with pytest.raises(InputError, match=sentence):
+                train("simcse", materials.words("simcse", tmp_path / name, *more))
+    assert tree(tmp_path) == before
+
+
+def test_a_folder_that_cannot_be_written_to_is_refused_first(materials, tmp_path, monkeypatch):
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(InputError, match="cannot be written to"):
+        train("simcse", materials.words("simcse", tmp_path / "model"))
+    assert not any(tmp_path.iterdir())
+
+
+def test_the_work_folder_is_beside_the_output_and_no_step_is_forgotten_in_it(materials, tmp_path):
+    """At every moment of a run: the output is not there, and a whole checkpoint is, from the first one on."""
+    seen: list[tuple[bool, str | None]] = []
+    work = tmp_path / "model.unfinished"
+
+    def look(step, _):
+        whole = last_whole(work)
+        seen.append(((tmp_path / "model").exists(), whole and whole.name))
+
+    with each_step(look):
+        train("simcse", materials.words("simcse", tmp_path / "model"))
+    assert not any(there for there, _ in seen)
+    names = [None] * EVAL_STEPS + [f"checkpoint-{n}" for n in (3, 3, 3, 6, 6, 6, 9)]
+    assert [name for _, name in seen] == names
+
+
+def test_the_head_of_the_training_is_not_published(reference):
+    output, _ = reference("simcse with a head")
+    assert not any("head" in name for name in weights(output))
+    assert not list(output.rglob("*.bin")) + list(output.rglob("*.pt"))
+
+
+def test_the_time_before_a_stop_counts(materials, tmp_path, monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr("distilface.checkpoints.time.monotonic", lambda: clock[0])
+
+    def tick(step, _):
+        clock[0] += 10.0
+
+    words = materials.words("simcse", tmp_path / "model")
+    with each_step(tick), stopped_at(5):
+        train("simcse", words)
+    clock[0] += 1000.0
+    with each_step(tick):
+        record = train("simcse", [*words, "--resume"])
+    assert record["train_seconds"] == 100.0
+
+
+@pytest.mark.parametrize(("kind", "trainer"), [("simcse", EncoderTrainer), ("mlm", Trainer)])
+def test_a_best_checkpoint_that_cannot_be_loaded_ends_the_run(kind, trainer, materials, tmp_path, monkeypatch):
+    """Upstream logs it and goes on with the last weights, under the score of the best."""
+
+    def lost(self, *arguments):
+        raise OSError(errno.EIO, "Input/output error")
+
+    monkeypatch.setattr(trainer, "_load_from_checkpoint", lost)
+    with pytest.raises(OSError, match="Input/output error"):
+        train(kind, materials.words(kind, tmp_path / "model"))
+    assert not (tmp_path / "model").exists()
