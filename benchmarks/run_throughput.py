@@ -23,13 +23,12 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
 from distilface.data import fingerprint, read_texts
-from distilface.methods.embedding import check_widths, is_normalized, make_loss
+from distilface.methods.embedding import check_widths, is_normalized, make_loss, prepare
 from distilface.record import environment
 from distilface.samples import sts_sample
 from distilface.settings import InputError, cli, parse, setting
@@ -127,7 +126,7 @@ def compare_training(
     student: SentenceTransformer, rows: Dataset, settings: TrainSettings, rounds: int
 ) -> dict[str, Any]:
     """Train new copies of the student, trainer and bare loop in turn, after one pair that is not counted."""
-    labels = torch.from_numpy(np.asarray(rows.with_format("numpy")["label"][:], np.float32))
+    labels = torch.as_tensor(rows["label"][:])
     lengths = student.tokenizer(rows["text"][:], truncation=True, max_length=settings.train_max_length)["input_ids"]
     packaged, bare = [], []
     for number in range(rounds + 1):
@@ -172,7 +171,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     use_cpu_well(student)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        rows = embed(teacher, texts, folder)
+        rows = prepare(texts, teacher, folder)
         work = TrainSettings(
             output_dir=str(folder / "model"),
             steps=settings.steps,

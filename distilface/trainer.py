@@ -26,7 +26,7 @@ from distilface.checkpoints import WholeCheckpoints
 from distilface.settings import InputError
 
 LOSS_STATE = "loss.safetensors"
-#: Batches in one pool of :class:`LengthBatchSampler`: sentences are sorted by length inside a pool.
+#: Batches in one pool of :class:`LengthBatchSampler` at most: sentences are sorted by length inside a pool.
 POOL = 64
 #: Mean pairwise cosine of unrelated sentences above which the embeddings tell nothing apart.
 COLLAPSED = 0.95
@@ -35,9 +35,10 @@ COLLAPSED = 0.95
 class LengthBatchSampler(DefaultBatchSampler):
     """Batches of sentences of similar length, in random order, reproducible from ``seed`` and epoch.
 
-    Every epoch is shuffled anew, cut into pools of :data:`POOL` batches, sorted by length inside each pool, and
-    the batches are shuffled: little padding, and no curriculum from short to long. The length is the column
-    ``length`` where there is one, else the characters of the first text column.
+    Every epoch is shuffled anew, cut into pools of :data:`POOL` batches or a quarter of the epoch (one pool would
+    hold the same batches in every epoch), sorted by length inside each pool, and the batches are shuffled: little
+    padding, and no curriculum from short to long. The length is the column ``length`` where there is one, else the
+    characters of the first text column.
     """
 
     def __init__(self, dataset: Dataset, batch_size: int, drop_last: bool, **kwargs: Any) -> None:
@@ -50,7 +51,7 @@ class LengthBatchSampler(DefaultBatchSampler):
     def __iter__(self) -> Iterator[list[int]]:
         random = np.random.default_rng([self.seed, self.epoch])
         order = random.permutation(len(self.lengths))
-        size = self.batch_size * POOL
+        size = self.batch_size * min(POOL, max(1, len(self) // 4))
         pools = [order[start : start + size] for start in range(0, len(order), size)]
         order = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
         starts = np.arange(len(self)) * self.batch_size

@@ -11,7 +11,7 @@ from datasets import Dataset
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
-from tiny import PAIRS, WORDS, tiny_backbone, tiny_model
+from tiny import PAIRS, sentences, tiny_backbone, tiny_model
 from torch import nn
 from transformers import (
     AutoModelForMaskedLM,
@@ -105,12 +105,6 @@ def numbers(*shape: int, seed: int = 0) -> np.ndarray:
 
 def asks_gradient(*arrays: np.ndarray) -> list[torch.Tensor]:
     return [torch.tensor(array, dtype=torch.float64, requires_grad=True) for array in arrays]
-
-
-def sentences(count: int, seed: int = 0) -> list[str]:
-    random = np.random.default_rng(seed)
-    words = WORDS.split()
-    return [" ".join(random.choice(words, size=random.integers(2, 9))) for _ in range(count)]
 
 
 def features(model: SentenceTransformer, texts: list[str], padding: int = 0) -> dict[str, torch.Tensor]:
@@ -331,7 +325,9 @@ def test_distillation_brings_the_student_to_its_teacher(student, teacher, tmp_pa
     untouched = {name: weight.clone() for name, weight in teacher.state_dict().items()}
     rows = embedding.prepare(Dataset.from_dict({"text": texts}), teacher, tmp_path / "cache")
     assert rows.column_names == ["text", "label"]
-    labels = torch.tensor(rows["label"][:])
+    labels = rows["label"][:]
+    assert labels.dtype == torch.float32, "read as tensors: lists of Python floats cost a part of every step"
+    assert isinstance(rows[0]["text"], str)
     assert nn.functional.cosine_similarity(labels, torch.tensor(teacher.encode(texts))).min() > 0.999
 
     batches = [(features(student, texts[i : i + 16]), labels[i : i + 16]) for i in range(0, 64, 16)]

@@ -10,13 +10,12 @@ import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
-from test_methods import sentences
-from tiny import tiny_model
+from tiny import sentences, tiny_model
 
 from distilface.data import read_texts
+from distilface.methods.embedding import prepare
 from distilface.settings import InputError
 from distilface.student import load_student
-from distilface.teacher import embed
 from distilface.train import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -46,14 +45,14 @@ def teacher(tmp_path: Path) -> SentenceTransformer:
 
 def test_both_loops_train_the_same_student(run_throughput, teacher, text, tmp_path):
     """Silent if broken: a ratio between two loops that do different work says nothing."""
-    rows = embed(teacher, read_texts([text], 40), tmp_path / "cache", bf16=False)
+    rows = prepare(read_texts([text], 40), teacher, tmp_path / "cache")
     student = load_student(str(tmp_path / "teacher"), [0], normalize=True, dropout=0.0)
     packaged, bare = copy.deepcopy(student), copy.deepcopy(student)
     settings = TrainSettings(
         output_dir=str(tmp_path / "out"), steps=5, batch_size=8, train_max_length=6, learning_rate=3e-3, bf16="no"
     )
     run_throughput.train_packaged(packaged, rows, settings)()
-    run_throughput.train_bare(bare, rows, torch.tensor(rows["label"][:]), settings)
+    run_throughput.train_bare(bare, rows, rows["label"][:], settings)
     moved = 0.0
     for (name, start), one, other in zip(
         student.named_parameters(), packaged.parameters(), bare.parameters(), strict=True

@@ -75,11 +75,18 @@ def test_batches_hold_sentences_of_like_length_without_a_curriculum():
 
 
 def test_the_length_is_the_column_of_that_name_or_the_text():
-    tokens = Dataset.from_dict({"input_ids": [[1]] * 40, "length": list(range(40))})
-    spans = [max(batch) - min(batch) for batch in batches(size=4, rows=tokens)]
-    assert spans == [3] * 10
-    label_first = Dataset.from_dict({"text": ["x" * n for n in range(40)], "label": [0.0] * 40})
-    assert [max(batch) - min(batch) for batch in batches(size=4, rows=label_first)] == [3] * 10
+    lengths = list(range(400))
+    tokens = Dataset.from_dict({"input_ids": [[1]] * 400, "length": lengths})
+    labelled = Dataset.from_dict({"text": ["x" * n for n in lengths], "label": [0.0] * 400})
+    for rows in (tokens, labelled):
+        assert np.mean([max(batch) - min(batch) for batch in batches(size=4, rows=rows)]) < 20
+
+
+def test_few_sentences_of_different_lengths_do_not_meet_the_same_others_in_every_epoch():
+    """Sorted as a whole, they would: each sentence would have the same negatives for ever."""
+    rows = Dataset.from_dict({"text": ["x" * n for n in range(1, 401)]})
+    first, second = ({frozenset(batch) for batch in batches(rows=rows, epoch=epoch)} for epoch in (0, 1))
+    assert len(first & second) < len(first) / 4
 
 
 def test_a_trained_epoch_is_shuffled_anew(materials, tmp_path):

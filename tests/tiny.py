@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import random
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -27,6 +28,12 @@ PAIRS = (
     ("two birds jump", "a bird jumps on the road", 2.8),
     ("the horse sees a child", "a happy dog runs", 1.0),
 )
+
+
+def sentences(count: int, seed: int = 0) -> list[str]:
+    """Draw sentences of 2 to 8 of :data:`WORDS`."""
+    draw = random.Random(seed)
+    return [" ".join(draw.choices(WORDS.split(), k=draw.randint(2, 8))) for _ in range(count)]
 
 
 def tiny_backbone(folder: str | Path, seed: int = 0) -> Path:

@@ -89,6 +89,7 @@ class Warm:
         return self
 
     def __exit__(self, kind: type | None, error: BaseException | None, trace: TracebackType | None) -> None:
+        self.process.kill()
         self.process.communicate()
 
     def __call__(self, script: str, *words: str, cwd: Path, before: str = "") -> Done:

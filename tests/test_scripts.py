@@ -1,0 +1,245 @@
+"""The training scripts as a user runs them: in small, with --help, with the shipped recipes, and by mistake."""
+
+import json
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import yaml
+from hub import Hub
+from runs import Materials, script, tree
+from tiny import PAIRS
+from transformers import AutoModel
+from warm import TRAINING
+
+from distilface.folder import Folder, load
+from distilface.settings import parse
+from distilface.student import cut_layers, load_backbone
+
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+NAMES = ["train_unsup", "train_mlm", "train_distill"]
+RECIPES = sorted((TRAINING / "recipes").glob("*.yaml"))
+PAPER = {
+    "backbone": "distilbert/distilbert-base-uncased",
+    "data": ["princeton-nlp/datasets-for-simcse"],
+    "pooling": "last4",
+    "batch_size": 128,
+    "learning_rate": 1e-5,
+    "steps": 20000,
+    "scheduler": "linear",
+    "warmup": 0.0,
+    "weight_decay": 0.0,
+    "train_max_length": 32,
+    "scale": 20.0,
+    "mlp_head": False,
+    "seed": 42,
+    "dropout": None,
+    "layers": None,
+    "max_seq_length": None,
+    "max_sentences": None,
+}
+
+
+def two_steps(name: str, materials: Materials) -> list[str]:
+    """Give what a script is asked for, but for where to: two steps on a file, in the current folder."""
+    own = {
+        "train_unsup": ["--backbone", materials.backbone, "--pooling", "mean"],
+        "train_mlm": ["--backbone", materials.backbone, "--held_out", "4"],
+        "train_distill": ["--teacher", materials.teacher, "--projection", "--cache_dir", materials.cache],
+    }
+    return [*map(str, own[name]), "--data", str(materials.text), "--dev", "sample", "--steps", "2", "--batch_size", "8"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_two_steps(name, materials, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    default = script(name).Settings().output_dir
+    record = script(name).main(two_steps(name, materials))
+    assert json.loads((tmp_path / default / "run.json").read_text()) == record
+    assert record["steps"] == 2
+    assert len(record["curve"]) == 1
+    printed = capsys.readouterr().out.splitlines()
+    assert printed[-1].startswith(f"VERDICT: {record['verdict']} ")
+    assert printed[-2].startswith(f"folder: {default} (")
+    if name == "train_mlm":
+        assert AutoModel.from_pretrained(tmp_path / default).config.dim == 32
+    else:
+        assert Folder(tmp_path / default).is_valid()
+        assert record["data"][-1]["rows"] == 180
+        assert load(tmp_path / default).encode("a dog").shape == (48 if record["layers"] else 32,)
+    assert sorted(f.name for f in (tmp_path / default).parent.iterdir()) == [Path(default).name]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_help_explains_each_setting(name, warm, tmp_path):
+    done = warm(f"{name}.py", "--help", cwd=tmp_path)
+    assert (done.code, done.stderr) == (0, "")
+    shown = " ".join(done.stdout.split())
+    for key, declared in script(name).Settings.__dataclass_fields__.items():
+        assert f"--{key} " in shown
+        assert " ".join(declared.metadata["help"].replace("%%", "%").split()) in shown, key
+    assert f"python training/{name}.py" in shown
+    assert not any(tmp_path.iterdir())
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_commands_in_the_docstring_can_be_run(name):
+    """Each names only options and recipes that there are."""
+    module = script(name)
+    commands = re.findall(r"^    python training/(\w+)\.py ?(.*)$", module.__doc__, re.MULTILINE)
+    assert commands
+    for other, words in commands:
+        places = {"TEXT.txt": "text.txt", "ID_OR_FOLDER": "a/b", "DIR": "dir"}
+        parse(script(other).Settings, [places.get(word, word) for word in words.split()], "")
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
+def test_each_recipe_is_read_by_its_script(recipe):
+    """Its script is the one that names it; each value has its place, and each setting gets its value."""
+    scripts = [name for name in NAMES if recipe.name in (TRAINING / f"{name}.py").read_text()]
+    assert scripts, f"no script says what {recipe.name} is for"
+    settings = parse(script(scripts[-1]).Settings, ["--config", str(recipe)], "")
+    for key, value in yaml.safe_load(recipe.read_text()).items():
+        assert getattr(settings, key) == value, key
+    assert settings.output_dir != script(scripts[-1]).Settings().output_dir or recipe.stem == "distilface"
+
+
+def test_the_papers_recipe_is_the_papers():
+    module = script("train_unsup")
+    settings = parse(module.Settings, ["--config", str(module.PAPER)], "")
+    assert {key: getattr(settings, key) for key in PAPER} == PAPER
+
+
+def test_with_no_arguments_it_is_the_papers_recipe_on_the_hub(hub: Hub, materials, tmp_path):
+    """``python training/train_unsup.py`` as it is written, but for the length: six layers, its data, its dev set."""
+    encoder, tokenizer = load_backbone(str(materials.backbone))
+    cut_layers(encoder, [0, 1, 0, 1, 0, 1]).save_pretrained(tmp_path / "distilbert")
+    tokenizer.save_pretrained(tmp_path / "distilbert")
+    rows = [json.dumps({"sentence1": a, "sentence2": b, "score": score}) for a, b, score in PAIRS]
+    for name, file, text in (
+        ("texts", "wiki1m_for_simcse.txt", materials.text.read_text()),
+        ("sts", "validation.jsonl", "\n".join(rows)),
+    ):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / file).write_text(text)
+    hub.add_model("distilbert/distilbert-base-uncased", tmp_path / "distilbert")
+    hub.add_dataset("princeton-nlp/datasets-for-simcse", tmp_path / "texts")
+    hub.add_dataset("mteb/stsbenchmark-sts", tmp_path / "sts")
+    (tmp_path / "here").mkdir()
+    command = [sys.executable, str(TRAINING / "train_unsup.py"), "--steps", "2"]
+    env = hub.env(tmp_path / "cache") | {"OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        command, cwd=tmp_path / "here", env=env, capture_output=True, text=True, timeout=280, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1].startswith("VERDICT: ")
+    output = tmp_path / "here" / "models" / "distilface"
+    run = json.loads((output / "run.json").read_text())
+    assert run["settings"] == {**run["settings"], **PAPER, "steps": 2, "dev": "mteb/stsbenchmark-sts"}
+    assert [part.get("rows") for part in run["data"]] == [None, 28, 10]
+    assert load(output)[1].num_hidden_layers == 6
+
+
+MISTAKES = {
+    "an unknown option": (["--learning_rat", "1"], "unknown option 'learning_rat': did you mean 'learning_rate'?"),
+    "an unknown key": (
+        ["--config", "RECIPE"],
+        "unknown setting in RECIPE: 'batchsize': did you mean 'batch_size'?",
+    ),
+    "a missing recipe": (["--config", "none.yaml"], "recipe none.yaml does not exist; the shipped ones are in "),
+    "a word for a number": (["--steps", "many"], "argument --steps: invalid int value: 'many' (see --help)"),
+    "a number out of range": (["--batch_size", "0"], "--batch_size 0 is out of range; it must be above 0"),
+    "no steps": (["--steps", "0", "--epochs", "0"], "--epochs 0.0 with --steps 0 trains nothing; raise one"),
+    "a warm-up in steps": (["--warmup", "100"], "--warmup 100.0 is out of range; it is a share of the steps"),
+    "a negative seed": (["--seed", "-1"], "--seed -1 is out of range; it must be from 0 to 4294967295"),
+    "a negative decay": (["--weight_decay", "-1"], "--weight_decay -1.0 is out of range"),
+    "an unknown schedule": (["--scheduler", "linaer"], "unknown scheduler 'linaer': did you mean 'linear'?"),
+    "an unknown precision": (["--bf16", "maybe"], "--bf16 'maybe' must be auto, yes or no"),
+    "nothing to resume": (["--resume"], "nothing to resume: "),
+    "a folder that is not empty": (["--output_dir", "."], "--output-dir . has no name of its own"),
+    "a place that is a file": (["--output_dir", "RECIPE/model"], "RECIPE cannot be written to"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("name", NAMES)
+def test_a_mistake_is_one_line(name, mistake, warm, materials, tmp_path):
+    """Each is found before anything is read: the line is alone on stderr, and nothing is written."""
+    words, sentence = MISTAKES[mistake]
+    (tmp_path / "recipe.yaml").write_text("batchsize: 8\n")
+    before = tree(tmp_path)
+    words = [word.replace("RECIPE", "recipe.yaml") for word in words]
+    done = warm(f"{name}.py", *two_steps(name, materials), *words, cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, "")
+    assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
+    assert sentence.replace("RECIPE", "recipe.yaml") in done.stderr
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("name", "words", "sentence"),
+    [
+        (
+            "train_distill",
+            ["--projection", "false", "--backbone", "BACKBONE"],
+            "have 48 dimensions and the student's 32",
+        ),
+        ("train_distill", ["--layers", "0", "7"], "layer 7 is out of range; the encoder has layers 0 to 1"),
+        ("train_unsup", ["--layers", "2"], "layer 2 is out of range; the encoder has layers 0 to 1"),
+        ("train_mlm", ["--layers", "-1"], "layer -1 is out of range; the encoder has layers 0 to 1"),
+        ("train_distill", ["--teacher", "empty"], "empty is no model that can be loaded"),
+        ("train_unsup", ["--backbone", "empty"], "empty is no model that can be loaded"),
+        ("train_mlm", ["--backbone", "./gone"], "./gone is no folder and no Hub id"),
+        ("train_distill", ["--metric", "cosin"], "unknown metric 'cosin': did you mean 'cosine'?"),
+        ("train_distill", ["--normalize", "on"], "unknown value of --normalize 'on'"),
+        ("train_unsup", ["--pooling", "men"], "unknown pooling 'men': did you mean 'mean'?"),
+        ("train_unsup", ["--pooling", "last4"], "pooling 'last4' needs 4 layers or more and this encoder has 2"),
+        ("train_unsup", ["--dropout", "0"], "the student has no dropout, so the two views of a sentence are equal"),
+        ("train_unsup", ["--max_seq_length", "65"], "max_seq_length 65 is out of range; the encoder has 64 positions"),
+        ("train_mlm", ["--held_out", "28"], "--held-out 28 of 28 sentences leaves none for one side"),
+        ("train_unsup", ["--data", "gone.txt"], "gone.txt does not exist"),
+        ("train_unsup", ["--dev", "gone.csv"], "gone.csv does not exist"),
+        ("train_mlm", ["--data", "princeton-nlp/datasets-for-simcse"], "could not be had from the Hub"),
+        ("train_unsup", ["--backbone", "distilbert/distilbert-base-uncased"], "could not be had from the Hub"),
+        ("train_distill", ["--teacher", "owner/name"], "could not be had from the Hub"),
+        ("train_unsup", ["--dev", "mteb/stsbenchmark-sts"], "give scored pairs with --dev FILE, or --dev sample"),
+    ],
+)
+def test_a_mistake_in_what_is_read_is_one_sentence(name, words, sentence, warm, materials, tmp_path):
+    (tmp_path / "empty").mkdir()
+    words = [word.replace("BACKBONE", str(materials.backbone)) for word in words]
+    no_waiting = "import time; time.sleep = lambda seconds: None"
+    done = warm(f"{name}.py", *two_steps(name, materials), *words, cwd=tmp_path, before=no_waiting)
+    assert (done.code, done.stdout) == (2, ""), done.stderr
+    assert len(re.findall(r"^error: ", done.stderr, re.MULTILINE)) == 1, done.stderr
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert sentence in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert tree(tmp_path) == {"empty": None}
+
+
+def test_ctrl_c_says_how_to_go_on(warm, materials, tmp_path):
+    """A real one: the exit code is a stopped program's, and the words it prints do go on."""
+    press = """
+import os, signal
+from distilface.checkpoints import WholeCheckpoints
+step = WholeCheckpoints.training_step
+
+def pressed(self, *arguments):
+    os.kill(os.getpid(), signal.SIGINT)
+    return step(self, *arguments)
+
+WholeCheckpoints.training_step = pressed
+"""
+    words = two_steps("train_unsup", materials)
+    done = warm("train_unsup.py", *words, cwd=tmp_path, before=press)
+    assert done.code == 130
+    assert "Traceback" not in done.stderr
+    said = done.stderr.splitlines()[-1]
+    assert said.startswith("stopped. saved at step 1 of 2; go on with: python ")
+    again = said.partition(": python ")[2].split()
+    assert again == [str(TRAINING / "train_unsup.py"), *words, "--resume"]
+    done = warm("train_unsup.py", *again[1:], cwd=tmp_path)
+    assert (done.code, done.stdout.splitlines()[-1][:8]) == (0, "VERDICT:")
