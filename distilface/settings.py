@@ -121,7 +121,7 @@ def parse(cls: type[S], argv: Sequence[str] | None, description: str) -> S:
         InputError: on an unknown key or option (the nearest is named) or a value of the wrong type.
     """
     words = list(sys.argv[1:] if argv is None else argv)
-    parser: Any = _Parser(cls, description=description, allow_abbrev=False, formatter_class=_Help)
+    parser: Any = _Parser(cls, description=description, allow_abbrev=False, formatter_class=_Help)  # type: ignore[arg-type]
     first: Any = _Parser((), add_help=False, allow_abbrev=False)
     for each in (parser, first):
         each.add_argument("--config", metavar="RECIPE.yaml", help="settings from a file; the command line wins")

@@ -1,5 +1,6 @@
 """A frozen teacher with its own tokenizer and prompts, and its embeddings cached on disk."""
 
+import contextlib
 import functools
 import hashlib
 import importlib.util
@@ -8,6 +9,7 @@ import os
 import shutil
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ import numpy as np
 import torch
 from datasets import Dataset, Features, List, Value, concatenate_datasets, load_from_disk
 from datasets.config import HF_DATASETS_CACHE
+from datasets.utils import are_progress_bars_disabled, disable_progress_bars, enable_progress_bars
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from safetensors import SafetensorError
@@ -158,10 +161,13 @@ def embed(
         bf16: autocast to bf16; ``None`` does so where the machine has it.
 
     Raises:
-        InputError: if the disk has no room for them, or a cached file holds NaN or the wrong number of rows.
+        InputError: if the disk has no room for them, the teacher gives NaN, or a cached file is damaged, holds NaN
+            or the wrong number of rows.
     """
     bf16 = has_bf16() if bf16 is None else bf16
     dimension = teacher.get_embedding_dimension()
+    if dimension is None:
+        raise InputError("the teacher does not tell the width of its embeddings; use one with a pooling")
     name = f"{weights_id(teacher)}-{fingerprint(texts, column)}-{'bf16' if bf16 else 'fp32'}"
     folder = Path(cache_dir or Path(HF_DATASETS_CACHE) / "distilface") / name
     folder.mkdir(parents=True, exist_ok=True)
@@ -205,7 +211,7 @@ def _compute(
         TextColumn("{task.fields[rate]} sentences/s"),
         TimeRemainingColumn(),
     )
-    with Progress(*columns, console=Console(stderr=True)) as progress:
+    with _library_bars_off(), Progress(*columns, console=Console(stderr=True)) as progress:
         total = sum(min(SHARD, len(texts) - start) for start, _ in missing)
         task, done, began = progress.add_task("", total=total, rate="-"), 0, time.perf_counter()
         for start, file in missing:
@@ -216,6 +222,18 @@ def _compute(
             done += len(rows)
             rate = f"{done / (time.perf_counter() - began):,.0f}"
             progress.update(task, completed=done, rate=rate)
+
+
+@contextlib.contextmanager
+def _library_bars_off() -> Iterator[None]:
+    """Keep the data sets library from drawing a bar for each shard amid ours."""
+    shown = not are_progress_bars_disabled()
+    disable_progress_bars()
+    try:
+        yield
+    finally:
+        if shown:
+            enable_progress_bars()
 
 
 def _finite(embeddings: np.ndarray, rows: list[str]) -> np.ndarray:
@@ -244,7 +262,7 @@ def _checked(folder: Path, rows: int) -> Dataset:
         label = load_from_disk(str(folder), keep_in_memory=True).with_format("arrow")[:]["label"]
         numbers = label.combine_chunks().flatten().to_numpy()
         shard = load_from_disk(str(folder))
-    except (OSError, ValueError, KeyError) as error:
+    except (OSError, ValueError, KeyError, IndexError) as error:
         raise InputError(f"cached embeddings cannot be read ({type(error).__name__}); {remedy}") from None
     if not np.isfinite(numbers).all():
         bad = int(np.flatnonzero(~np.isfinite(numbers))[0]) // (len(numbers) // len(label))

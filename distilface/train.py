@@ -227,7 +227,7 @@ def _finish(
         f"VERDICT: {record['verdict']} score={score:.2f} baseline={baseline:.2f} teacher={shown} delta={gain:+.2f}",
         flush=True,
     )
-    return record
+    return dict(json.loads((output / "run.json").read_text()))
 
 
 def development_set(settings: TrainSettings) -> Dataset:

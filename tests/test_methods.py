@@ -293,7 +293,7 @@ def test_make_loss_reads_a_sample_of_the_labels(student, monkeypatch):
     labels = numbers(30, 40, seed=1) + 2
     dataset = Dataset.from_dict({"text": sentences(30), "label": labels.tolist()})
     assert embedding.make_loss(student, dataset).projection is None
-    loss = embedding.make_loss(student, dataset, "l2", projection=True)
+    loss = embedding.make_loss(student, dataset.with_format("torch"), "l2", projection=True)
     assert loss.projection.weight.shape == (40, 32)
     np.testing.assert_allclose(loss.projection.bias.detach(), labels.mean(0), atol=1e-5)
     monkeypatch.setattr(embedding, "PCA_ROWS", 2)

@@ -87,7 +87,7 @@ def test_end_to_end(run_throughput, teacher, text, tmp_path, capsys):
 
 def test_bad_input(run_throughput, teacher, text, tmp_path):
     words = ["--teacher", str(tmp_path / "teacher"), "--layers", "0", "--data", text]
-    with pytest.raises(InputError, match="40 steps of 128 need 5120 sentences and there are 60"):
+    with pytest.raises(InputError, match="60 steps of 128 need 7680 sentences and there are 60"):
         run_throughput.main(words)
     with pytest.raises(InputError, match="--rounds 0 is out of range"):
         run_throughput.main([*words, "--rounds", "0"])

@@ -36,8 +36,8 @@ def sentences(count: int, seed: int = 0) -> list[str]:
     return [" ".join(draw.choices(WORDS.split(), k=draw.randint(2, 8))) for _ in range(count)]
 
 
-def tiny_backbone(folder: str | Path, seed: int = 0) -> Path:
-    """Save a random DistilBERT (2 layers, 32 dimensions) and its tokenizer as a plain transformers folder."""
+def tiny_backbone(folder: str | Path, seed: int = 0, layers: int = 2) -> Path:
+    """Save a random DistilBERT (32 dimensions) and its tokenizer as a plain transformers folder."""
     folder = Path(folder)
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     vocabulary = [
@@ -53,7 +53,7 @@ def tiny_backbone(folder: str | Path, seed: int = 0) -> Path:
     vocabulary = list(dict.fromkeys(vocabulary))
     tokenizer = DistilBertTokenizerFast(vocab={word: i for i, word in enumerate(vocabulary)}, model_max_length=64)
     config = DistilBertConfig(
-        vocab_size=len(vocabulary), dim=32, hidden_dim=64, n_layers=2, n_heads=4, max_position_embeddings=64
+        vocab_size=len(vocabulary), dim=32, hidden_dim=64, n_layers=layers, n_heads=4, max_position_embeddings=64
     )
     with torch.random.fork_rng():
         torch.manual_seed(seed)
@@ -62,10 +62,10 @@ def tiny_backbone(folder: str | Path, seed: int = 0) -> Path:
     return folder
 
 
-def tiny_model(folder: str | Path, seed: int = 0, pooling: str = "mean") -> SentenceTransformer:
+def tiny_model(folder: str | Path, seed: int = 0, pooling: str = "mean", layers: int = 2) -> SentenceTransformer:
     """Save :func:`tiny_backbone` under a pooling as a sentence-transformers folder, and return the model."""
     with tempfile.TemporaryDirectory() as temporary:
-        transformer = Transformer(str(tiny_backbone(temporary, seed)))
+        transformer = Transformer(str(tiny_backbone(temporary, seed, layers)))
     pool = Pooling(transformer.get_embedding_dimension(), pooling_mode=pooling)
     model = SentenceTransformer(modules=[transformer, pool], device="cpu")
     model.save_pretrained(str(folder), create_model_card=False)

@@ -1,0 +1,114 @@
+"""The series of seeds, the curves, and the demonstration, each run in small."""
+
+import importlib
+import json
+import statistics
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+from runs import Materials
+from tiny import PAIRS, tiny_model, write_pairs
+
+from distilface.evaluate import STS_TASKS
+from distilface.folder import load
+from distilface.samples import python_texts
+from distilface.settings import InputError
+
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+ROOT = Path(__file__).parents[1]
+
+
+@pytest.fixture
+def benchmark(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.syspath_prepend(ROOT / "training")
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    return importlib.import_module
+
+
+@pytest.fixture
+def data(tmp_path: Path) -> Path:
+    for i, task in enumerate(STS_TASKS):
+        write_pairs(tmp_path / "data" / f"{task}.jsonl.gz", PAIRS[i // 2 :])
+    return tmp_path / "data"
+
+
+def series(materials: Materials, data: Path, tmp_path: Path, *seeds: str) -> list[str]:
+    """Give the command line of a series of two-step SimCSE trainings."""
+    script = ["--script", str(ROOT / "training" / "train_unsup.py"), "--seeds", *seeds]
+    where = ["--data_dir", str(data), "--output", str(tmp_path / "r.json"), "--cache_dir", str(tmp_path / "cache")]
+    train = materials.words("simcse", tmp_path / "models" / "m", "--steps", "2")
+    return [*script, *where, "--", *train]
+
+
+def test_a_series_reports_each_seed_and_their_spread(benchmark, materials, data, tmp_path, capsys):
+    result = benchmark("run_seeds").main(series(materials, data, tmp_path, "3", "4"))
+    assert result == json.loads((tmp_path / "r.json").read_text())
+    assert [model["run"]["seed"] for model in result["models"]] == [3, 4]
+    for seed in (3, 4):
+        assert load(tmp_path / "models" / f"m-seed{seed}").max_seq_length
+    for name in (*STS_TASKS, "mean_of_7"):
+        values = [model["scores"].get(name, model.get(name)) for model in result["models"]]
+        assert values[0] != values[1]
+        expected = {"mean": round(statistics.mean(values), 2), "sd": round(statistics.stdev(values), 2)}
+        assert result["summary"][name] == expected
+    assert result["compared"][0]["name"] == "m-seed3, untrained"
+    assert "±" in capsys.readouterr().out
+
+
+def test_a_series_does_not_train_again_what_is_there(benchmark, materials, data, tmp_path):
+    module: ModuleType = benchmark("run_seeds")
+    module.main(series(materials, data, tmp_path, "3"))
+    weights = tmp_path / "models" / "m-seed3" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    again = module.main(series(materials, data, tmp_path, "3", "4"))
+    assert weights.stat().st_mtime_ns == before
+    assert again["seeds"] == [3, 4]
+
+
+def test_a_series_needs_a_script(benchmark, data, tmp_path):
+    with pytest.raises(InputError, match=r"none\.py does not exist"):
+        benchmark("run_seeds").main(["--script", str(tmp_path / "none.py"), "--data_dir", str(data)])
+
+
+def test_the_curves_are_those_of_the_results(benchmark, tmp_path):
+    module = benchmark("plot_curves")
+    backbone = {"curve": [[10, 5.0], [20, 4.5]]}
+    run = {"learning_rate": 1e-4, "scores": {"baseline_stsb_dev": 60.0}, "curve": [[5, 70.0], [9, 72.0]]}
+    sweep = {"recipe": {"batch_size": 64}, "runs": [run]}
+    figure = module.draw(backbone, sweep, str(tmp_path / "f.png"))
+    left, right = figure.axes
+    assert left.lines[0].get_xydata().tolist() == [[10, 5.0], [20, 4.5]]
+    assert right.lines[0].get_xydata().tolist() == [[0, 60.0], [5, 70.0], [9, 72.0]]
+    assert (tmp_path / "f.png").stat().st_size > 10_000
+
+
+def test_the_shipped_curves_can_be_drawn(benchmark, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(ROOT)
+    benchmark("plot_curves").main(["--output", str(tmp_path / "f.png")])
+    assert (tmp_path / "f.png").exists()
+    assert capsys.readouterr().out == f"figure: {tmp_path / 'f.png'}\n"
+
+
+def test_the_curves_need_results(benchmark, tmp_path):
+    with pytest.raises(InputError, match=r"none\.json is no result"):
+        benchmark("plot_curves").main(["--sweep", str(tmp_path / "none.json"), "--backbone", str(tmp_path / "none.json")])
+
+
+def test_the_demonstration_in_small(benchmark, tmp_path, capsys):
+    """Its words must stay those that the scripts and the recipes take; the teacher has six layers, as the real one."""
+    tiny_model(tmp_path / "teacher", seed=5, layers=6)
+    settings = ["--output_dir", str(tmp_path / "demo"), "--teacher", str(tmp_path / "teacher")]
+    result = benchmark("demo").main([*settings, "--sentences", "400", "--mlm_steps", "2", "--simcse_steps", "2"])
+    assert [rung["rung"].split(":")[0] for rung in result["rungs"]] == [
+        "untrained",
+        "SimCSE on it",
+        "untrained",
+        "distilled",
+        "teacher",
+    ]
+    assert json.loads((tmp_path / "demo" / "demo.json").read_text()) == result
+    assert load(tmp_path / "demo" / "distilled").encode(python_texts(2)).shape == (2, 32)
+    shown = capsys.readouterr().out
+    assert all(f"{rung['spearman']:.2f}" in shown for rung in result["rungs"])
+    assert (tmp_path / "demo" / "demo.png").exists()
