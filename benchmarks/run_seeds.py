@@ -22,10 +22,10 @@ from mteb.cache import ResultCache
 from run_mteb import read_run
 
 from distilface.evaluate import STS_TASKS, evaluate
+from distilface.plan import work_folder
 from distilface.record import environment
 from distilface.settings import InputError, cli, parse, setting
 from distilface.tasks import data_sources, find_tasks
-from distilface.train import work_folder
 
 
 @dataclass

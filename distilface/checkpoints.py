@@ -146,7 +146,7 @@ class WholeCheckpoints(Trainer):
 
     def _load_best_model(self) -> None:
         """Load the best checkpoint or fail; upstream logs an error and silently keeps the last weights."""
-        self._load_from_checkpoint(self.state.best_model_checkpoint)
+        self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Make one step; stop where the loss is no number (upstream would average it away in the log)."""

@@ -1,7 +1,6 @@
 """Scores of a model on MTEB's tasks, through mteb's own evaluator and results; its identity and its size."""
 
 import copy
-import hashlib
 import json
 import math
 import warnings
@@ -23,13 +22,12 @@ from tqdm.auto import tqdm
 from distilface.data import unreachable
 from distilface.settings import InputError
 from distilface.tasks import find_tasks
+from distilface.teacher import weights_id
 
 #: The seven English STS tasks of MTEB's first version, the set that small encoders are compared on.
 STS_TASKS = ("STS12", "STS13", "STS14", "STS15", "STS16", "STSBenchmark", "SICK-R")
 #: The five that the DistilFace paper ran (arXiv 2401.12472); its 72.1 is their mean.
 PAPER_TASKS = ("STS12", "STS13", "STS14", "STS15", "STSBenchmark")
-#: The parts of a backbone's configuration that say where it came from, not what it computes.
-UNRELATED = ("_name_or_path", "transformers_version", "dtype", "architectures", "use_cache")
 
 
 def load_model(model: str | Path) -> SentenceTransformer:
@@ -63,36 +61,12 @@ def _loaded(model: str | Path | SentenceTransformer) -> SentenceTransformer:
     return copy.deepcopy(model).float()
 
 
-def _tokenizer_settings(model: SentenceTransformer) -> Any:
-    """Return a tokenizer's full description, less the truncation and padding that every call sets anew."""
-    tokenizer: Any = model.tokenizer
-    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    if not hasattr(backend, "to_str"):
-        return sorted(tokenizer.get_vocab().items())
-    return {k: v for k, v in json.loads(backend.to_str()).items() if k not in ("truncation", "padding")}
-
-
 def weights_fingerprint(model: str | Path | SentenceTransformer) -> str:
     """Return the sha256 of all that decides a model's embeddings, wherever it was loaded from.
 
-    That is its weights, and beside them its modules and their settings (two poolings over one backbone have
-    the same weights), the backbone's configuration, the tokenizer, the maximum length and the prompts.
+    It is :func:`distilface.teacher.weights_id` of the model as it is scored, in fp32.
     """
-    model = _loaded(model)
-    digest = hashlib.sha256()
-    for name, weight in sorted(model.state_dict().items()):
-        digest.update(f"{name} {tuple(weight.shape)} ".encode())
-        digest.update(weight.detach().cpu().float().contiguous().numpy().tobytes())
-    modules: list[Any] = list(model)
-    config = getattr(getattr(modules[0], "auto_model", None), "config", None)
-    described = {
-        "modules": [[type(module).__name__, module.get_config_dict()] for module in modules],
-        "backbone": {k: v for k, v in config.to_dict().items() if k not in UNRELATED} if config else None,
-        "tokenizer": _tokenizer_settings(model),
-        "inputs": [model.max_seq_length, model.prompts, model.default_prompt_name, model.truncate_dim],
-    }
-    digest.update(json.dumps(described, sort_keys=True, default=str).encode())
-    return digest.hexdigest()
+    return weights_id(_loaded(model))
 
 
 def _weight_files(folder: Path) -> list[Path]:

@@ -102,7 +102,7 @@ def load_teacher(model: str, device: str | None = None) -> SentenceTransformer:
 
 
 def weights_id(model: SentenceTransformer) -> str:
-    """Return the sha256 (16 hex digits) of everything that decides a model's vectors.
+    """Return the sha256, in hex, of everything that decides a model's vectors.
 
     That is its weights, its modules and their settings (two poolings over one encoder have the same weights), the
     encoder's configuration, the tokenizer, the maximum length and the prompts.
@@ -112,7 +112,7 @@ def weights_id(model: SentenceTransformer) -> str:
         digest.update(f"{name} {weight.dtype} {tuple(weight.shape)} ".encode())
         digest.update(weight.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     digest.update(json.dumps(_described(model), sort_keys=True, default=str).encode())
-    return digest.hexdigest()[:16]
+    return digest.hexdigest()
 
 
 def _described(model: SentenceTransformer) -> list[Any]:
@@ -168,7 +168,7 @@ def embed(
     dimension = teacher.get_embedding_dimension()
     if dimension is None:
         raise InputError("the teacher does not tell the width of its embeddings; use one with a pooling")
-    name = f"{weights_id(teacher)}-{fingerprint(texts, column)}-{'bf16' if bf16 else 'fp32'}"
+    name = f"{weights_id(teacher)[:16]}-{fingerprint(texts, column)}-{'bf16' if bf16 else 'fp32'}"
     folder = Path(cache_dir or Path(HF_DATASETS_CACHE) / "distilface") / name
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(texts), SHARD)

@@ -92,7 +92,9 @@ def test_the_shipped_curves_can_be_drawn(benchmark, tmp_path, monkeypatch, capsy
 
 def test_the_curves_need_results(benchmark, tmp_path):
     with pytest.raises(InputError, match=r"none\.json is no result"):
-        benchmark("plot_curves").main(["--sweep", str(tmp_path / "none.json"), "--backbone", str(tmp_path / "none.json")])
+        benchmark("plot_curves").main(
+            ["--sweep", str(tmp_path / "none.json"), "--backbone", str(tmp_path / "none.json")]
+        )
 
 
 def test_the_demonstration_in_small(benchmark, tmp_path, capsys):

@@ -387,7 +387,7 @@ def test_weights_id_is_the_same_for_the_same_model(tmp_path):
     used.encode(["a dog", "a cat on the road"])
     used.train()
     assert weights_id(first) == weights_id(again) == weights_id(used)
-    assert len(weights_id(first)) == 16
+    assert len(weights_id(first)) == 64
 
 
 def cased(model):
