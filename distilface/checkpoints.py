@@ -119,11 +119,18 @@ class WholeCheckpoints(Trainer):
     def train(self, resume_from_checkpoint: Any = None, *args: Any, **kwargs: Any) -> Any:
         """Train to the end, or from a whole checkpoint on."""
         self.began = time.monotonic()
+        try:
+            return self._train(resume_from_checkpoint, *args, **kwargs)
+        except BaseException:
+            self.callback_handler.on_train_end(self.args, self.state, self.control)  # ends the line of the progress bar
+            raise
+
+    def _train(self, resume_from_checkpoint: Any, *args: Any, **kwargs: Any) -> Any:
         if resume_from_checkpoint is None:
             return super().train(None, *args, **kwargs)
         folder = Path(resume_from_checkpoint)
-        if (progress := folder / PROGRESS).exists():
-            self.losses, self.earlier = json.loads(progress.read_text()).values()
+        progress = json.loads((folder / PROGRESS).read_text())
+        self.losses, self.earlier = progress["losses"], progress["seconds"]
         state = TrainerState.load_from_json(str(folder / "trainer_state.json"))
         if state.global_step < state.max_steps:
             return super().train(resume_from_checkpoint, *args, **kwargs)

@@ -11,6 +11,7 @@ from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
+from transformers.utils.logging import disable_progress_bar
 
 S = TypeVar("S")
 
@@ -153,8 +154,10 @@ def disk_is_full(error: BaseException | None) -> bool:
 def cli(main: Callable[[], Any]) -> None:
     """Run a script's ``main`` and leave: one sentence and exit code 2 on a user's mistake, 130 on Ctrl-C.
 
-    A full disk, whatever library meets it, is a user's matter too; any other failure keeps its traceback.
+    A full disk, whatever library meets it, is a user's matter too; any other failure keeps its traceback. The bars
+    that transformers draws for every loading and saving of a model are off; the trainer's own stays.
     """
+    disable_progress_bar()
     try:
         main()
     except InputError as error:

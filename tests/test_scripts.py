@@ -220,6 +220,14 @@ def test_a_mistake_in_what_is_read_is_one_sentence(name, words, sentence, warm, 
     assert tree(tmp_path) == {"empty": None}
 
 
+def test_a_failure_in_the_midst_has_a_line_of_its_own(warm, materials, tmp_path):
+    """The progress bar is ended first; the sentence would stand behind it."""
+    words = two_steps("train_unsup", materials)
+    done = warm("train_unsup.py", *words, "--learning_rate", "1e38", cwd=tmp_path)
+    assert (done.code, done.stdout) == (2, "")
+    assert done.stderr.splitlines()[-1].startswith("error: the loss is nan at step 2; lower the learning rate")
+
+
 def test_ctrl_c_says_how_to_go_on(warm, materials, tmp_path):
     """A real one: the exit code is a stopped program's, and the words it prints do go on."""
     press = """
