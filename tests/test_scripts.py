@@ -2,6 +2,7 @@
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -251,3 +252,16 @@ WholeCheckpoints.training_step = pressed
     assert again == [str(TRAINING / "train_unsup.py"), *words, "--resume"]
     done = warm("train_unsup.py", *again[1:], cwd=tmp_path)
     assert (done.code, done.stdout.splitlines()[-1][:8]) == (0, "VERDICT:")
+
+
+def test_a_student_reads_no_more_than_it_has_positions_for(materials, tmp_path):
+    """A teacher that reads more than the backbone can had the user refused for a value that was never given."""
+    short = AutoModel.from_pretrained(materials.backbone)
+    table = short.embeddings.position_embeddings
+    table.weight.data = table.weight.data[:32].clone()
+    short.config.max_position_embeddings = 32
+    shutil.copytree(materials.backbone, tmp_path / "short")
+    short.save_pretrained(tmp_path / "short")
+    words = materials.words("embedding", tmp_path / "m", "--steps", "1", "--backbone", str(tmp_path / "short"))
+    script("train_distill").main([*words, "--train_max_length", "16"])
+    assert load(tmp_path / "m").max_seq_length == 32

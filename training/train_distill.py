@@ -32,7 +32,9 @@ class Settings(TrainSettings):
     backbone: str | None = setting(None, "a Hub id or folder the student is made of; default: the teacher")
     layers: list[int] | None = setting(None, "cut these layers, counted from 0, into a DistilBERT")
     pooling: str = setting("mean", "mean, cls or last4")
-    max_seq_length: int | None = setting(None, "tokens that the published model reads; default: the teacher's")
+    max_seq_length: int | None = setting(
+        None, "tokens that the published model reads; default: the teacher's, if it can"
+    )
     dropout: float = setting(0.0, "the student's dropout in training")
     metric: str = setting("mse", "distance to the teacher: mse, cosine or l2")
     projection: bool = setting(False, "map the student's width to the teacher's (needed where they differ)")
@@ -60,9 +62,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         settings.layers,
         settings.pooling,  # type: ignore[arg-type]
         normalize=as_teacher if settings.normalize == "auto" else settings.normalize == "yes",
-        max_seq_length=settings.max_seq_length or teacher.max_seq_length,
+        max_seq_length=settings.max_seq_length,
         dropout=settings.dropout,
     )
+    if settings.max_seq_length is None:
+        student.max_seq_length = min(student.max_seq_length, teacher.max_seq_length)
     embedding.check_widths(student, teacher, settings.projection)
     dataset = embedding.prepare(texts, teacher, settings.cache_dir)
     loss = embedding.make_loss(student, dataset, settings.metric, settings.projection)  # type: ignore[arg-type]
