@@ -1,7 +1,5 @@
 """What trains a sentence encoder: length-sorted batches, the loss's own state kept, a score, a collapse alarm."""
 
-import ctypes
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -166,23 +164,8 @@ class CollapseAlarm(TrainerCallback):
             )
 
 
-def _keep_freed_memory() -> None:
-    """Ask glibc to reuse freed memory instead of giving it back at every step, here and now, where it is glibc.
-
-    Steps of changing length allocate and free blocks of tens of megabytes; returned to the kernel, each comes
-    back as thousands of page faults.
-    """
-    if sys.platform != "linux":
-        return
-    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
-    if mallopt is not None:
-        trim_threshold, mmap_max = -1, -4
-        mallopt(trim_threshold, 2**31 - 1)
-        mallopt(mmap_max, 0)
-
-
 def use_cpu_well(model: nn.Module) -> None:
-    """Set a model up for training on a CPU: plain attention, and memory kept between steps; no change elsewhere.
+    """Set a model up for training on a CPU: plain attention; no change elsewhere.
 
     torch's fused attention has a slow backward on CPUs, and falls back to the plain one under dropout.
     """
@@ -191,4 +174,3 @@ def use_cpu_well(model: nn.Module) -> None:
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
             module.set_attn_implementation("eager")
-    _keep_freed_memory()
