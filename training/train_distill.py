@@ -66,7 +66,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         dropout=settings.dropout,
     )
     if settings.max_seq_length is None:
-        student.max_seq_length = min(student.max_seq_length, teacher.max_seq_length)
+        student.max_seq_length = min(filter(None, (student.max_seq_length, teacher.max_seq_length)))
     embedding.check_widths(student, teacher, settings.projection)
     dataset = embedding.prepare(texts, teacher, settings.cache_dir)
     loss = embedding.make_loss(student, dataset, settings.metric, settings.projection)  # type: ignore[arg-type]
