@@ -107,6 +107,7 @@ class _Parser(HfArgumentParser):
     """An argument parser whose mistakes are sentences: raised, not printed with the usage."""
 
     def error(self, message: str) -> Any:
+        """Raise the mistake that upstream would print."""
         raise InputError(f"{message} (see --help)")
 
 

@@ -99,6 +99,7 @@ def prepare(texts: Dataset, tokenizer: PreTrainedTokenizerBase, max_seq_length: 
     """Tokenise sentences: ``input_ids``, truncated to ``max_seq_length`` tokens, and their ``length``."""
 
     def tokenise(batch: dict[str, list[str]]) -> dict[str, list[Any]]:
+        """Tokenise one batch of sentences."""
         ids = tokenizer(batch["text"], truncation=True, max_length=max_seq_length)["input_ids"]
         return {"input_ids": ids, "length": [len(i) for i in ids]}
 
@@ -178,6 +179,7 @@ def trainer(
     """
 
     def save(trained: PreTrainedModel, folder: Path) -> None:
+        """Write the backbone with its head, and its tokenizer."""
         trained.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
