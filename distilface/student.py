@@ -2,7 +2,7 @@
 
 import tempfile
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
@@ -19,12 +19,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from distilface.pooling import pooling_modules
+from distilface.pooling import PoolingMode, pooling_modules
 from distilface.settings import InputError
 from distilface.teacher import LOAD_ERRORS, no_model, resolve
 
 DEFAULT_BACKBONE = "distilbert/distilbert-base-uncased"
-Pooling = Literal["mean", "cls", "last4"]
 
 #: Where a BERT layer's weights go in a DistilBERT layer.
 _LAYER_NAMES = {
@@ -174,7 +173,7 @@ def _distilbert_tokenizer(tokenizer: PreTrainedTokenizerBase, limit: int) -> Pre
 def load_student(
     source: str = DEFAULT_BACKBONE,
     layers: Sequence[int] | None = None,
-    pooling: Pooling = "mean",
+    pooling: PoolingMode = "mean",
     *,
     normalize: bool = False,
     max_seq_length: int | None = None,
