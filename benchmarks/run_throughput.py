@@ -28,13 +28,14 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
+from distilface.cache import embed
 from distilface.data import fingerprint, read_texts
 from distilface.methods.embedding import check_widths, is_normalized, make_loss, prepare
 from distilface.record import environment
 from distilface.samples import sts_sample
 from distilface.settings import InputError, cli, parse, setting
 from distilface.student import load_student
-from distilface.teacher import DEFAULT_TEACHER, embed, has_bf16, load_teacher
+from distilface.teacher import DEFAULT_TEACHER, has_bf16, load_teacher
 from distilface.train import TrainSettings, encoder_trainer
 from distilface.trainer import LengthBatchSampler, use_cpu_well
 

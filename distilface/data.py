@@ -1,151 +1,23 @@
 """Texts and scored pairs: from a file or the Hub to a checked :class:`datasets.Dataset`."""
 
-import csv
 import functools
-import gzip
 import hashlib
-import json
 import math
-import zlib
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 from datasets import Dataset, load_dataset
-from huggingface_hub import snapshot_download
-from huggingface_hub.errors import LocalEntryNotFoundError
 
+from distilface.files import SUFFIXES, checked_text, decoded_lines, existing_file, kind_of, picked, read_rows
+from distilface.hub import from_hub
 from distilface.samples import python_texts, sts_sample
 from distilface.settings import InputError, disk_is_full
 
 #: Hub data sets that are one file of text: SimCSE's million sentences of Wikipedia (arXiv 2104.08821).
 HUB_TEXTS = {"princeton-nlp/datasets-for-simcse": "wiki1m_for_simcse.txt"}
 HUB_STSB = "mteb/stsbenchmark-sts"
-SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl")
 STS_COLUMNS = ("sentence1", "sentence2", "score")
-
-
-def unreachable(what: str, remedy: str, error: BaseException) -> InputError:
-    """One sentence for whatever a client raises when the Hub, or a thing on it, cannot be had."""
-    return InputError(f"{what} could not be had from the Hub ({type(error).__name__}); {remedy}")
-
-
-def from_hub(repo_id: str, repo_type: str, what: str, remedy: str, **patterns: Any) -> Path:
-    """Return the folder of a Hub repository's files: fetched now, or from the cache where the Hub is not in reach.
-
-    Libraries that load by id wait a minute and more for a dead Hub, in silence; this asks once.
-
-    Args:
-        repo_id: ``owner/name``.
-        repo_type: ``model`` or ``dataset``.
-        what: how a message calls it.
-        remedy: what a message says to do.
-        patterns: ``allow_patterns`` and ``ignore_patterns`` of :func:`huggingface_hub.snapshot_download`.
-
-    Raises:
-        InputError: if it is neither on the Hub nor in the cache.
-    """
-    try:
-        return Path(snapshot_download(repo_id, repo_type=repo_type, **patterns))
-    except Exception as error:
-        if disk_is_full(error):
-            raise
-        absent = isinstance(error, LocalEntryNotFoundError)  # it was raised from what the Hub did
-        raise unreachable(what, remedy, (error.__cause__ if absent else None) or error) from None
-
-
-def _decoded_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text or gzip file, with their ends.
-
-    Raises:
-        InputError: on a line that is not UTF-8 text (with its number) or a broken gzip file.
-    """
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        try:
-            for number, line in enumerate(lines, 1):
-                if b"\0" in line:
-                    raise InputError(f"{path}, line {number}: a NUL byte; this is no text file")
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            bad = error.object[error.start]
-            raise InputError(
-                f"{path}, line {number}: byte 0x{bad:02x} is not UTF-8; convert the file (iconv -t UTF-8) first"
-            ) from None
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise InputError(f"{path} is a broken gzip file ({error}); compress it again") from None
-
-
-def _kind(path: Path) -> str:
-    kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if kind not in SUFFIXES:
-        raise InputError(f"{path}: {kind or 'no'} suffix; text is read from {', '.join(SUFFIXES)} (each also .gz)")
-    return kind
-
-
-def _need(row: dict[str, Any], columns: Sequence[str], where: str) -> dict[str, Any]:
-    for column in columns:
-        if column not in row:
-            raise InputError(f"{where}: no column {column!r}; found {', '.join(map(str, row)) or 'none'}")
-        if row[column] is None:
-            raise InputError(f"{where}: nothing in column {column!r}; fill it or leave the line out")
-    return {c: row[c] for c in columns}
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(_decoded_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {number}: no JSON ({error.msg})") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: {line.strip():.40} is no JSON object with named columns")
-        yield number, row
-
-
-def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read a table with a header. A quote is a letter in a .tsv; in a .csv one that does not close is refused."""
-    if _kind(path) == ".tsv":
-        rows = csv.DictReader(_decoded_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
-    else:
-        rows = csv.DictReader(_decoded_lines(path), strict=True)
-    try:
-        for row in rows:
-            yield rows.line_num, row
-    except csv.Error as error:
-        remedy = "quote its text as CSV does, or give .jsonl"
-        raise InputError(f"{path}, line {rows.line_num + 1}: {error}; {remedy}") from None
-
-
-def read_rows(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a .csv, .tsv or .jsonl file (or .gz of these) as dictionaries of ``columns``.
-
-    Raises:
-        InputError: if the file is missing, is not UTF-8, lacks a column or is damaged (with the line).
-    """
-    path = _existing(path)
-    kind = _kind(path)
-    if kind == ".txt":
-        raise InputError(f"{path}: a .txt has no columns; {', '.join(columns)} are read from .csv, .tsv or .jsonl")
-    for number, row in _json_rows(path) if kind == ".jsonl" else _table_rows(path):
-        yield _need(row, columns, f"{path}, line {number}")
-
-
-def _existing(path: str | Path) -> Path:
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; give a file, a folder of files, or a Hub data set")
-    return path
-
-
-def _text(value: Any, where: str) -> str:
-    """Refuse what is no text: a list, a number, half of a surrogate pair (JSON can hold each)."""
-    try:
-        value.encode()
-    except (AttributeError, UnicodeEncodeError):
-        raise InputError(f"{where}: {value!r:.60} is no text") from None
-    return str(value)
 
 
 @functools.cache
@@ -157,10 +29,10 @@ def _sentences(path: Path | None, column: str) -> Iterator[str]:
     """Yield the non-empty texts of one file, in order, white space at the ends removed; ``None`` is Python's own."""
     if path is None:
         rows: Iterable[str] = _python()
-    elif _kind(path) == ".txt":
-        rows = _decoded_lines(path)
+    elif kind_of(path) == ".txt":
+        rows = decoded_lines(path)
     else:
-        rows = (_text(row[column], f"{path}, column {column!r}") for row in read_rows(path, [column]))
+        rows = (checked_text(row[column], f"{path}, column {column!r}") for row in read_rows(path, [column]))
     yield from (text for row in rows if (text := row.strip()))
 
 
@@ -184,9 +56,9 @@ def _files(source: str) -> list[Path]:
             raise InputError(f"{path} holds no {', '.join(SUFFIXES)} file")
         return found
     if path.exists() or source not in HUB_TEXTS:
-        return [_existing(path)]
+        return [existing_file(path)]
     name, remedy = HUB_TEXTS[source], "give local text with --data FILE"
-    return [_existing(from_hub(source, "dataset", f"the data set {source}", remedy, allow_patterns=name) / name)]
+    return [existing_file(from_hub(source, "dataset", f"the data set {source}", remedy, allow_patterns=name) / name)]
 
 
 def read_texts(sources: Sequence[str], limit: int | None = None, column: str = "text", seed: int = 0) -> Dataset:
@@ -276,7 +148,7 @@ def read_sts(source: str, split: str = "validation") -> Dataset:
 def _pairs_file(source: str) -> Path:
     files = _files(source)
     if Path(source).is_dir():
-        files = [file for file in files if _kind(file) != ".txt"]
+        files = [file for file in files if kind_of(file) != ".txt"]
     if len(files) != 1:
         names = ", ".join(file.name for file in files) or "none"
         raise InputError(
@@ -296,12 +168,12 @@ def _hub_rows(source: str, split: str) -> Iterator[dict[str, Any]]:
             raise
         problem = " ".join(str(error).split())[:200]
         raise InputError(f"the data set {source} has no split {split!r} to read ({problem}); {remedy}") from None
-    yield from (_need(row, STS_COLUMNS, f"the data set {source}") for row in rows)
+    yield from (picked(row, STS_COLUMNS, f"the data set {source}") for row in rows)
 
 
 def _scored(row: dict[str, Any], source: str) -> dict[str, Any]:
     for column in ("sentence1", "sentence2"):
-        _text(row[column], f"{source}, column {column!r}")
+        checked_text(row[column], f"{source}, column {column!r}")
     try:
         score = float(row["score"])
     except (TypeError, ValueError):

@@ -19,7 +19,7 @@ from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
-from distilface.data import unreachable
+from distilface.hub import unreachable
 from distilface.settings import InputError
 from distilface.tasks import find_tasks
 from distilface.teacher import weights_id

@@ -12,6 +12,7 @@ from distilface.atomic import check_output
 from distilface.checkpoints import last_whole, write_whole
 from distilface.data import HUB_STSB
 from distilface.settings import InputError, check_known, setting
+from distilface.student import DEFAULT_BACKBONE
 
 
 @dataclass
@@ -38,6 +39,19 @@ class TrainSettings:
     bf16: str = setting("auto", "autocast to bf16: 'auto' (where the machine has it), 'yes' or 'no'")
     resume: bool = setting(False, "go on with the unfinished run of this output folder")
     overwrite: bool = setting(False, "replace the output folder, and drop an unfinished run of it")
+
+
+@dataclass
+class StudentSettings(TrainSettings):
+    """What the training of a sentence encoder can be told: of its student, and all of the above."""
+
+    backbone: str | None = setting(DEFAULT_BACKBONE, "a Hub id or folder the student is made of")
+    layers: list[int] | None = setting(None, "cut these layers, counted from 0, into a DistilBERT")
+    pooling: str = setting("mean", "mean, cls or last4")
+    max_seq_length: int | None = setting(
+        None, "tokens that the published model reads; default: all it has positions for"
+    )
+    dropout: float | None = setting(None, "the student's dropout in training; default its own")
 
 
 def work_folder(settings: TrainSettings) -> Path:

@@ -14,7 +14,7 @@ from datasets import Dataset, DatasetDict
 from mteb.abstasks import AbsTask
 from mteb.abstasks.sts import AbsTaskSTS
 
-from distilface.data import read_rows
+from distilface.files import read_rows
 from distilface.settings import InputError, check_known
 
 

@@ -19,14 +19,24 @@ from transformers import set_seed
 
 from distilface.atomic import put_in_place
 from distilface.checkpoints import WholeCheckpoints, drop_partial, last_whole, stoppable, writing
-from distilface.data import fingerprint, read_sts
+from distilface.data import fingerprint
 from distilface.folder import load, save_folder
-from distilface.plan import TrainSettings, check_settings, claim, keep, work_folder
+from distilface.plan import StudentSettings, TrainSettings, check_settings, claim, keep, work_folder
 from distilface.record import environment
+from distilface.student import load_student
 from distilface.teacher import has_bf16
 from distilface.trainer import CollapseAlarm, DevEvaluator, EncoderTrainer, LengthBatchSampler, use_cpu_well
 
-__all__ = ["Measure", "TrainSettings", "arguments", "check_settings", "development_set", "encoder_trainer", "fit"]
+__all__ = [
+    "Measure",
+    "StudentSettings",
+    "TrainSettings",
+    "arguments",
+    "check_settings",
+    "encoder_trainer",
+    "fit",
+    "make_student",
+]
 
 
 @dataclass(frozen=True)
@@ -78,6 +88,18 @@ def arguments(settings: TrainSettings, measure: Measure) -> dict[str, Any]:
         "report_to": "none",
         "dataloader_pin_memory": torch.cuda.is_available(),
     }
+
+
+def make_student(settings: StudentSettings, source: str, *, normalize: bool = False) -> SentenceTransformer:
+    """Make the student that the settings describe (:func:`distilface.student.load_student`) of ``source``."""
+    return load_student(
+        source,
+        settings.layers,
+        settings.pooling,  # type: ignore[arg-type]
+        normalize=normalize,
+        max_seq_length=settings.max_seq_length,
+        dropout=settings.dropout,
+    )
 
 
 def encoder_trainer(
@@ -228,11 +250,6 @@ def _finish(
         flush=True,
     )
     return dict(json.loads((output / "run.json").read_text()))
-
-
-def development_set(settings: TrainSettings) -> Dataset:
-    """Read the development pairs that the settings name."""
-    return read_sts(settings.dev)
 
 
 def _fingerprint(pairs: Dataset) -> str:

@@ -1,6 +1,7 @@
 """Fixtures for every test; what imports slowly is imported where it is asked for."""
 
 from collections.abc import Iterator
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -9,6 +10,7 @@ from warm import Warm
 
 if TYPE_CHECKING:
     from runs import Materials
+    from sentence_transformers import SentenceTransformer
 
 
 @pytest.fixture
@@ -32,6 +34,17 @@ def materials(tmp_path_factory: pytest.TempPathFactory) -> "Materials":
     from runs import make_materials
 
     return make_materials(tmp_path_factory.mktemp("materials"))
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> "SentenceTransformer":
+    """Load a tiny encoder as a teacher."""
+    from tiny import tiny_model
+
+    from distilface.teacher import load_teacher
+
+    tiny_model(tmp_path / "teacher")
+    return load_teacher(str(tmp_path / "teacher"), device="cpu")
 
 
 @pytest.fixture

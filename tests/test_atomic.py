@@ -6,7 +6,6 @@ import subprocess
 import sys
 
 import pytest
-import torch
 from five import contents, make
 from safetensors import SafetensorError
 
@@ -40,14 +39,7 @@ for step, (module, name) in places.items():
     assert os.WIFSIGNALED(os.wait()[1])
 """
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Run on one thread: on a busy machine several wait for each other at every tiny matrix."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def raising(error):

@@ -14,7 +14,9 @@ from hub import Hub, run_python
 from tiny import PAIRS, write_pairs
 
 from distilface import data
-from distilface.data import fingerprint, read_rows, read_sts, read_texts
+from distilface import hub as hub_module
+from distilface.data import fingerprint, read_sts, read_texts
+from distilface.files import read_rows
 from distilface.settings import InputError
 
 SENTENCES = ["A cat sat.", 'She said "no", twice.', "Grüße — naïve café", "A cat sat.", "  a, b\tc  ", "", "The end."]
@@ -370,6 +372,6 @@ def test_a_full_disk_is_not_taken_for_a_dead_hub(monkeypatch):
     def full(*args, **kwargs):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(data, "snapshot_download", full)
+    monkeypatch.setattr(hub_module, "snapshot_download", full)
     with pytest.raises(OSError, match="No space left"):
         read_sts("org/pairs")

@@ -9,14 +9,7 @@ from sentence_transformers.base.modules import Normalize
 from distilface.folder import Folder, load, save_folder
 from distilface.settings import InputError
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Run on one thread: on a busy machine several wait for each other at every tiny matrix."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_last4_is_the_mean_of_the_last_four_states_then_of_the_tokens(tmp_path):

@@ -15,11 +15,11 @@ import distilface
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "distilface").rglob("*.py"))
 ORDER = [
-    *("settings", "record", "atomic", "samples", "data", "pooling", "teacher", "student"),
+    *("settings", "record", "atomic", "hub", "files", "samples", "data", "pooling", "teacher", "cache", "student"),
     *("portable", "folder", "checkpoints", "plan", "trainer", "train", "methods", "tasks", "evaluate"),
     *("export", "encode", "card", "publish", "cli"),
 ]
-METHODS_IMPORT = {"settings", "data", "pooling", "teacher", "student"}
+METHODS_IMPORT = {"settings", "data", "pooling", "teacher", "cache", "student"}
 # A masked LM is no sentence encoder: encoder_trainer() cannot take it.
 TRAINS_ITSELF = {"mlm.py": {"checkpoints", "trainer", "train"}}
 

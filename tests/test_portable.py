@@ -24,14 +24,7 @@ from distilface.settings import InputError
 
 CARD_TEXTS = ["The cat sat on the mat.", "A cat was sitting on a rug."]
 
-
-@pytest.fixture(autouse=True)
-def one_thread():
-    """Run on one thread: on a busy machine several wait for each other at every tiny matrix."""
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+pytestmark = pytest.mark.usefixtures("one_thread")
 
 
 def test_every_settings_file_is_the_golden_one(tmp_path):

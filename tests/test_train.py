@@ -36,9 +36,9 @@ from warm import kill_at
 
 import distilface
 from distilface import folder as folder_module
-from distilface import plan
 from distilface import train as train_module
 from distilface.checkpoints import last_whole
+from distilface.data import read_sts
 from distilface.folder import Folder, load
 from distilface.methods import mlm
 from distilface.settings import InputError
@@ -213,8 +213,7 @@ def test_the_score_is_of_what_was_written(materials, tmp_path, monkeypatch):
 
     monkeypatch.setattr(train_module, "save_folder", write_another)
     record = train("simcse", materials.words("simcse", tmp_path / "model"))
-    pairs = plan.TrainSettings(dev=str(materials.pairs))
-    evaluator = DevEvaluator(train_module.development_set(pairs))
+    evaluator = DevEvaluator(read_sts(str(materials.pairs)))
     assert record["scores"]["stsb_dev"] == evaluator(load(tmp_path / "another"))["spearman"]
     assert record["scores"]["stsb_dev"] not in [score for _, score in record["curve"]]
 
@@ -239,7 +238,7 @@ def test_what_run_json_says(materials, tmp_path, capsys):
     assert 0 < record["train_seconds"] < 600
     assert [step for step, _ in record["curve"]] == [4, 8, 10]
     assert record["scores"]["stsb_dev"] == pytest.approx(max(score for _, score in record["curve"]), abs=0.01)
-    pairs = train_module.development_set(plan.TrainSettings(dev=str(materials.pairs)))
+    pairs = read_sts(str(materials.pairs))
     for role, model in (("baseline", load_student(str(materials.backbone))), ("teacher", load_teacher(materials))):
         expected = DevEvaluator(pairs)(model)["spearman"]
         assert record["scores"][f"{role}_stsb_dev"] == pytest.approx(expected, abs=0.01)

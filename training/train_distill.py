@@ -15,27 +15,24 @@ from typing import Any
 
 from transformers import set_seed
 
-from distilface.data import read_texts
+from distilface.data import read_sts, read_texts
 from distilface.methods import embedding
 from distilface.settings import check_known, cli, parse, setting
-from distilface.student import load_student
 from distilface.teacher import DEFAULT_TEACHER, load_teacher
-from distilface.train import TrainSettings, check_settings, development_set, encoder_trainer, fit
+from distilface.train import StudentSettings, check_settings, encoder_trainer, fit, make_student
 
 
 @dataclass
-class Settings(TrainSettings):
+class Settings(StudentSettings):
     """What embedding distillation can be told."""
 
     output_dir: str = setting("models/distilled", "the model folder to write")
     teacher: str = setting(DEFAULT_TEACHER, "a Hub id or folder of a sentence encoder")
     backbone: str | None = setting(None, "a Hub id or folder the student is made of; default: the teacher")
-    layers: list[int] | None = setting(None, "cut these layers, counted from 0, into a DistilBERT")
-    pooling: str = setting("mean", "mean, cls or last4")
     max_seq_length: int | None = setting(
         None, "tokens that the published model reads; default: the teacher's, if it can"
     )
-    dropout: float = setting(0.0, "the student's dropout in training")
+    dropout: float | None = setting(0.0, "the student's dropout in training")
     metric: str = setting("mse", "distance to the teacher: mse, cosine or l2")
     projection: bool = setting(False, "map the student's width to the teacher's (needed where they differ)")
     normalize: str = setting("auto", "end in unit length: 'auto' (as the teacher, if not projected), 'yes' or 'no'")
@@ -54,17 +51,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     check_known([settings.metric], ["mse", "cosine", "l2"], "metric")
     check_known([settings.normalize], ["auto", "yes", "no"], "value of --normalize")
     texts = read_texts(settings.data, settings.max_sentences, settings.text_column)
-    dev = development_set(settings)
+    dev = read_sts(settings.dev)
     teacher = load_teacher(settings.teacher)
     as_teacher = embedding.is_normalized(teacher) and not settings.projection
-    student = load_student(
-        settings.backbone or settings.teacher,
-        settings.layers,
-        settings.pooling,  # type: ignore[arg-type]
-        normalize=as_teacher if settings.normalize == "auto" else settings.normalize == "yes",
-        max_seq_length=settings.max_seq_length,
-        dropout=settings.dropout,
-    )
+    normalize = as_teacher if settings.normalize == "auto" else settings.normalize == "yes"
+    student = make_student(settings, settings.backbone or settings.teacher, normalize=normalize)
     if settings.max_seq_length is None:
         student.max_seq_length = min(filter(None, (student.max_seq_length, teacher.max_seq_length)))
     embedding.check_widths(student, teacher, settings.projection)

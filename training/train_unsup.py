@@ -16,25 +16,20 @@ from typing import Any
 
 from transformers import set_seed
 
-from distilface.data import read_texts
+from distilface.data import read_sts, read_texts
 from distilface.methods import simcse
 from distilface.settings import cli, parse, setting
-from distilface.student import DEFAULT_BACKBONE, load_student
-from distilface.train import TrainSettings, check_settings, development_set, encoder_trainer, fit
+from distilface.student import DEFAULT_BACKBONE
+from distilface.train import StudentSettings, check_settings, encoder_trainer, fit, make_student
 
 PAPER = Path(__file__).parent / "recipes" / "distilface.yaml"
 
 
 @dataclass
-class Settings(TrainSettings):
+class Settings(StudentSettings):
     """What unsupervised SimCSE can be told."""
 
     backbone: str = setting(DEFAULT_BACKBONE, "a Hub id or folder of a masked-LM backbone")
-    layers: list[int] | None = setting(None, "cut these layers, counted from 0, into a DistilBERT")
-    pooling: str = setting("mean", "mean, cls or last4")
-    max_seq_length: int | None = setting(
-        None, "tokens that the published model reads; default: all it has positions for"
-    )
     dropout: float | None = setting(None, "the backbone's dropout, which makes the two views; default its own")
     scale: float = setting(20.0, "1 / temperature")
     mlp_head: bool = setting(False, "a linear layer and tanh on the embeddings, in training only")
@@ -49,14 +44,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     check_settings(settings)
     set_seed(settings.seed)
     texts = read_texts(settings.data, settings.max_sentences, settings.text_column)
-    dev = development_set(settings)
-    student = load_student(
-        settings.backbone,
-        settings.layers,
-        settings.pooling,  # type: ignore[arg-type]
-        max_seq_length=settings.max_seq_length,
-        dropout=settings.dropout,
-    )
+    dev = read_sts(settings.dev)
+    student = make_student(settings, settings.backbone)
     loss = simcse.SimCSELoss(student, settings.scale, settings.mlp_head)
     trainer, measure = encoder_trainer(student, loss, simcse.prepare(texts), dev, settings)
     run = {

@@ -11,8 +11,8 @@ from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
 from sentence_transformers.sentence_transformer.modules import Normalize
 from sklearn.decomposition import PCA
 
+from distilface.cache import embed
 from distilface.settings import InputError
-from distilface.teacher import embed
 
 #: Teacher embeddings from which the projection's principal components are taken.
 PCA_ROWS = 20_000
