@@ -15,14 +15,13 @@ from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from mteb.abstasks import AbsTask
 from mteb.cache import ResultCache
 from mteb.models import SentenceTransformerEncoderWrapper
-from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
 from distilface.hub import unreachable
 from distilface.settings import InputError
 from distilface.tasks import find_tasks
-from distilface.teacher import weights_id
+from distilface.teacher import LOAD_ERRORS, no_model, resolve, weights_id
 
 #: The seven English STS tasks of MTEB's first version, the set that small encoders are compared on.
 STS_TASKS = ("STS12", "STS13", "STS14", "STS15", "STS16", "STSBenchmark", "SICK-R")
@@ -36,18 +35,13 @@ def load_model(model: str | Path) -> SentenceTransformer:
     Raises:
         InputError: if it is no model, its weights are broken or not finite, or the Hub is not in reach.
     """
-    folder = Path(model)
-    if folder.is_dir() and not any((folder / name).is_file() for name in ("modules.json", "config.json")):
+    folder = Path(resolve(str(model)))
+    if not any((folder / name).is_file() for name in ("modules.json", "config.json")):
         raise InputError(f"{model} is no model: the folder has neither modules.json nor config.json")
-    if not folder.is_dir() and (folder.exists() or str(model).count("/") != 1 or str(model)[0] in "./~"):
-        raise InputError(f"{model} is no model folder and no Hub id (owner/name)")
     try:
-        loaded = SentenceTransformer(str(model)).float().eval()
-    except (OSError, ValueError, KeyError, RuntimeError, SafetensorError) as error:
-        if not folder.is_dir():
-            raise unreachable(f"the model {model}", "connect, or give a model folder", error) from None
-        problem = " ".join(str(error).split())[:300]
-        raise InputError(f"{model} cannot be loaded as a model: {problem}") from None
+        loaded = SentenceTransformer(str(folder)).float().eval()
+    except LOAD_ERRORS as error:
+        raise no_model(str(model), error) from None
     if not all(weight.isfinite().all() for weight in loaded.parameters()):
         raise InputError(f"{model} holds weights that are NaN or infinite; its training has diverged")
     return loaded

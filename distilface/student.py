@@ -1,7 +1,9 @@
 """Where a student comes from: a Hub id, a folder, or a layer cut of a BERT-family encoder."""
 
+import contextlib
+import logging
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import torch
@@ -146,7 +148,8 @@ def load_backbone(source: str, layers: Sequence[int] | None = None) -> tuple[Pre
         config = AutoConfig.from_pretrained(folder)
         if layers is not None:
             _check_foldable(config)
-        encoder, found = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+        with _no_load_report():
+            encoder, found = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except InputError:
         raise
@@ -158,6 +161,18 @@ def load_backbone(source: str, layers: Sequence[int] | None = None) -> tuple[Pre
         return encoder, tokenizer
     encoder = cut_layers(encoder, layers)
     return encoder, _distilbert_tokenizer(tokenizer, encoder.config.max_position_embeddings)
+
+
+@contextlib.contextmanager
+def _no_load_report() -> Iterator[None]:
+    """Keep transformers' table of unused weights off the screen: a backbone's masked-LM head is meant to be left."""
+    logger = logging.getLogger("transformers.modeling_utils")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(level)
 
 
 def _distilbert_tokenizer(tokenizer: PreTrainedTokenizerBase, limit: int) -> PreTrainedTokenizerBase:

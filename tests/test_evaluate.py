@@ -161,7 +161,7 @@ def test_no_model(tmp_path, offline):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "nothing", tmp_path / "file"):
-        with pytest.raises(InputError, match="no model folder and no Hub id"):
+        with pytest.raises(InputError, match="is no folder and no Hub id"):
             load_model(path)
     with pytest.raises(InputError, match=r"neither modules\.json nor config\.json"):
         load_model(tmp_path / "empty")
@@ -173,7 +173,7 @@ def test_damaged_model(tmp_path):
     model = tiny_model(tmp_path / "model")
     weights = tmp_path / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    with pytest.raises(InputError, match="cannot be loaded as a model"):
+    with pytest.raises(InputError, match="is no model that can be loaded"):
         load_model(tmp_path / "model")
     with torch.no_grad():
         next(model.parameters()).fill_(math.nan)

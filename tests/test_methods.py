@@ -1,6 +1,7 @@
 """The three objectives, against their papers' equations in float64 numpy, and what each must do to a model."""
 
 import json
+import logging
 from collections.abc import Callable
 from pathlib import Path
 
@@ -580,7 +581,7 @@ def test_masked_lm_learns_repetitive_text(masked):
     assert mlm.held_out_loss(model, held_out, tokenizer) < before / 2
 
 
-def test_a_saved_backbone_keeps_its_head(masked, tmp_path):
+def test_a_saved_backbone_keeps_its_head(masked, tmp_path, monkeypatch):
     """Silent if broken: a fresh head on top of the adapted encoder, and the score of another model."""
     model, tokenizer = masked
     own = model.config.dropout
@@ -601,7 +602,12 @@ def test_a_saved_backbone_keeps_its_head(masked, tmp_path):
     inputs = tokenizer(sentences(2), padding=True, return_tensors="pt")
     with torch.no_grad():
         torch.testing.assert_close(plain(**inputs).logits, model.eval()(**inputs).logits)
+    said: list[logging.LogRecord] = []
+    monkeypatch.setattr(logging.getLogger("transformers.modeling_utils"), "callHandlers", said.append)
     assert load_student(str(tmp_path / "saved")).get_embedding_dimension() == 32
+    assert not said, "a table of the head's weights, for one who asked for the encoder"
+    DistilBertModel.from_pretrained(tmp_path / "saved")
+    assert said, "the test has lost transformers' logger"
 
 
 def test_a_fresh_head_is_tied_to_the_word_embeddings(backbone):
