@@ -9,6 +9,7 @@ untrained score at step 0. A second or two.
 
 import json
 from dataclasses import dataclass
+from itertools import cycle
 from pathlib import Path
 from typing import Any
 
@@ -47,10 +48,10 @@ def draw(backbone: dict[str, Any], sweep: dict[str, Any], file: str) -> Figure:
     left.set_title("masked-LM adaptation")
     left.set_xlabel("steps of 128 sentences")
     left.set_ylabel("held-out loss (nats a masked token)")
-    for run, colour in zip(sweep["runs"], ("#56b4e9", "#009e73", "#d55e00", "#cc79a7"), strict=False):
+    for run, colour in zip(sweep["runs"], cycle(("#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#e69f00"))):
         curve = [[0, run["scores"]["baseline_stsb_dev"]], *run["curve"]]
         steps, scores = zip(*curve, strict=True)
-        right.plot(steps, scores, marker="o", color=colour, label=f"learning rate {run['learning_rate']:g}")
+        right.plot(steps, scores, marker="o", color=colour, label=run["name"])
     right.set_title("SimCSE on that backbone")
     right.set_xlabel(f"steps of {sweep['recipe']['batch_size']} sentences")
     right.set_ylabel("STS-B development (Spearman × 100)")

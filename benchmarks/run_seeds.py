@@ -4,11 +4,10 @@
         -- --config training/recipes/minilm-l3.yaml --data TEXT.txt --dev DEV.jsonl --output_dir models/minilm-l3
 
 What follows ``--`` goes to the training script; each seed gets its own folder, ``<output_dir>-seed<N>``. A folder that
-is already there under its seed is not trained again, so a stopped series goes on with the same command; the scores are
-always of the folders, reloaded from disk. The deviation is the sample's (n - 1).
+is already there with the same settings is not trained again, so a stopped series goes on with the same command; the
+scores are always of the folders, reloaded from disk. The deviation is the sample's (n - 1).
 """
 
-import importlib.util
 import json
 import statistics
 import sys
@@ -19,12 +18,11 @@ from typing import Any
 
 from comparison import measure, measure_relatives
 from mteb.cache import ResultCache
-from run_mteb import read_run
+from series import load_script, split_words, trained
 
 from distilface.evaluate import STS_TASKS, evaluate
-from distilface.plan import work_folder
 from distilface.record import environment
-from distilface.settings import InputError, cli, parse, setting
+from distilface.settings import cli, parse, setting
 from distilface.tasks import data_sources, find_tasks
 
 
@@ -38,36 +36,6 @@ class Settings:
     output: str | None = setting(None, "write the result to this JSON file")
     cache_dir: str | None = setting(None, "where mteb keeps its results; default $MTEB_CACHE or ~/.cache/mteb")
     relatives: bool = setting(True, "score the teacher and the untrained self too")
-
-
-def load_script(path: str) -> Any:
-    """Import a training script as a module.
-
-    Raises:
-        InputError: if it is not there.
-    """
-    if not Path(path).is_file():
-        raise InputError(f"{path} does not exist; the training scripts are in training/")
-    spec: Any = importlib.util.spec_from_file_location(Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[Path(path).stem] = module
-    spec.loader.exec_module(module)
-    return module
-
-
-def train_seed(script: Any, words: list[str], seed: int) -> str:
-    """Train under one seed, or go on with an unfinished run of it; return the folder."""
-    settings = parse(script.Settings, words, "")
-    folder = f"{settings.output_dir}-seed{seed}"
-    run = read_run(folder)
-    if run and run["seed"] == seed:
-        print(f"{folder} is there; not trained again", file=sys.stderr)
-        return folder
-    more = ["--seed", str(seed), "--output_dir", folder]
-    settings.output_dir = folder
-    resume = ["--resume", "true"] if work_folder(settings).exists() else []
-    script.main([*words, *more, *resume])
-    return folder
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
@@ -86,18 +54,18 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Train and score the series; return what stands in the JSON."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    at = words.index("--") if "--" in words else len(words)
-    settings = parse(Settings, words[:at], __doc__ or "")
-    script, words = load_script(settings.script), words[at + 1 :]
+    own, words = split_words(list(sys.argv[1:] if argv is None else argv))
+    settings = parse(Settings, own, __doc__ or "")
+    script = load_script(settings.script)
+    output_dir = parse(script.Settings, words, "").output_dir
     sources = data_sources(find_tasks(STS_TASKS, settings.data_dir))
     cache = settings.cache_dir or ResultCache().cache_path
     score = partial(evaluate, tasks=STS_TASKS, data_dir=settings.data_dir, cache_dir=cache)
     rows: list[dict[str, Any]] = []
     relatives: list[dict[str, Any]] = []
     for seed in settings.seeds:
-        folder = train_seed(script, words, seed)
-        run = read_run(folder)
+        folder = f"{output_dir}-seed{seed}"
+        run = trained(script, [*words, "--seed", str(seed)], folder)
         rows.append(
             {**measure(folder, folder, "model", score).as_dict(), "stsb_dev": run["scores"]["stsb_dev"], "run": run}
         )

@@ -115,7 +115,8 @@ def parse(cls: type[S], argv: Sequence[str] | None, description: str) -> S:
     """Read the settings dataclass ``cls``: its defaults, then ``--config RECIPE.yaml``, then ``argv``.
 
     Args:
-        cls: a dataclass whose fields are made by :func:`setting`.
+        cls: a dataclass whose fields are made by :func:`setting`. Its class variable ``default_config``, if it has
+            one, is the recipe where the command line names none.
         argv: the command line without the program's name; ``None`` takes ``sys.argv[1:]``.
         description: the text that ``--help`` opens with.
 
@@ -126,7 +127,12 @@ def parse(cls: type[S], argv: Sequence[str] | None, description: str) -> S:
     parser: Any = _Parser(cls, description=description, allow_abbrev=False, formatter_class=_Help)  # type: ignore[arg-type]
     first: Any = _Parser((), add_help=False, allow_abbrev=False)
     for each in (parser, first):
-        each.add_argument("--config", metavar="RECIPE.yaml", help="settings from a file; the command line wins")
+        each.add_argument(
+            "--config",
+            metavar="RECIPE.yaml",
+            default=getattr(cls, "default_config", None),
+            help="settings from a file; the command line wins",
+        )
     known = [f.name for f in fields(cls)]  # type: ignore[arg-type]
     path = first.parse_known_args(words)[0].config
     if path is not None:

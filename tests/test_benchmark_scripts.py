@@ -66,6 +66,52 @@ def test_a_series_does_not_train_again_what_is_there(benchmark, materials, data,
     assert again["seeds"] == [3, 4]
 
 
+def test_a_folder_of_other_settings_is_not_taken_for_the_one_asked_for(benchmark, materials, data, tmp_path):
+    module: ModuleType = benchmark("run_seeds")
+    module.main(series(materials, data, tmp_path, "3"))
+    with pytest.raises(InputError, match="m-seed3 is not empty"):
+        module.main([*series(materials, data, tmp_path, "3"), "--learning_rate", "0.5"])
+
+
+def test_a_sweep_trains_each_variant_once_and_says_what_differs(benchmark, materials, tmp_path, capsys):
+    module: ModuleType = benchmark("run_sweep")
+    variants = ["learning_rate=0.01", "pooling=cls learning_rate=0.02"]
+    words = [
+        *("--script", str(ROOT / "training" / "train_unsup.py"), "--output", str(tmp_path / "r.json")),
+        *("--variants", *variants, "--"),
+        *materials.words("simcse", tmp_path / "models" / "m", "--steps", "2"),
+    ]
+    result = module.main(words)
+    assert result == json.loads((tmp_path / "r.json").read_text())
+    assert [run["name"] for run in result["runs"]] == variants
+    for run, rate, pooling in zip(result["runs"], (0.01, 0.02), ("mean", "cls"), strict=True):
+        assert (run["settings"]["learning_rate"], run["settings"]["pooling"]) == (rate, pooling)
+        changed = {key for key, value in run["settings"].items() if value != result["recipe"][key]}
+        assert changed <= {"learning_rate", "pooling"}
+        folder = tmp_path / "models" / f"m-{run['name'].replace(' ', '-')}"
+        assert json.loads((folder / "run.json").read_text())["scores"] == run["scores"]
+    assert result["runs"][0]["scores"]["stsb_dev"] != result["runs"][1]["scores"]["stsb_dev"]
+    capsys.readouterr()
+    assert module.main(words)["runs"] == result["runs"]
+    assert capsys.readouterr().err.count("not trained again") == 2
+
+
+@pytest.mark.parametrize(
+    ("variants", "problem"),
+    [
+        ([], "no variants given"),
+        (["learning_rate"], "the variant 'learning_rate' must be settings"),
+        (["learning_rate=1e-3", "learning_rat=1e-4"], "nearest|mean|learning_rate"),
+    ],
+)
+def test_a_sweep_refuses_a_slip_before_the_first_training(benchmark, materials, tmp_path, variants, problem):
+    words = materials.words("simcse", tmp_path / "m", "--steps", "2")
+    script = ["--script", str(ROOT / "training" / "train_unsup.py"), *(["--variants", *variants] if variants else [])]
+    with pytest.raises(InputError, match=problem):
+        benchmark("run_sweep").main([*script, "--", *words])
+    assert not list(tmp_path.glob("m-*"))
+
+
 def test_a_series_needs_a_script(benchmark, data, tmp_path):
     with pytest.raises(InputError, match=r"none\.py does not exist"):
         benchmark("run_seeds").main(["--script", str(tmp_path / "none.py"), "--data_dir", str(data)])
@@ -74,12 +120,13 @@ def test_a_series_needs_a_script(benchmark, data, tmp_path):
 def test_the_curves_are_those_of_the_results(benchmark, tmp_path):
     module = benchmark("plot_curves")
     backbone = {"curve": [[10, 5.0], [20, 4.5]]}
-    run = {"learning_rate": 1e-4, "scores": {"baseline_stsb_dev": 60.0}, "curve": [[5, 70.0], [9, 72.0]]}
+    run = {"name": "learning_rate=1e-4", "scores": {"baseline_stsb_dev": 60.0}, "curve": [[5, 70.0], [9, 72.0]]}
     sweep = {"recipe": {"batch_size": 64}, "runs": [run]}
     figure = module.draw(backbone, sweep, str(tmp_path / "f.png"))
     left, right = figure.axes
     assert left.lines[0].get_xydata().tolist() == [[10, 5.0], [20, 4.5]]
     assert right.lines[0].get_xydata().tolist() == [[0, 60.0], [5, 70.0], [9, 72.0]]
+    assert [text.get_text() for text in right.get_legend().get_texts()] == ["learning_rate=1e-4"]
     assert (tmp_path / "f.png").stat().st_size > 10_000
 
 

@@ -5,6 +5,7 @@ import re
 import shutil
 import subprocess
 import sys
+from dataclasses import fields
 from pathlib import Path
 
 import pytest
@@ -78,9 +79,9 @@ def test_help_explains_each_setting(name, warm, tmp_path):
     done = warm(f"{name}.py", "--help", cwd=tmp_path)
     assert (done.code, done.stderr) == (0, "")
     shown = " ".join(done.stdout.split())
-    for key, declared in script(name).Settings.__dataclass_fields__.items():
-        assert f"--{key} " in shown
-        assert " ".join(declared.metadata["help"].replace("%%", "%").split()) in shown, key
+    for field in fields(script(name).Settings):
+        assert f"--{field.name} " in shown
+        assert " ".join(field.metadata["help"].replace("%%", "%").split()) in shown, field.name
     assert f"python training/{name}.py" in shown
     assert not any(tmp_path.iterdir())
 

@@ -9,10 +9,9 @@ GPU and two days on 2 cores; the paper's STS mean of five is 72.1 (70.6 in its s
     python training/train_unsup.py --config training/recipes/minilm-simcse.yaml --data TEXT.txt
 """
 
-import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from transformers import set_seed
 
@@ -29,6 +28,7 @@ PAPER = Path(__file__).parent / "recipes" / "distilface.yaml"
 class Settings(StudentSettings):
     """What unsupervised SimCSE can be told."""
 
+    default_config: ClassVar[Path] = PAPER
     backbone: str = setting(DEFAULT_BACKBONE, "a Hub id or folder of a masked-LM backbone")
     dropout: float | None = setting(None, "the backbone's dropout, which makes the two views; default its own")
     scale: float = setting(20.0, "1 / temperature")
@@ -37,10 +37,7 @@ class Settings(StudentSettings):
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Train by SimCSE and write the folder; return what stands in ``run.json``."""
-    words = list(sys.argv[1:] if argv is None else argv)
-    if not any(word.split("=")[0] == "--config" for word in words):
-        words = ["--config", str(PAPER), *words]
-    settings = parse(Settings, words, __doc__ or "")
+    settings = parse(Settings, argv, __doc__ or "")
     check_settings(settings)
     set_seed(settings.seed)
     texts = read_texts(settings.data, settings.max_sentences, settings.text_column)

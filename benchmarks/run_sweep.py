@@ -1,0 +1,83 @@
+"""Train one recipe in several variants and compare them on the development set; no test set is read.
+
+    python benchmarks/run_sweep.py --script training/train_unsup.py --output FILE.json \
+        --variants "learning_rate=1e-5" "learning_rate=2e-4 pooling=last4" \
+        -- --config training/recipes/minilm-simcse.yaml --data TEXT.txt --dev DEV.jsonl --output_dir models/sweep/simcse
+
+What follows ``--`` goes to the training script, then a variant's own settings. Each variant gets its own folder,
+``<output_dir>-<variant>``; one that is there with the same settings is not trained again, so a stopped sweep goes on
+with the same command. It costs what the variants' trainings cost.
+"""
+
+import json
+import shlex
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from series import PLACES, load_script, split_words, trained
+
+from distilface.plan import effective
+from distilface.record import environment
+from distilface.settings import InputError, cli, parse, setting
+
+
+@dataclass
+class Settings:
+    """What the sweep can be told."""
+
+    script: str = setting("training/train_unsup.py", "the training script")
+    variants: list[str] = setting([], "each a string of settings, as 'learning_rate=1e-4 pooling=cls'")
+    output: str | None = setting(None, "write the result to this JSON file")
+
+
+def words_of(variant: str) -> list[str]:
+    """Spell a variant as command-line words.
+
+    Raises:
+        InputError: if a part of it is no ``setting=value``.
+    """
+    parts = shlex.split(variant)
+    if not parts or any("=" not in part for part in parts):
+        raise InputError(f"the variant {variant!r} must be settings, as 'learning_rate=1e-4 pooling=cls'")
+    return [f"--{part}" for part in parts]
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Train the variants; return what stands in the JSON."""
+    own, words = split_words(list(sys.argv[1:] if argv is None else argv))
+    settings = parse(Settings, own, __doc__ or "")
+    if not settings.variants:
+        raise InputError("no variants given; name at least one with --variants 'learning_rate=1e-4'")
+    script = load_script(settings.script)
+    recipe = parse(script.Settings, words, "")
+    for variant in settings.variants:
+        parse(script.Settings, [*words, *words_of(variant)], "")  # a slip in the last one is said before the first
+    runs = []
+    for variant in settings.variants:
+        folder = f"{recipe.output_dir}-{variant.replace(' ', '-').replace('/', '_')}"
+        run = trained(script, [*words, *words_of(variant)], folder)
+        runs.append(
+            {
+                "name": variant,
+                **{key: run[key] for key in ("seed", "steps", "best_step", "scores", "curve", "train_seconds", "data")},
+                "settings": {key: value for key, value in run["settings"].items() if key not in PLACES},
+            }
+        )
+        result = {
+            "recipe": {key: value for key, value in effective(recipe).items() if key not in PLACES},
+            "runs": runs,
+            **environment(),
+        }
+        if settings.output:
+            Path(settings.output).parent.mkdir(parents=True, exist_ok=True)
+            Path(settings.output).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    for run in runs:
+        measured = {name: score for name, score in run["scores"].items() if score is not None}
+        print(f"{run['name']:40}", *(f"{name} {score:.2f}" for name, score in measured.items()))
+    return result
+
+
+if __name__ == "__main__":
+    cli(main)

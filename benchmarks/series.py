@@ -1,0 +1,52 @@
+"""One training of several: made, found again, or gone on with. Shared by the series of seeds and the sweep."""
+
+import importlib.util
+import json
+import sys
+from pathlib import Path
+from typing import Any
+
+from run_mteb import read_run
+
+from distilface.plan import effective, work_folder
+from distilface.settings import InputError, parse
+
+#: Settings that do not decide the weights.
+PLACES = ("output_dir", "cache_dir")
+
+
+def load_script(path: str) -> Any:
+    """Import a training script as a module.
+
+    Raises:
+        InputError: if it is not there.
+    """
+    if not Path(path).is_file():
+        raise InputError(f"{path} does not exist; the training scripts are in training/")
+    spec: Any = importlib.util.spec_from_file_location(Path(path).stem, path)
+    module = importlib.util.module_from_spec(spec)
+    sys.modules[Path(path).stem] = module
+    spec.loader.exec_module(module)
+    return module
+
+
+def split_words(words: list[str]) -> tuple[list[str], list[str]]:
+    """Split a command line at ``--``: the series' own words, and those of the training script."""
+    at = words.index("--") if "--" in words else len(words)
+    return words[:at], words[at + 1 :]
+
+
+def trained(script: Any, words: list[str], folder: str) -> dict[str, Any]:
+    """Train into ``folder``, go on with an unfinished run of it, or find the finished one; return its ``run.json``.
+
+    Raises:
+        InputError: as the script does, also where the folder holds a model of other settings.
+    """
+    settings = parse(script.Settings, [*words, "--output_dir", folder], "")
+    now = json.loads(json.dumps(effective(settings)))
+    run = read_run(folder)
+    if run and all(run["settings"].get(key) == value for key, value in now.items() if key not in PLACES):
+        print(f"{folder} is there; not trained again", file=sys.stderr)
+        return run
+    resume = ["--resume", "true"] if work_folder(settings).exists() else []
+    return dict(script.main([*words, "--output_dir", folder, *resume]))
