@@ -6,7 +6,7 @@ import math
 import shlex
 import shutil
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 from torch import nn
-from transformers import set_seed
+from transformers import TrainerCallback, set_seed
 
 from distilface.atomic import put_in_place
 from distilface.checkpoints import WholeCheckpoints, drop_partial, last_whole, stoppable, writing
@@ -103,7 +103,12 @@ def make_student(settings: StudentSettings, source: str, *, normalize: bool = Fa
 
 
 def encoder_trainer(
-    model: SentenceTransformer, loss: nn.Module, dataset: Dataset, dev: Dataset, settings: TrainSettings
+    model: SentenceTransformer,
+    loss: nn.Module,
+    dataset: Dataset,
+    dev: Dataset,
+    settings: TrainSettings,
+    callbacks: Sequence[TrainerCallback] = (),
 ) -> tuple[EncoderTrainer, Measure]:
     """Make the trainer of a sentence encoder and the measure that chooses its checkpoint.
 
@@ -113,6 +118,7 @@ def encoder_trainer(
         dataset: the columns that loss asks for, texts first; a column named ``label`` is not tokenised.
         dev: scored pairs (:func:`distilface.data.read_sts`).
         settings: how to train.
+        callbacks: what a method does between steps; one that must outlive a stop keeps its state in the loss.
     """
     evaluator = DevEvaluator(dev)
     measure = Measure(
@@ -131,7 +137,7 @@ def encoder_trainer(
         train_dataset=dataset,
         loss=loss,
         evaluator=evaluator,
-        callbacks=[CollapseAlarm(evaluator.mean_cosine(model))],
+        callbacks=[CollapseAlarm(evaluator.mean_cosine(model)), *callbacks],
     )
     trainer.data_collator.max_length = settings.train_max_length
     return trainer, measure
@@ -144,6 +150,7 @@ def fit(
     texts: Dataset,
     run: dict[str, Any],
     teacher_score: float | None = None,
+    outcome: Callable[[], dict[str, Any]] = dict,
 ) -> dict[str, Any]:
     """Train, keep the best checkpoint, write the folder, reload it, score it, and print the verdict.
 
@@ -156,6 +163,7 @@ def fit(
         texts: the sentences, for their fingerprint.
         run: what the script knows of the run (method, teacher, baseline model), for ``run.json``.
         teacher_score: the teacher on the same measure, for the verdict.
+        outcome: asked when the training is over for what only then is known, for ``run.json``.
 
     Returns:
         What stands in ``run.json``: settings, versions, data, parameters, times, scores, curve.
@@ -172,7 +180,7 @@ def fit(
         keep(settings, begun)
     print(f"baseline: {measure.name} {begun['baseline']:.2f}; {_cost(trainer, settings)}", file=sys.stderr)
     _train(trainer, work, settings)
-    record = _record(trainer, measure, begun, run, teacher_score)
+    record = _record(trainer, measure, begun, {**run, **outcome()}, teacher_score)
     return _finish(trainer.model, measure, work / "folder", output, record, settings.overwrite)
 
 
