@@ -57,6 +57,7 @@ class Row:
         """Return what a results file keeps of a row."""
         return {
             "name": self.name,
+            "role": self.role,
             "scores": self.scores,
             **means(self.scores),
             "parameters": self.parameters,

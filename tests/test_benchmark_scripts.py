@@ -5,6 +5,7 @@ import json
 import statistics
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from runs import Materials
@@ -135,6 +136,35 @@ def test_the_shipped_curves_can_be_drawn(benchmark, tmp_path, monkeypatch, capsy
     benchmark("plot_curves").main(["--output", str(tmp_path / "f.png")])
     assert (tmp_path / "f.png").exists()
     assert capsys.readouterr().out == f"figure: {tmp_path / 'f.png'}\n"
+
+
+def test_the_scores_of_a_series_are_one_star_at_their_mean(benchmark, tmp_path):
+    def model(role: str, name: str, score: float) -> dict[str, Any]:
+        scores = dict.fromkeys(STS_TASKS, score)
+        return {"name": name, "role": role, "scores": scores, "parameters": 2e7, "megabytes": 80.0}
+
+    series = {
+        "models": [model("model", "a", 70.0), model("model", "b", 74.0)],
+        "summary": {task: {"mean": 72.0, "sd": 2.8} for task in STS_TASKS},
+        "compared": [model("teacher", "org/t", 79.0), model("untrained", "a, untrained", 50.0)],
+    }
+    single = {**model("model", "models/mine", 60.0), "compared": {"teacher": model("teacher", "org/t", 79.0)}}
+    (tmp_path / "series.json").write_text(json.dumps(series))
+    (tmp_path / "single.json").write_text(json.dumps(single))
+    files = [str(tmp_path / "series.json"), str(tmp_path / "single.json")]
+    result = benchmark("plot_scores").main(["--results", *files, "--output", str(tmp_path / "f.png")])
+    shown = {row["name"]: (row["role"], row["mean_of_5"]) for row in result["rows"]}
+    assert shown == {
+        "series (2 seeds)": ("model", 72.0),
+        "org/t": ("teacher", 79.0),
+        "series, untrained": ("untrained", 50.0),
+        "mine": ("model", 60.0),
+    }
+    assert (tmp_path / "f.png").stat().st_size > 10_000
+    (tmp_path / "bad.json").write_text("{}")
+    for words, problem in ((["--results", str(tmp_path / "bad.json")], "is no result of"), ([], "no results given")):
+        with pytest.raises(InputError, match=problem):
+            benchmark("plot_scores").main(words)
 
 
 def test_the_curves_need_results(benchmark, tmp_path):
