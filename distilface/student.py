@@ -167,12 +167,15 @@ def load_backbone(source: str, layers: Sequence[int] | None = None) -> tuple[Pre
 def _no_load_report() -> Iterator[None]:
     """Keep transformers' table of unused weights off the screen: a backbone's masked-LM head is meant to be left."""
     logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    logger.addFilter(_is_no_report)  # a raised level would switch another report on
     try:
         yield
     finally:
-        logger.setLevel(level)
+        logger.removeFilter(_is_no_report)
+
+
+def _is_no_report(record: logging.LogRecord) -> bool:
+    return "LOAD REPORT" not in record.getMessage()
 
 
 def _distilbert_tokenizer(tokenizer: PreTrainedTokenizerBase, limit: int) -> PreTrainedTokenizerBase:
