@@ -48,14 +48,16 @@ def draw(backbone: dict[str, Any], sweep: dict[str, Any], file: str) -> Figure:
     left.set_title("masked-LM adaptation")
     left.set_xlabel("steps of 128 sentences")
     left.set_ylabel("held-out loss (nats a masked token)")
-    for run, colour in zip(sweep["runs"], cycle(("#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#e69f00"))):
+    for run, colour in zip(
+        sweep["runs"], cycle(("#56b4e9", "#009e73", "#d55e00", "#cc79a7", "#e69f00", "#0072b2", "#000000"))
+    ):
         curve = [[0, run["scores"]["baseline_stsb_dev"]], *run["curve"]]
         steps, scores = zip(*curve, strict=True)
         right.plot(steps, scores, marker="o", color=colour, label=run["name"])
     right.set_title("SimCSE on that backbone")
     right.set_xlabel(f"steps of {sweep['recipe']['batch_size']} sentences")
     right.set_ylabel("STS-B development (Spearman × 100)")
-    right.legend(frameon=False)
+    right.legend(frameon=False, fontsize=7)
     for axes in (left, right):
         axes.grid(alpha=0.25)
         axes.spines[["top", "right"]].set_visible(False)
