@@ -165,14 +165,19 @@ def load_backbone(source: str, layers: Sequence[int] | None = None) -> tuple[Pre
 
 @contextlib.contextmanager
 def _no_load_report() -> Iterator[None]:
-    """Keep transformers' table of unused weights off the screen: a backbone's masked-LM head is meant to be left."""
-    logger = logging.getLogger("transformers.modeling_utils")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    """Keep transformers' table of unused weights off the screen: a backbone's masked-LM head is meant to be left.
+
+    At that level transformers checks a plan for sharding too, and warns that it is not followed.
+    """
+    loggers = [logging.getLogger(f"transformers.{name}") for name in ("modeling_utils", "distributed.tensor_parallel")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 def _distilbert_tokenizer(tokenizer: PreTrainedTokenizerBase, limit: int) -> PreTrainedTokenizerBase:
