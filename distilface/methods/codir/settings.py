@@ -74,10 +74,10 @@ def make_contrast(
         check_layers(spread[0] if settings.student_layers is None else settings.student_layers, depths[0], "student"),
         check_layers(spread[1] if settings.teacher_layers is None else settings.teacher_layers, depths[1], "teacher"),
     )
-    summaries = [
+    student_summary, teacher_summary = (
         Summary(chosen, config.hidden_size, pooling=settings.summary_pooling)  # type: ignore[arg-type]
         for chosen, config in zip(layers, (student, teacher), strict=True)
-    ]
+    )
     banks = MemoryBanks(
         settings.queue or examples,
         momentum=settings.momentum,
@@ -86,7 +86,8 @@ def make_contrast(
         seed=seed,
     )
     return CoDIRLoss(
-        *summaries,
+        student_summary,
+        teacher_summary,
         banks,
         negatives=settings.negatives,
         objective=settings.objective,  # type: ignore[arg-type]
