@@ -2,11 +2,12 @@
 
     python benchmarks/run_glue.py --tasks rte mrpc cola sst2 --seeds 1 2 3 --output FILE.json
 
-The rows and steps of every training are said first; one epoch reads each row once, and the teacher costs about twice its
-three-layer student. --max-train 5000 trains on a subset, which the result states. Data come from the Hub, or from --data-dir, a folder of
-<task>/train.jsonl[.gz] and <task>/validation.jsonl[.gz]. The epoch is chosen on rows held out of the training set; the
-validation set is scored once. Every finished training is in the output file: a stopped run goes on with the same
-command, and more tasks, ways or seeds are added to it. Teachers lie in OUTPUT.teachers until all is done.
+The rows and steps of every training are said first; one epoch reads each row once, and the teacher costs about twice
+its three-layer student. --max-train 5000 trains on a subset, which the result states. Data come from the Hub, or from
+--data-dir, a folder of <task>/train.jsonl[.gz] and <task>/validation.jsonl[.gz]. The epoch is chosen on rows held out
+of the training set; the validation set is scored once. Every finished training is in the output file: a stopped run
+goes on with the same command, and more tasks, ways or seeds are added to it. Teachers lie in OUTPUT.teachers until
+all is done.
 """
 
 import shutil

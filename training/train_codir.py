@@ -3,7 +3,8 @@
     python training/train_codir.py --config training/recipes/minilm-l3-codir.yaml --data TEXT.txt
 
 makes a 3-layer student of all-MiniLM-L6-v2. The teacher runs in every step: by the layers that are run, a step costs
-1.7 times that of training/train_distill.py, whose 300,000 short sentences take 20 minutes on 2 cores. With SimCSE in place of the teacher's embeddings:
+1.7 times that of training/train_distill.py, whose 300,000 short sentences take 20 minutes on 2 cores. With SimCSE in
+place of the teacher's embeddings:
 
     python training/train_codir.py --base simcse --dropout 0.1 --teacher ID_OR_FOLDER --layers 0 2 5 --data TEXT.txt
 
