@@ -28,6 +28,8 @@ SCRIPTS = {
     "simcse with a head": "train_unsup",
     "embedding": "train_distill",
     "mlm": "train_mlm",
+    "codir": "train_codir",
+    "codir with a queue": "train_codir",
 }
 STEPS, EVAL_STEPS, BATCH = 10, 3, 8
 #: 28 sentences: an epoch is 4 steps of 8, the last of them half full.
@@ -57,6 +59,14 @@ class Materials:
             "embedding": [
                 *("--teacher", self.teacher, "--backbone", self.backbone, "--projection", "--dropout", "0.1"),
                 *("--cache_dir", self.cache, "--dev", self.pairs),
+            ],
+            "codir": [
+                *("--teacher", self.teacher, "--backbone", self.backbone, "--projection", "--dropout", "0.1"),
+                *("--cache_dir", self.cache, "--dev", self.pairs, "--negatives", "5"),
+            ],
+            "codir with a queue": [
+                *("--teacher", self.teacher, "--backbone", self.backbone, "--base", "simcse", "--dropout", "0.1"),
+                *("--dev", self.pairs, "--queue", "20", "--objective", "infonce"),
             ],
             "mlm": ["--backbone", self.backbone, "--held_out", "4", "--dropout", "0.1"],
         }

@@ -21,7 +21,7 @@ from distilface.settings import parse
 from distilface.student import cut_layers, load_backbone
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
-NAMES = ["train_unsup", "train_mlm", "train_distill"]
+NAMES = ["train_unsup", "train_mlm", "train_distill", "train_codir"]
 RECIPES = sorted((TRAINING / "recipes").glob("*.yaml"))
 PAPER = {
     "backbone": "distilbert/distilbert-base-uncased",
@@ -50,6 +50,7 @@ def two_steps(name: str, materials: Materials) -> list[str]:
         "train_unsup": ["--backbone", materials.backbone, "--pooling", "mean"],
         "train_mlm": ["--backbone", materials.backbone, "--held_out", "4"],
         "train_distill": ["--teacher", materials.teacher, "--projection", "--cache_dir", materials.cache],
+        "train_codir": ["--teacher", materials.teacher, "--projection", "--cache_dir", materials.cache],
     }
     return [*map(str, own[name]), "--data", str(materials.text), "--dev", "sample", "--steps", "2", "--batch_size", "8"]
 
@@ -196,6 +197,15 @@ def test_a_mistake_is_one_line(name, mistake, warm, materials, tmp_path):
         ("train_mlm", ["--backbone", "./gone"], "./gone is no folder and no Hub id"),
         ("train_distill", ["--metric", "cosin"], "unknown metric 'cosin': did you mean 'cosine'?"),
         ("train_distill", ["--normalize", "on"], "unknown value of --normalize 'on'"),
+        ("train_codir", ["--base", "simces"], "unknown base 'simces': did you mean 'simcse'?"),
+        ("train_codir", ["--objective", "info"], "unknown objective 'info': did you mean 'infonce'?"),
+        ("train_codir", ["--negatives", "0"], "--negatives 0 is out of range; it must be 1 or more"),
+        ("train_codir", ["--momentum", "1"], "--momentum 1.0 is out of range; it must be from 0 to below 1"),
+        ("train_codir", ["--queue", "1"], "--queue 1 is too short to draw from; it must be 2 or more"),
+        ("train_codir", ["--queue", "9", "--positive", "bank"], "--positive bank needs a row for each example"),
+        ("train_codir", ["--student_layers", "3"], "layer 3 of the student is out of range; it has 1 to 2"),
+        ("train_codir", ["--teacher_layers", "-1"], "layer -1 of the teacher is out of range; it has 1 to 2"),
+        ("train_codir", ["--base", "simcse", "--dropout", "0"], "the student has no dropout"),
         ("train_unsup", ["--pooling", "men"], "unknown pooling 'men': did you mean 'mean'?"),
         ("train_unsup", ["--pooling", "last4"], "pooling 'last4' needs 4 layers or more and this encoder has 2"),
         ("train_unsup", ["--dropout", "0"], "the student has no dropout, so the two views of a sentence are equal"),

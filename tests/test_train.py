@@ -76,6 +76,8 @@ reference_runs: dict[Any, tuple[Path, dict[str, Any]]] = {}
         ("simcse with a head", 5, []),
         ("embedding", 5, []),
         ("mlm", 5, []),
+        ("codir", 5, []),
+        ("codir with a queue", 5, []),
     ],
 )
 def test_a_resumed_run_is_the_one_that_never_stopped(kind, stop, more, materials, reference, tmp_path, monkeypatch):

@@ -1,0 +1,101 @@
+"""GLUE's result: a file that every finished training is added to, its means and deviations, its table."""
+
+import json
+import statistics
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from distilface.record import environment
+from distilface.settings import InputError
+
+Row = dict[str, Any]
+
+
+class Result:
+    """The result so far and the file it is in; a training is known by its task, way and seed.
+
+    Args:
+        file: a JSON file; one that is there, of the same settings and data, is gone on with.
+        settings: those that decide a score.
+        data: each task's rows.
+
+    Raises:
+        InputError: if the file is no such result, or was begun with other settings or data.
+    """
+
+    def __init__(self, file: str | Path, settings: Row, data: dict[str, Row]) -> None:
+        self.file = Path(file)
+        self.content: Row = {"settings": json.loads(json.dumps(settings)), "data": data, "runs": [], "summary": {}}
+        if self.file.exists():
+            self._go_on()
+
+    def _go_on(self) -> None:
+        now = self.content
+        try:
+            old = json.loads(self.file.read_text(encoding="utf-8"))
+            pairs = [(key, old["settings"].get(key), value) for key, value in now["settings"].items()]
+            pairs += [(f"the data of {key}", old["data"].get(key, value), value) for key, value in now["data"].items()]
+            self.content = {**now, "data": {**old["data"], **now["data"]}, "runs": list(old["runs"])}
+        except (ValueError, TypeError, KeyError, AttributeError):
+            raise InputError(f"{self.file} is no result of this benchmark; name another --output") from None
+        for key, before, value in pairs:
+            if before != value:
+                raise InputError(
+                    f"{self.file} was begun with other settings: {key} was {before!r} and is {value!r}; "
+                    "set it back, or name another --output"
+                )
+
+    def find(self, task: str, way: str, seed: int) -> Row | None:
+        """Return a training that is done."""
+        key = (task, way, seed)
+        return next((run for run in self.content["runs"] if (run["task"], run["way"], run["seed"]) == key), None)
+
+    def keep(self, run: Row) -> None:
+        """Add a finished training and write the file, whole or not at all."""
+        if self.find(run["task"], run["way"], run["seed"]) is None:
+            self.content["runs"].append(run)
+        self.content |= {"summary": summary(self.content["runs"]), **environment()}
+        self.file.parent.mkdir(parents=True, exist_ok=True)
+        partial = self.file.with_name(f"{self.file.name}.part")
+        partial.write_text(json.dumps(self.content, indent=2) + "\n", encoding="utf-8")
+        partial.replace(self.file)
+
+
+def summary(runs: Sequence[Row]) -> dict[str, dict[str, Row]]:
+    """Return, by task and way, the mean and the sample deviation (n - 1) of every metric over the seeds."""
+    found: dict[str, dict[str, Row]] = {}
+    for task, way in dict.fromkeys((run["task"], run["way"]) for run in runs):
+        scores = [run["scores"] for run in runs if (run["task"], run["way"]) == (task, way)]
+        found.setdefault(task, {})[way] = {
+            metric: {
+                "mean": round(statistics.mean(score[metric] for score in scores), 2),
+                "sd": round(statistics.stdev([score[metric] for score in scores]), 2) if len(scores) > 1 else None,
+                "seeds": len(scores),
+            }
+            for metric in scores[0]
+        }
+    return found
+
+
+def print_table(content: Row) -> None:
+    """Print one table: a row for each way, a column for each task, with the rows it was trained on."""
+    means, runs = content["summary"], content["runs"]
+    table = Table(title="GLUE validation, mean of the task's metrics (mean ± sd over seeds)")
+    table.add_column("way")
+    for column in ("parameters", *(f"{task}, {content['data'][task]['train']:,} rows" for task in means)):
+        table.add_column(column, justify="right")
+    for way in dict.fromkeys(run["way"] for run in runs):
+        size = next(run["parameters"] for run in runs if run["way"] == way)
+        table.add_row(way, f"{size / 1e6:.1f}M", *(_cell(task.get(way)) for task in means.values()))
+    Console().print(table)
+
+
+def _cell(metrics: Row | None) -> str:
+    if metrics is None:
+        return "-"
+    score = metrics["score"]
+    return f"{score['mean']:.2f}" + ("" if score["sd"] is None else f" ± {score['sd']:.2f}")

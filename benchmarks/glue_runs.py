@@ -1,0 +1,121 @@
+"""The trainings of one GLUE task: a teacher for each seed, and its students."""
+
+import time
+from pathlib import Path
+from typing import Any
+
+from glue import TaskData
+from glue_result import Result
+from glue_ways import BestEpoch, Classifier, FineTuning, fine_tune, predict, tokenise
+from safetensors.torch import load_file, save_file
+from transformers import DataCollatorWithPadding, set_seed
+
+from distilface.methods.codir import make_contrast
+from distilface.student import load_backbone
+from distilface.teacher import has_bf16
+
+
+def teachers_folder(output: str) -> Path:
+    """Return where fine-tuned teachers lie until all is done: beside the result."""
+    return Path(f"{output}.teachers")
+
+
+class TaskRuns:
+    """The trainings of one task; each is skipped if the result has it.
+
+    Args:
+        name: of the task.
+        data: its rows.
+        settings: the benchmark's.
+        result: where finished trainings go.
+    """
+
+    def __init__(self, name: str, data: TaskData, settings: Any, result: Result) -> None:
+        self.name, self.data, self.settings, self.result = name, data, settings, result
+        student, tokenizer = load_backbone(settings.teacher, settings.layers)
+        teacher, _ = load_backbone(settings.teacher)
+        make_contrast(settings, student.config, teacher.config, 1, 0)  # a slip in its layers is said before a training
+        self.collator = DataCollatorWithPadding(tokenizer)
+        self.train, self.held_out, self.validation = (
+            tokenise(rows, data.task.columns, tokenizer, settings.max_length)
+            for rows in (data.train, data.held_out, data.validation)
+        )
+
+    def seed(self, seed: int) -> None:
+        """Make what is missing of one seed."""
+        missing = [way for way in self.settings.ways if self.result.find(self.name, way, seed) is None]
+        if missing or self.result.find(self.name, "teacher", seed) is None:
+            teacher = self.teacher(seed)
+            for way in missing:
+                self.student(way, seed, teacher)
+
+    def teacher(self, seed: int) -> Classifier:
+        """Return the teacher of a seed: fine-tuned now, or by a run that was stopped."""
+        set_seed(seed)
+        teacher = Classifier(load_backbone(self.settings.teacher)[0], self.data.task.classes)
+        file = teachers_folder(self.settings.output) / f"{self.name}-{seed}.safetensors"
+        if self.result.find(self.name, "teacher", seed) and file.is_file():
+            teacher.load_state_dict(load_file(file))
+            return teacher
+        run = self._run("teacher", seed, FineTuning(teacher))
+        file.parent.mkdir(parents=True, exist_ok=True)
+        save_file(teacher.cpu().state_dict(), file)
+        self.result.keep(run)
+        return teacher
+
+    def student(self, way: str, seed: int, teacher: Classifier) -> None:
+        """Fine-tune a student in one way; all ways start from the same student, head included."""
+        settings = self.settings
+        set_seed(seed)
+        student = Classifier(load_backbone(settings.teacher, settings.layers)[0], self.data.task.classes)
+        contrast = None
+        if way in ("kd+l2", "kd+codir"):
+            configs = student.encoder.config, teacher.encoder.config
+            contrast = make_contrast(settings, *configs, len(self.train), seed, self.data.task.margin)
+        tuning = FineTuning(
+            student,
+            None if way == "ce" else teacher,
+            contrast,
+            l2=way == "kd+l2",
+            beta=settings.beta,
+            temperature=settings.kd_temperature,
+            weight=settings.weight,
+        )
+        self.result.keep(self._run(way, seed, tuning))
+
+    def _run(self, way: str, seed: int, tuning: FineTuning) -> dict[str, Any]:
+        """Train, and score the validation set once, with the weights of the best epoch."""
+        labels = {name: rows.with_format("numpy")["labels"][:] for name, rows in self._scored().items()}
+
+        def scores(student: Classifier, part: str) -> dict[str, float]:
+            return self.data.task.scores(predict(student, self._scored()[part], self.collator), labels[part])
+
+        best = BestEpoch(lambda student: scores(student, "held_out")["score"], f"{self.name} {way} seed {seed}")
+        began = time.monotonic()
+        fine_tune(tuning, self.train, self.collator, best, self._arguments(seed))
+        return {
+            "task": self.name,
+            "way": way,
+            "seed": seed,
+            "scores": {name: round(value, 4) for name, value in scores(tuning.student, "validation").items()},
+            "held_out": [round(value, 4) for value in best.curve],
+            "best_epoch": best.curve.index(max(best.curve)) + 1,
+            "parameters": sum(p.numel() for p in tuning.student.parameters()),
+            "contrast": tuning.contrast.get_config_dict() if way == "kd+codir" and tuning.contrast else None,
+            "seconds": round(time.monotonic() - began, 1),
+        }
+
+    def _scored(self) -> dict[str, Any]:
+        return {"held_out": self.held_out, "validation": self.validation}
+
+    def _arguments(self, seed: int) -> dict[str, Any]:
+        settings = self.settings
+        return {
+            "num_train_epochs": settings.epochs,
+            "per_device_train_batch_size": settings.batch_size,
+            "learning_rate": settings.learning_rate,
+            "weight_decay": settings.weight_decay,
+            "warmup_steps": settings.warmup,
+            "bf16": has_bf16() if settings.bf16 == "auto" else settings.bf16 == "yes",
+            "seed": seed,
+        }

@@ -1,0 +1,210 @@
+"""Ways to fine-tune a student on a labelled task beside a fine-tuned teacher: CE, KD, KD + L2, KD + CoDIR."""
+
+import tempfile
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+from datasets import Dataset
+from torch import Tensor, nn
+from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss
+from transformers import (
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+    PrinterCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from distilface.methods.codir import CoDIRLoss
+from distilface.trainer import use_cpu_well
+
+WAYS = ("ce", "kd", "kd+l2", "kd+codir")
+
+
+class Classifier(nn.Module):
+    """An encoder under a head: the mean over the real tokens, dropout, one linear map.
+
+    The mean is what the encoder of a sentence model was trained under; DistilBERT's own head reads the first token,
+    which such an encoder never used. Two sentences are told apart by [SEP] alone, as in DistilBERT and RoBERTa, so
+    that teacher and student read the same.
+
+    Args:
+        encoder: a teacher's, or a cut of it.
+        classes: of the task; 0 is a score, one output.
+        dropout: before the linear map; BERT's.
+    """
+
+    def __init__(self, encoder: PreTrainedModel, classes: int, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.encoder, self.dropout = encoder, nn.Dropout(dropout)
+        self.linear = nn.Linear(encoder.config.hidden_size, classes or 1)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
+        """Return the logits in fp32, shape (B, classes or 1), and all hidden states, the embeddings first."""
+        states = self.encoder(
+            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
+        ).hidden_states
+        mask = attention_mask.unsqueeze(-1).to(states[-1].dtype)
+        pooled = (states[-1] * mask).sum(1) / mask.sum(1)
+        return self.linear(self.dropout(pooled)).float(), states
+
+
+def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
+    """Return the cross-entropy, or for a score the squared error; a mean over the batch."""
+    return mse_loss(logits[:, 0], labels) if labels.is_floating_point() else cross_entropy(logits, labels)
+
+
+def kd_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
+    """Return T^2 KL(softmax(z_t / T) || softmax(z_s / T)), a mean over the batch; for a score the squared error.
+
+    A score is one output: it has no softmax, and T says nothing of it.
+    """
+    if logits.shape[1] == 1:
+        return mse_loss(logits, teacher)
+    goal = log_softmax(teacher / temperature, dim=1)
+    given = log_softmax(logits / temperature, dim=1)
+    return temperature**2 * kl_div(given, goal, reduction="batchmean", log_target=True)
+
+
+class FineTuning(nn.Module):
+    """One way to fine-tune: (1 - b) CE + b T^2 KL(teacher || student) + w * (CoDIR or L2), each a mean over the batch.
+
+    Without a teacher it is the cross-entropy alone. The L2 term is the mean of |s - t|^2 over the same summaries; its
+    map on the teacher's side stays as it was drawn, for two trained maps would meet in a constant.
+
+    Args:
+        student: trained.
+        teacher: fine-tuned on the task; frozen, in eval mode, and no child of this module.
+        contrast: the summaries and the contrast; ``None`` for CE and KD.
+        l2: the L2 term in place of the contrast.
+        beta: b.
+        temperature: T.
+        weight: w.
+    """
+
+    def __init__(
+        self,
+        student: Classifier,
+        teacher: Classifier | None = None,
+        contrast: CoDIRLoss | None = None,
+        l2: bool = False,
+        beta: float = 0.5,
+        temperature: float = 2.0,
+        weight: float = 1.0,
+    ) -> None:
+        super().__init__()
+        self.student, self.contrast, self.l2 = student, contrast, l2
+        self.beta, self.temperature, self.weight = beta, temperature, weight
+        self.teacher = () if teacher is None else (teacher.requires_grad_(False).eval(),)
+        if l2 and contrast is not None:
+            contrast.teacher.requires_grad_(False)
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, index: Tensor) -> Tensor:
+        """Return the loss of one batch; ``index`` are the examples' own numbers."""
+        logits, states = self.student(input_ids, attention_mask)
+        loss = task_loss(logits, labels)
+        if not self.teacher:
+            return loss
+        with torch.no_grad():
+            goal, teacher_states = self.teacher[0](input_ids, attention_mask)
+        loss = (1 - self.beta) * loss + self.beta * kd_loss(logits, goal, self.temperature)
+        if self.contrast is None:
+            return loss
+        if self.l2:
+            difference = self.contrast.student(states, attention_mask) - self.contrast.teacher(
+                teacher_states, attention_mask
+            )
+            return loss + self.weight * difference.square().sum(1).mean()
+        return loss + self.weight * self.contrast(states, attention_mask, teacher_states, attention_mask, index, labels)
+
+
+def tokenise(rows: Dataset, columns: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
+    """Tokenise a task: ``input_ids``, ``attention_mask``, ``labels``, and each example's number in ``index``."""
+    text = [rows[column][:] for column in columns]
+    tokens = tokenizer(*text, truncation=True, max_length=max_length)
+    kept = {name: tokens[name] for name in ("input_ids", "attention_mask")}
+    return Dataset.from_dict({**kept, "labels": rows["label"][:], "index": range(len(rows))})
+
+
+@torch.no_grad()
+def predict(model: Classifier, tokens: Dataset, collator: DataCollatorWithPadding) -> np.ndarray:
+    """Return the logits for every row, in order, in fp32 and without dropout."""
+    training, device = model.training, model.linear.weight.device
+    model.eval()
+    order = np.argsort([len(ids) for ids in tokens["input_ids"]], kind="stable")
+    columns = tokens.select_columns(["input_ids", "attention_mask"])
+    logits = np.zeros((len(tokens), model.linear.out_features), np.float32)
+    for start in range(0, len(order), 64):
+        rows = order[start : start + 64]
+        batch = collator([columns[int(row)] for row in rows])
+        logits[rows] = model(**{name: value.to(device) for name, value in batch.items()})[0].cpu().numpy()
+    model.train(training)
+    return logits
+
+
+class BestEpoch(TrainerCallback):
+    """Scores the student at the end of each epoch and keeps the weights of the best, in memory."""
+
+    def __init__(self, score: Callable[[Classifier], float], name: str) -> None:
+        self.score, self.name = score, name
+        self.curve: list[float] = []
+        self.weights: dict[str, Tensor] = {}
+
+    def on_epoch_end(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
+    ) -> None:
+        """Score, and keep the weights if they are the best so far."""
+        student = kwargs["model"].student
+        self.curve.append(self.score(student))
+        print(f"{self.name}: epoch {len(self.curve)}, held out {self.curve[-1]:.2f}", flush=True)
+        if self.curve[-1] > max(self.curve[:-1], default=-1e9):
+            self.weights = {name: weight.detach().clone() for name, weight in student.state_dict().items()}
+
+
+class GlueTrainer(Trainer):
+    """transformers' trainer whose loss is the module's own."""
+
+    def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
+        """Return the loss of one batch."""
+        return model(**inputs)
+
+
+def fine_tune(
+    way: FineTuning, tokens: Dataset, collator: DataCollatorWithPadding, best: BestEpoch, arguments: dict[str, Any]
+) -> None:
+    """Fine-tune a student, and leave it with the weights of its best epoch.
+
+    Args:
+        way: the student and its loss.
+        tokens: from :func:`tokenise`.
+        collator: pads a batch.
+        best: chooses the epoch.
+        arguments: for transformers' :class:`TrainingArguments`.
+    """
+    use_cpu_well(way)
+    for teacher in way.teacher:
+        use_cpu_well(teacher)
+    with tempfile.TemporaryDirectory() as nothing:
+        made = TrainingArguments(
+            output_dir=nothing,
+            save_strategy="no",
+            logging_strategy="no",
+            report_to="none",
+            remove_unused_columns=False,
+            disable_tqdm=True,
+            use_cpu=not torch.cuda.is_available(),
+            dataloader_pin_memory=torch.cuda.is_available(),
+            **arguments,
+        )
+        trainer = GlueTrainer(way, made, collator, tokens, callbacks=[best])
+        trainer.remove_callback(PrinterCallback)
+        for teacher in way.teacher:
+            teacher.to(made.device)
+        trainer.train()
+    way.student.load_state_dict(best.weights)

@@ -1,0 +1,524 @@
+"""CoDIR against the paper's equations in float64 numpy, its banks against plain loops, and what it does to a model."""
+
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from safetensors.torch import load_file
+from sentence_transformers import SentenceTransformer
+from tiny import PAIRS, sentences, tiny_model
+
+from distilface.folder import save_folder
+from distilface.methods import embedding, simcse
+from distilface.methods.codir import (
+    CoDIRLoss,
+    CoDIRTextLoss,
+    ContrastSettings,
+    MemoryBanks,
+    Summary,
+    announce,
+    encoder_config,
+    even_spread,
+    make_contrast,
+    prepare,
+)
+from distilface.settings import InputError
+from distilface.train import TrainSettings, encoder_trainer
+from distilface.trainer import LOSS_STATE
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+EXAMPLES, WIDTH, DIMENSION, NEGATIVES, TEMPERATURE = 9, 6, 4, 3, 0.07
+
+
+def numbers(*shape: int, seed: int = 0) -> np.ndarray:
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+def unit(x: np.ndarray) -> np.ndarray:
+    return x / np.linalg.norm(x, axis=-1, keepdims=True)
+
+
+# ---- the equations, written from the paper alone, an example and a negative at a time
+
+
+def summary(states: np.ndarray, mask: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
+    """Mean over the real tokens of each layer (L, B, T, h), layers side by side, one linear map, length 1."""
+    rows = []
+    for example in range(states.shape[1]):
+        real = [token for token in range(states.shape[2]) if mask[example, token]]
+        pooled = np.concatenate([sum(layer[example, token] for token in real) / len(real) for layer in states])
+        rows.append(weight @ pooled + bias)
+    return unit(np.stack(rows))
+
+
+def f(a: np.ndarray, b: np.ndarray) -> float:
+    return math.exp(float(a @ b) / TEMPERATURE)
+
+
+def one_side(objective: str, anchors, positives, negatives, z: float) -> float:
+    """Equation of one direction; ``negatives`` is a list of rows for each anchor; K and n are the tests' own."""
+    losses = []
+    for anchor, positive, others in zip(anchors, positives, negatives, strict=True):
+        good, bad = f(anchor, positive), [f(anchor, other) for other in others]
+        if objective == "infonce":
+            losses.append(-math.log(good / (good + sum(bad))))
+            continue
+        noise = NEGATIVES / EXAMPLES
+        loss = math.log(good / z / (good / z + noise))
+        loss += sum(math.log(noise / (x / z + noise)) for x in bad)
+        losses.append(-loss)
+    return sum(losses) / len(losses)
+
+
+def first_z(anchors, positives, negatives) -> float:
+    values = [f(a, p) for a, p in zip(anchors, positives, strict=True)]
+    values += [f(a, x) for a, others in zip(anchors, negatives, strict=True) for x in others]
+    return EXAMPLES * sum(values) / len(values)
+
+
+def finite_differences(function, x: np.ndarray, h: float = 1e-6) -> np.ndarray:
+    gradient = np.zeros_like(x)
+    for place in np.ndindex(*x.shape):
+        step = np.zeros_like(x)
+        step[place] = h
+        gradient[place] = (function(x + step) - function(x - step)) / (2 * h)
+    return gradient
+
+
+def core(**options) -> CoDIRLoss:
+    """Make a loss in float64 over two layers of a student (states 1 and 2) and of a teacher (states 0 and 3)."""
+    torch.manual_seed(0)
+    banks = options.pop("banks", None) or MemoryBanks(EXAMPLES, DIMENSION)
+    student, teacher = Summary([1, 2], WIDTH, DIMENSION), Summary([0, 3], WIDTH + 1, DIMENSION)
+    return CoDIRLoss(student, teacher, banks, **{"negatives": NEGATIVES, **options}).double()
+
+
+def batch(count: int, seed: int = 0):
+    """Draw hidden states of a student (3 of them) and a teacher (4, of other tokens), with padding."""
+    student, teacher = numbers(3, count, 5, WIDTH, seed=seed), numbers(4, count, 4, WIDTH + 1, seed=seed + 1)
+    masks = [np.ones((count, 5)), np.ones((count, 4))]
+    masks[0][0, 2:] = 0
+    masks[1][-1, 3:] = 0
+    return student, masks[0], teacher, masks[1]
+
+
+def tensors(*arrays: np.ndarray) -> list[torch.Tensor]:
+    return [torch.tensor(array) for array in arrays]
+
+
+@pytest.mark.parametrize("positive", ["current", "bank"])
+@pytest.mark.parametrize("objective", ["nce", "infonce"])
+def test_the_loss_is_the_papers_equation_in_value_and_gradient(objective, positive, monkeypatch):
+    """One example has a row that is no negative of it: it is left out. Keys are constants: only anchors move."""
+    loss = core(objective=objective, positive=positive)
+    rows = unit(numbers(2, EXAMPLES, DIMENSION, seed=7))
+    loss.banks.rows.copy_(torch.tensor(rows))
+    loss.banks.owners.copy_(torch.arange(EXAMPLES))
+    index, places = np.array([4, 0, 8]), np.array([[1, 2, 3], [5, 6, 0], [7, 1, 2]])
+    monkeypatch.setattr(loss.banks, "draw", lambda *_: (torch.tensor(places), torch.tensor(places != index[:, None])))
+    states, mask, teacher_states, teacher_mask = batch(3)
+    maps = [
+        (side.linear.weight.detach().numpy().copy(), side.linear.bias.detach().numpy().copy())
+        for side in (loss.student, loss.teacher)
+    ]
+
+    def both(student_states, student_map, teacher_map, fixed=None):
+        s = summary(student_states[[1, 2]], mask, *student_map)
+        t = summary(teacher_states[[0, 3]], teacher_mask, *teacher_map)
+        keys = (fixed or (s, t)) if positive == "current" else (rows[0][index], rows[1][index])
+        drawn = [
+            [rows[side][[p for p in row if p != i]] for row, i in zip(places, index, strict=True)] for side in (0, 1)
+        ]
+        z = both.z = getattr(both, "z", None) or (first_z(s, keys[1], drawn[1]), first_z(t, keys[0], drawn[0]))
+        student_anchor = one_side(objective, s, keys[1], drawn[1], z[0])
+        teacher_anchor = one_side(objective, t, keys[0], drawn[0], z[1])
+        return (student_anchor + teacher_anchor) / 2
+
+    given = torch.tensor(states, requires_grad=True)
+    value = loss(given, torch.tensor(mask), *tensors(teacher_states, teacher_mask), torch.tensor(index))
+    value.backward()
+    assert value.item() == pytest.approx(both(states, *maps), rel=1e-9)
+    fixed = summary(states[[1, 2]], mask, *maps[0]), summary(teacher_states[[0, 3]], teacher_mask, *maps[1])
+    expected = finite_differences(lambda x: both(x, *maps, fixed), states)
+    assert np.abs(expected).max() > 1e-3
+    np.testing.assert_allclose(given.grad.numpy(), expected, atol=1e-6)
+    expected = finite_differences(lambda w: both(states, maps[0], (w, maps[1][1]), fixed), maps[1][0])
+    np.testing.assert_allclose(loss.teacher.linear.weight.grad.numpy(), expected, atol=1e-6)
+
+
+def test_z_is_that_of_the_first_batch():
+    """A second batch of other values must not move it: the loss would chase its own scale."""
+    loss = core()
+    assert loss.log_z.isnan().all()
+    loss(*tensors(*batch(3)), torch.arange(3))
+    first = loss.log_z.clone()
+    loss(*tensors(*batch(3, seed=10)), torch.arange(3) + 2)
+    assert torch.equal(loss.log_z, first)
+    assert first.isfinite().all()
+
+
+def test_a_batch_is_a_mean_and_not_a_sum(monkeypatch):
+    """The published code summed two terms and averaged the third: its weight hung on the batch size."""
+    values = []
+    for repeats in (1, 4):
+        loss = core(objective="infonce", banks=MemoryBanks(12, DIMENSION))
+        loss.banks.rows.copy_(torch.tensor(unit(numbers(2, 12, DIMENSION, seed=7))))
+        places = torch.tensor([[4, 5, 6]] * 3 * repeats)
+        monkeypatch.setattr(loss.banks, "draw", lambda *_, p=places: (p, torch.ones_like(p, dtype=torch.bool)))
+        student, mask, teacher, teacher_mask = batch(3)
+        repeated = [np.concatenate([x] * repeats, axis) for x, axis in ((student, 1), (mask, 0), (teacher, 1))]
+        values.append(
+            loss.eval()(*tensors(*repeated, np.concatenate([teacher_mask] * repeats)), torch.arange(3 * repeats)).item()
+        )
+    assert values[0] == pytest.approx(values[1], rel=1e-12)
+
+
+# ---- summaries
+
+
+def test_padding_changes_nothing():
+    """Silent if broken, as in the published code: a sentence's summary then depends on its neighbours' length."""
+    torch.manual_seed(0)
+    made = Summary([1, 2], WIDTH, DIMENSION).double()
+    states, mask, *_ = batch(3)
+    padded = np.concatenate([states, 1e3 * numbers(3, 3, 4, WIDTH, seed=5)], axis=2)
+    longer = np.concatenate([mask, np.zeros((3, 4))], axis=1)
+    torch.testing.assert_close(made(*tensors(states, mask)), made(*tensors(padded, longer)))
+
+
+def test_the_first_token_alone_is_an_option():
+    made = Summary([1], WIDTH, DIMENSION, pooling="cls").double()
+    states, mask, *_ = batch(3)
+    expected = unit(states[1][:, 0] @ made.linear.weight.detach().numpy().T + made.linear.bias.detach().numpy())
+    np.testing.assert_allclose(made(*tensors(states, mask)).detach().numpy(), expected, atol=1e-12)
+
+
+def test_a_summary_is_exact_under_autocast():
+    """In bf16 a cosine has three digits; divided by 0.07 they are fewer than two."""
+    made = Summary([1, 2], WIDTH, DIMENSION)
+    states, mask = (x.float() for x in tensors(*batch(3)[:2]))
+    with torch.autocast("cpu", torch.bfloat16):
+        inside = made(states, mask)
+    assert inside.dtype == torch.float32
+    torch.testing.assert_close(inside, made(states, mask), rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "expected"),
+    [(6, 12, [1, 3, 5, 7, 9, 11]), (3, 6, [1, 3, 5]), (6, 6, [1, 2, 3, 4, 5, 6]), (4, 2, [1, 1, 2, 2]), (1, 12, [1])],
+)
+def test_layers_are_spread_evenly(student, teacher, expected):
+    assert even_spread(student, teacher) == (list(range(1, student + 1)), expected)
+
+
+# ---- banks
+
+
+def test_a_bank_follows_each_example_through_shuffling():
+    """Against a plain loop: the first summary enters as it is, every later one moves the row by the momentum."""
+    banks = MemoryBanks(5, DIMENSION, momentum=0.25).double()
+    rows: dict[int, np.ndarray] = {}
+    for step, order in enumerate(([3, 1], [0, 3], [1, 3, 4], [4, 0])):
+        new = unit(numbers(2, len(order), DIMENSION, seed=step))
+        index = torch.tensor(order)
+        banks.enter(index, torch.tensor(new))
+        banks.update(index, torch.tensor(new))
+        for place, example in enumerate(order):
+            old = rows.get(example)
+            rows[example] = new[:, place] if old is None else unit(0.25 * old + 0.75 * new[:, place])
+    for example, expected in rows.items():
+        np.testing.assert_allclose(banks.rows[:, example].numpy(), expected, atol=1e-12)
+    assert banks.owners.tolist() == [0, 1, -1, 3, 4]
+    assert not banks.rows[:, 2].any()
+
+
+def test_a_queue_keeps_the_latest():
+    banks = MemoryBanks(4, DIMENSION, queue=True).double()
+    stream = unit(numbers(2, 9, DIMENSION))
+    seen = []
+    for start, stop in ((0, 3), (3, 5), (5, 9)):
+        banks.enter(torch.arange(start, stop), torch.tensor(stream[:, start:stop]))
+        banks.update(torch.arange(start, stop), torch.tensor(stream[:, start:stop]))
+        seen = [*seen, *range(start, stop)][-4:]
+        assert sorted(o for o in banks.owners.tolist() if o >= 0) == seen
+        for place, owner in enumerate(banks.owners.tolist()):
+            if owner >= 0:
+                np.testing.assert_array_equal(banks.rows[:, place].numpy(), stream[:, owner])
+    banks.enter(torch.arange(7), torch.tensor(stream[:, :7]))
+    assert sorted(banks.owners.tolist()) == [3, 4, 5, 6], "a batch longer than the queue"
+
+
+def filled(size: int, labels: list[float] | None = None, **options) -> MemoryBanks:
+    banks = MemoryBanks(size, DIMENSION, **options)
+    known = None if labels is None else torch.tensor(labels)
+    banks.enter(torch.arange(size), torch.zeros(2, size, DIMENSION), known)
+    return banks
+
+
+def test_negatives_are_any_other_example_alike():
+    banks, index = filled(5), torch.tensor([0, 3])
+    places, negative = banks.draw(index, 20_000)
+    for row, own in enumerate(index.tolist()):
+        counts = np.bincount(places[row][negative[row]].numpy(), minlength=5)
+        assert counts[own] == 0
+        assert np.delete(counts, own) == pytest.approx([4000] * 4, rel=0.1)
+
+
+def test_a_row_that_no_example_has_is_never_drawn():
+    banks = MemoryBanks(100, DIMENSION)
+    banks.enter(torch.tensor([7, 30]), torch.zeros(2, 2, DIMENSION))
+    places, negative = banks.draw(torch.tensor([7]), 50)
+    assert set(places[negative].tolist()) == {30}
+    assert not MemoryBanks(9, DIMENSION).draw(torch.tensor([2]), 5)[1].any(), "an empty bank has none"
+
+
+def test_with_labels_negatives_are_of_another_class():
+    labels = [0, 1, 0, 2, 1, 0]
+    banks, index = filled(6, labels), torch.tensor([0, 1, 3])
+    places, negative = banks.draw(index, 500, torch.tensor([0, 1, 2]))
+    assert negative.all()
+    for row, label in enumerate((0, 1, 2)):
+        assert set(places[row].tolist()) == {i for i, other in enumerate(labels) if other != label}
+    assert not filled(3, [1, 1, 1]).draw(torch.tensor([0]), 5, torch.tensor([1]))[1].any(), "one class has none"
+
+
+def test_with_scores_negatives_are_far_in_the_score():
+    scores = [0.0, 0.8, 1.5, 4.0, 5.0]
+    places, negative = filled(5, scores, margin=1.0).draw(torch.tensor([1, 3]), 200, torch.tensor([0.8, 4.0]))
+    assert negative.all()
+    assert set(places[0].tolist()) == {3, 4}
+    assert set(places[1].tolist()) == {0, 1, 2}
+
+
+def test_draws_follow_the_seed_and_the_batch_and_nothing_else():
+    """A resume finds neither the process's generator nor any of its own; the count of batches is a buffer."""
+    banks, index = filled(50, seed=3), torch.tensor([4, 5])
+    first = banks.draw(index, 30)[0]
+    torch.rand(5)
+    assert torch.equal(banks.draw(index, 30)[0], first)
+    banks.update(index, torch.zeros(2, 2, DIMENSION))
+    second = banks.draw(index, 30)[0]
+    assert not torch.equal(second, first)
+    resumed = filled(50, seed=3)
+    resumed.load_state_dict(banks.state_dict())
+    assert torch.equal(resumed.draw(index, 30)[0], second)
+    assert not torch.equal(filled(50, seed=4).draw(index, 30)[0], first)
+
+
+@pytest.mark.parametrize("objective", ["nce", "infonce"])
+@pytest.mark.parametrize("queue", [False, True])
+def test_a_batch_of_one_and_a_batch_of_equal_sentences(objective, queue):
+    loss = core(objective=objective, banks=MemoryBanks(EXAMPLES, DIMENSION, queue=queue))
+    one = tensors(*batch(1))
+    alone = loss(*one, torch.tensor([0]))
+    assert alone.isfinite()
+    if objective == "infonce":
+        assert alone.item() == pytest.approx(0, abs=1e-12), "nothing to be told apart from"
+    loss = core(objective=objective, banks=MemoryBanks(EXAMPLES, DIMENSION, queue=queue))
+    equal = [x[:, [0] * 4] if x.ndim == 4 else x[[0] * 4] for x in one]
+    value = loss(*equal, torch.arange(4))
+    value.backward()
+    assert value.isfinite()
+    assert all(p.grad.isfinite().all() for p in loss.parameters())
+
+
+def test_evaluation_leaves_the_banks_alone():
+    loss = core()
+    loss(*tensors(*batch(3)), torch.arange(3))
+    before = {name: tensor.clone() for name, tensor in loss.state_dict().items()}
+    loss.eval()(*tensors(*batch(3, seed=4)), torch.arange(3) + 3)
+    assert all(torch.equal(before[name], tensor) for name, tensor in loss.state_dict().items())
+
+
+@pytest.mark.parametrize("objective", ["nce", "infonce"])
+def test_it_teaches_a_student_to_find_the_teachers_summary(objective):
+    """Twelve inputs; the student's states say nothing at first, and nothing but this loss trains them."""
+    torch.manual_seed(0)
+    count = 12
+    teacher = [torch.randn(count, 1, 8)]
+    student = torch.nn.Parameter(torch.randn(count, 1, 8))
+    loss = CoDIRLoss(Summary([0], 8, 16), Summary([0], 8, 16), MemoryBanks(count, 16), negatives=8, objective=objective)
+    mask = torch.ones(count, 1)
+
+    def found() -> float:
+        with torch.no_grad():
+            cosines = loss.student([student], mask) @ loss.teacher(teacher, mask).T
+        return float((cosines.argmax(1) == torch.arange(count)).float().mean())
+
+    before = found()
+    optimizer = torch.optim.Adam([student, *loss.parameters()], lr=0.02)
+    for step in range(60):
+        index = torch.randperm(count, generator=torch.Generator().manual_seed(step))[:6]
+        optimizer.zero_grad()
+        loss([student[index]], mask[index], [teacher[0][index]], mask[index], index).backward()
+        optimizer.step()
+    assert before < 0.4
+    assert found() > 0.9
+
+
+def test_a_queue_has_no_row_of_the_example():
+    with pytest.raises(InputError, match=r"a queue holds no row of the example itself; use --positive current"):
+        core(banks=MemoryBanks(4, DIMENSION, queue=True), positive="bank")
+
+
+# ---- on unlabelled text
+
+
+@pytest.fixture
+def student(tmp_path: Path) -> SentenceTransformer:
+    return tiny_model(tmp_path / "student")
+
+
+@pytest.fixture
+def teacher(tmp_path: Path) -> SentenceTransformer:
+    return tiny_model(tmp_path / "deep teacher", seed=7, layers=4)
+
+
+def text_loss(student, teacher, texts: list[str], views: int = 1, **settings) -> CoDIRTextLoss:
+    rows, chosen = Dataset.from_dict({"text": texts}), ContrastSettings(negatives=4, **settings)
+    torch.manual_seed(0)
+    contrast = make_contrast(chosen, student[0].config, teacher[0].config, len(texts), seed=1)
+    if views == 2:
+        return CoDIRTextLoss(student, contrast, simcse.SimCSELoss(student), teacher, rows, chosen.weight)
+    label = torch.tensor(teacher.encode(texts)).tolist()
+    targets = Dataset.from_dict({"text": texts, "label": label}).with_format("torch")
+    base = embedding.make_loss(student, targets, "cosine")
+    return CoDIRTextLoss(student, contrast, base, teacher, rows, chosen.weight, targets)
+
+
+def features(model: SentenceTransformer, texts: list[str], padding: int = 0) -> dict[str, torch.Tensor]:
+    tokens = model.preprocess(texts)
+    pad = torch.nn.functional.pad
+    return {k: pad(v, (0, padding)) if isinstance(v, torch.Tensor) else v for k, v in tokens.items()}
+
+
+@pytest.mark.parametrize("views", [1, 2])
+def test_the_student_learns_and_the_teacher_stays(student, teacher, views):
+    texts = sentences(8)
+    loss = text_loss(student, teacher.train(), texts, views)
+    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
+    loss.train()
+    assert not any(module.training for module in teacher.modules()), "its dropout would blur what it says"
+    parts = loss([features(student, texts[2:6])] * views, torch.arange(2, 6))
+    sum(parts.values()).backward()
+    assert set(parts) == {"base", "codir"}
+    assert student[0].model.embeddings.word_embeddings.weight.grad.abs().sum() > 0
+    assert all(p.grad.abs().sum() > 0 for p in loss.codir.parameters())
+    assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
+    own = {id(p) for p in loss.parameters()}
+    assert not own & {id(p) for p in teacher.parameters()}
+    assert not any("teacher" in name and "codir" not in name for name in loss.state_dict())
+    assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
+
+
+def test_the_total_is_the_base_and_the_weighted_contrast(student, teacher):
+    texts, index = sentences(8), torch.tensor([5, 1, 6])
+    parts = {}
+    for weight in (1.0, 0.25):
+        loss = text_loss(student, teacher, texts, weight=weight).eval()
+        loss.codir.log_z.zero_()
+        rows = torch.nn.functional.normalize(torch.tensor(numbers(2, 8, 128)).float(), dim=-1)
+        loss.codir.banks.enter(torch.arange(8), rows)
+        parts[weight] = loss([features(student, [texts[i] for i in index])], index)
+    vectors, goals = (model.eval().encode([texts[i] for i in index]) for model in (student, teacher))
+    expected = np.mean([1 - unit(a) @ unit(b) for a, b in zip(vectors, goals, strict=True)])
+    assert parts[1.0]["base"].item() == pytest.approx(float(expected), abs=1e-5)
+    assert parts[0.25]["codir"].item() == pytest.approx(parts[1.0]["codir"].item() / 4, rel=1e-6)
+
+
+def test_more_padding_changes_nothing_on_text(student, teacher):
+    texts = sentences(6)
+    values = []
+    for padding in (0, 7):
+        loss = text_loss(student.eval(), teacher, texts)
+        loss.codir.train()
+        values.append({k: v.item() for k, v in loss([features(student, texts, padding)], torch.arange(6)).items()})
+    assert values[0] == pytest.approx(values[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("why", ["another vocabulary", "a prompt", "a shorter limit"])
+def test_the_teacher_reads_the_sentence_of_the_number(student, teacher, monkeypatch, why):
+    """Silent if broken: after a shuffle, the teacher would read other sentences than the student."""
+    texts, index = sentences(8), torch.tensor([5, 1, 6])
+    tokens = features(student, [texts[i] for i in index])
+    assert text_loss(student, teacher, texts).shares_tokens
+    if why == "another vocabulary":
+        teacher.tokenizer.add_tokens(["zebra"])
+    elif why == "a prompt":
+        teacher.prompts, teacher.default_prompt_name = {"query": "the cat "}, "query"
+    else:
+        teacher.max_seq_length = 4
+    loss, read = text_loss(student, teacher, texts), []
+    assert loss.shares_tokens == (why == "a shorter limit")
+    own = teacher.preprocess
+    monkeypatch.setattr(
+        teacher, "preprocess", lambda rows, **more: read.append((list(rows), more)) or own(rows, **more)
+    )
+    states, mask = loss._read(tokens, index)
+    assert read == [([texts[5], texts[1], texts[6]], {"prompt": "the cat " if why == "a prompt" else None})]
+    assert len(states) == 5
+    expected = own([texts[5], texts[1], texts[6]], prompt=read[0][1]["prompt"])
+    assert torch.equal(mask, expected["attention_mask"])
+
+
+def test_shared_tokens_give_the_teachers_own_states(student, teacher):
+    texts, index = sentences(6), torch.arange(6)
+    loss = text_loss(student, teacher, texts)
+    shared, mask = loss._read(features(student, texts), index)
+    loss.shares_tokens = False
+    own, own_mask = loss._read(features(student, texts), index)
+    assert torch.equal(mask, own_mask)
+    for a, b in zip(shared, own, strict=True):
+        torch.testing.assert_close(a, b)
+
+
+def test_the_checkpoint_holds_banks_and_maps_and_the_folder_neither(student, teacher, tmp_path):
+    texts = sentences(8)
+    loss, dataset = text_loss(student, teacher, texts), prepare(Dataset.from_dict({"text": texts}))
+    assert dataset.column_names == ["sentence1", "label"]
+    assert dataset["label"][:] == list(range(8))
+    dev = Dataset.from_list([{"sentence1": a, "sentence2": b, "score": score} for a, b, score in PAIRS])
+    settings = TrainSettings(output_dir=str(tmp_path / "out"), steps=2, batch_size=4, bf16="no", seed=1)
+    trainer, _ = encoder_trainer(student, loss, dataset, dev, settings)
+    trained = {id(p) for group in trainer.create_optimizer().param_groups for p in group["params"]}
+    assert trained == {id(p) for p in (*student.parameters(), *loss.codir.parameters())}
+    trainer.train()
+    trainer._save(str(tmp_path / "checkpoint"))
+    kept = load_file(tmp_path / "checkpoint" / LOSS_STATE)
+    assert {name.removeprefix("codir.") for name in kept} == set(loss.codir.state_dict())
+    assert kept["codir.banks.batches"] == 2
+    assert (kept["codir.banks.owners"] >= 0).all(), "an epoch of 8 in two batches of 4"
+    save_folder(student, tmp_path / "folder")
+    published = {name for file in (tmp_path / "folder").rglob("*.safetensors") for name in load_file(file)}
+    assert published == set(student[0].model.state_dict())
+    assert '"output_hidden_states": true' not in (tmp_path / "folder" / "config.json").read_text()
+
+
+def test_what_it_takes_is_said(student, teacher, capsys):
+    announce(make_contrast(ContrastSettings(), student[0].config, teacher[0].config, 1_000_000, seed=0))
+    said = capsys.readouterr().err
+    assert "two memory banks of 1,000,000 rows of 128, 1,024.0 MB in memory and in each checkpoint" in said
+    assert "student layers [1, 2], teacher layers [1, 3]" in said
+    queue = make_contrast(ContrastSettings(queue=50), student[0].config, teacher[0].config, 1000, seed=0)
+    announce(queue)
+    assert "two queues of 50 rows" in capsys.readouterr().err
+    assert queue.get_config_dict()["queue"] == 50
+
+
+def test_the_card_can_tell_what_it_was(student, teacher):
+    loss = text_loss(student, teacher, sentences(4), objective="infonce", student_layers=[2], teacher_layers=[4])
+    told = loss.get_config_dict()
+    assert (told["base"], told["weight"], told["codir"]["objective"]) == ("EmbeddingLoss", 1.0, "infonce")
+    assert (told["codir"]["student_layers"], told["codir"]["teacher_layers"]) == ([2], [4])
+    assert all(name in loss.citation for name in ("sun2020codir", "tian2020crd", "kim2023embeddistill"))
+
+
+def test_a_teacher_without_layers_is_refused():
+    class Words(torch.nn.Module):
+        pass
+
+    with pytest.raises(InputError, match=r"the teacher is a Words without hidden layers; CoDIR needs a transformer"):
+        encoder_config([Words()], "teacher")
