@@ -28,6 +28,9 @@ SCRIPTS = {
     "simcse with a head": "train_unsup",
     "embedding": "train_distill",
     "mlm": "train_mlm",
+    "distillcse": "train_online",
+    "online": "train_online",
+    "distillcse, then online": "train_online",
 }
 STEPS, EVAL_STEPS, BATCH = 10, 3, 8
 #: 28 sentences: an epoch is 4 steps of 8, the last of them half full.
@@ -59,6 +62,13 @@ class Materials:
                 *("--cache_dir", self.cache, "--dev", self.pairs),
             ],
             "mlm": ["--backbone", self.backbone, "--held_out", "4", "--dropout", "0.1"],
+        }
+        learns = ["--backbone", self.backbone, "--dev", self.pairs]
+        switches = ["--switch_every", EVAL_STEPS, "--max_switches", "2", "--teacher_from", "best_dev"]
+        own |= {
+            "distillcse": [*learns, "--teachers", self.teacher],
+            "online": [*learns, *switches],
+            "distillcse, then online": [*learns, *switches, "--teachers", self.teacher],
         }
         common = {
             "data": self.text,
