@@ -63,7 +63,8 @@ class Materials:
             ],
             "mlm": ["--backbone", self.backbone, "--held_out", "4", "--dropout", "0.1"],
         }
-        learns = ["--backbone", self.backbone, "--dev", self.pairs]
+        # a p at which Group-P has more than one of these few sentences in a group
+        learns = ["--backbone", self.backbone, "--dev", self.pairs, "--group_p", "0.5"]
         switches = ["--switch_every", EVAL_STEPS, "--max_switches", "2", "--teacher_from", "best_dev"]
         own |= {
             "distillcse": [*learns, "--teachers", self.teacher],

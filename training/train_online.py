@@ -2,15 +2,13 @@
 
     python training/train_online.py --config training/recipes/minilm-online.yaml --data TEXT.txt
 
-is SimCSE that becomes its own teacher every 250 steps: 1,000 steps, about five minutes on 2 cores. With one or more
-other encoders as teachers, unsupervised ones if the student is to be so too:
+is SimCSE that becomes its own teacher every 250 steps: 1,000 steps, about 20 minutes on 2 cores. With other encoders
+as teachers (one, or several whose cosines are averaged), unsupervised ones if the student is to be so too:
 
-    python training/train_online.py --config training/recipes/minilm-distillcse.yaml --data TEXT.txt
-    python training/train_online.py --config training/recipes/minilm-distillcse.yaml --data TEXT.txt \
-        --teachers ID_OR_FOLDER ID_OR_FOLDER
+    python training/train_online.py --config training/recipes/minilm-distillcse.yaml --data TEXT.txt --teachers DIR
 
-Each teacher reads every batch once, in half the time of a view of SimCSE or less. With --teachers and --switch_every
-both, the student's past takes over from them.
+With --teachers and --switch_every both, the student's past takes over from them. A teacher reads each batch once, and
+only forward: benchmarks/run_teacher_cost.py says what that costs. ``run.json`` tells the generations.
 """
 
 from dataclasses import dataclass

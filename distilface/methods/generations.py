@@ -4,6 +4,7 @@ import sys
 from collections.abc import Sequence
 from typing import Any, get_args
 
+from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from distilface.methods.online import DistillCSELoss, Keep
@@ -83,12 +84,11 @@ class Generations(TrainerCallback):
             return
         if state.global_step < state.max_steps:
             self.loss.switch()
-            best = (
-                f", taught by the best so far ({float(self.loss.best_score):.2f})" if self.loss.best is not None else ""
-            )
-            print(
+            best = float(self.loss.best_score)
+            taught = "" if self.loss.best is None else f", taught by the best so far ({best:.2f})"
+            tqdm.write(  # a line of its own: the progress bar is on this one
                 f"generation {int(self.loss.generation)} begins after step {state.global_step} "
-                f"(dev score {score:.2f}){best}",
+                f"(dev score {score:.2f}){taught}",
                 file=sys.stderr,
             )
 

@@ -43,6 +43,9 @@ def group_numbers(ranked: Tensor, p: float) -> Tensor:
 def shuffle_in_groups(cosines: Tensor, p: float, draw: np.random.Generator) -> Tensor:
     """Shuffle each row inside its Group-P groups, every row anew.
 
+    Cosines are near to each other, so a group holds about a share ``p`` of the row: a row of fewer than 1 / ``p``
+    stays as it is.
+
     Args:
         cosines: a teacher's, shape (B, n); they are not changed.
         p: the share of a group; 0 changes nothing.
