@@ -126,7 +126,7 @@ class DistillCSELoss(simcse.SimCSELoss):
         views = embed_columns(self.model, columns)
         if self.head is not None:
             views = [self.head(view) for view in views]
-        loss = self.compute_loss_from_embeddings(views, None)
+        loss = self.compute_loss_from_embeddings(views, labels)
         if theirs is not None:
             theirs = shuffle_in_groups(theirs, self.group_p, np.random.default_rng([self.seed, int(self.step)]))
             temperatures = self.student_temperature, self.teacher_temperature
