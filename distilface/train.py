@@ -33,9 +33,11 @@ __all__ = [
     "TrainSettings",
     "arguments",
     "check_settings",
+    "count_steps",
     "encoder_trainer",
     "fit",
     "make_student",
+    "uses_bf16",
 ]
 
 
@@ -60,9 +62,18 @@ class Measure:
         return score - baseline if self.higher else baseline - score
 
 
+def uses_bf16(settings: TrainSettings) -> bool:
+    """Tell whether a training runs under autocast to bf16 on this machine."""
+    return has_bf16() if settings.bf16 == "auto" else settings.bf16 == "yes"
+
+
+def count_steps(settings: TrainSettings, rows: int) -> int:
+    """Return how many optimiser steps a training on this many rows makes."""
+    return settings.steps if settings.steps > 0 else math.ceil(settings.epochs * -(-rows // settings.batch_size))
+
+
 def arguments(settings: TrainSettings, measure: Measure) -> dict[str, Any]:
     """Return the training arguments, by upstream's names, that both trainers share."""
-    bf16 = has_bf16() if settings.bf16 == "auto" else settings.bf16 == "yes"
     return {
         "output_dir": str(work_folder(settings)),
         "per_device_train_batch_size": settings.batch_size,
@@ -73,7 +84,7 @@ def arguments(settings: TrainSettings, measure: Measure) -> dict[str, Any]:
         "lr_scheduler_type": settings.scheduler,
         "warmup_steps": settings.warmup,
         "seed": settings.seed,
-        "bf16": bf16,
+        "bf16": uses_bf16(settings),
         "use_cpu": not torch.cuda.is_available(),
         "eval_strategy": "steps",
         "save_strategy": "steps",
@@ -188,8 +199,7 @@ def _cost(trainer: WholeCheckpoints, settings: TrainSettings) -> str:
     """Say what is to be done: sentences, steps, batch."""
     dataset: Any = trainer.train_dataset
     rows = len(dataset)
-    steps = settings.steps if settings.steps > 0 else math.ceil(settings.epochs * -(-rows // settings.batch_size))
-    return f"{rows:,} sentences, {steps:,} steps of {settings.batch_size}"
+    return f"{rows:,} sentences, {count_steps(settings, rows):,} steps of {settings.batch_size}"
 
 
 def _train(trainer: WholeCheckpoints, work: Path, settings: TrainSettings) -> None:

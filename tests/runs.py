@@ -30,6 +30,9 @@ SCRIPTS = {
     "mlm": "train_mlm",
     "codir": "train_codir",
     "codir with a queue": "train_codir",
+    "distillcse": "train_online",
+    "online": "train_online",
+    "distillcse, then online": "train_online",
 }
 STEPS, EVAL_STEPS, BATCH = 10, 3, 8
 #: 28 sentences: an epoch is 4 steps of 8, the last of them half full.
@@ -69,6 +72,14 @@ class Materials:
                 *("--dev", self.pairs, "--queue", "20", "--objective", "infonce"),
             ],
             "mlm": ["--backbone", self.backbone, "--held_out", "4", "--dropout", "0.1"],
+        }
+        # a p at which Group-P has more than one of these few sentences in a group
+        learns = ["--backbone", self.backbone, "--dev", self.pairs, "--group_p", "0.5"]
+        switches = ["--switch_every", EVAL_STEPS, "--max_switches", "2", "--teacher_from", "best_dev"]
+        own |= {
+            "distillcse": [*learns, "--teachers", self.teacher],
+            "online": [*learns, *switches],
+            "distillcse, then online": [*learns, *switches, "--teachers", self.teacher],
         }
         common = {
             "data": self.text,

@@ -22,6 +22,8 @@ ORDER = [
 METHODS_IMPORT = {"settings", "data", "pooling", "teacher", "cache", "student"}
 # A masked LM is no sentence encoder: encoder_trainer() cannot take it.
 TRAINS_ITSELF = {"mlm.py": {"checkpoints", "trainer", "train"}}
+# DistillCSE adds a term to SimCSE's loss, and its own modules are three.
+BUILDS_ON = {"online.py": {"methods"}, "generations.py": {"methods"}}
 
 IMPORT_ALL = """
 import logging, os, pkgutil, random, signal, socket, sys, warnings
@@ -76,8 +78,8 @@ def allowed_in(file: Path) -> set[str]:
     module = module_of(file)
     assert module in ["", *ORDER], f"{module} has no place in ORDER: put it where its imports allow"
     if module == "methods":
-        own = set() if file.parent.name == "methods" else {"methods"}  # CoDIR is a folder: its files import each other
-        return METHODS_IMPORT | TRAINS_ITSELF.get(file.name, set()) | own
+        folder = set() if file.parent.name == "methods" else {"methods"}  # CoDIR's files import each other
+        return METHODS_IMPORT | TRAINS_ITSELF.get(file.name, set()) | BUILDS_ON.get(file.name, set()) | folder
     return set(ORDER[: ORDER.index(module)] if module else ())
 
 

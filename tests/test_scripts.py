@@ -21,7 +21,7 @@ from distilface.settings import parse
 from distilface.student import cut_layers, load_backbone
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
-NAMES = ["train_unsup", "train_mlm", "train_distill", "train_codir"]
+NAMES = ["train_unsup", "train_mlm", "train_distill", "train_codir", "train_online"]
 RECIPES = sorted((TRAINING / "recipes").glob("*.yaml"))
 PAPER = {
     "backbone": "distilbert/distilbert-base-uncased",
@@ -51,6 +51,7 @@ def two_steps(name: str, materials: Materials) -> list[str]:
         "train_mlm": ["--backbone", materials.backbone, "--held_out", "4"],
         "train_distill": ["--teacher", materials.teacher, "--projection", "--cache_dir", materials.cache],
         "train_codir": ["--teacher", materials.teacher, "--projection", "--cache_dir", materials.cache],
+        "train_online": ["--backbone", materials.backbone, "--teachers", materials.teacher],
     }
     return [*map(str, own[name]), "--data", str(materials.text), "--dev", "sample", "--steps", "2", "--batch_size", "8"]
 

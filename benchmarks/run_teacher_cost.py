@@ -1,0 +1,192 @@
+"""Measure what a teacher beside SimCSE costs: a training with it, against one without it and its bare forward passes.
+
+    python benchmarks/run_teacher_cost.py --output benchmarks/results/teacher-cost.json
+
+EXPECTED
+The same student is trained on the same batches without a teacher, with the teachers, and with its own past as the
+teacher; and each teacher reads those batches alone, by a loop as one would write it by hand, in the same precision.
+They take turns, so that a change of the machine's speed meets all of them. The goal is a ratio, with / (without + the
+teacher's own forward), of 1 or less: nothing is paid beside one forward pass a step. About five minutes on 2 cores
+that do nothing else; the first round is not counted, and says how long the others take.
+"""
+
+import copy
+import json
+import statistics
+import sys
+import tempfile
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from run_throughput import seconds
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import batch_to_device
+
+from distilface.data import fingerprint, read_texts
+from distilface.methods.online import DistillCSELoss, prepare
+from distilface.record import environment
+from distilface.samples import sts_sample
+from distilface.settings import InputError, cli, parse, setting
+from distilface.student import load_student
+from distilface.teacher import DEFAULT_TEACHER, load_teacher
+from distilface.train import TrainSettings, encoder_trainer, uses_bf16
+from distilface.trainer import LengthBatchSampler
+
+GOAL = 1.0
+
+
+@dataclass
+class Settings:
+    """What the benchmark can be told."""
+
+    data: list[str] = setting(["python"], "text, as training reads it; 'python' is Python's own documentation")
+    teachers: list[str] = setting([DEFAULT_TEACHER], "Hub ids or folders of sentence encoders")
+    backbone: str = setting(DEFAULT_TEACHER, "a Hub id or folder the student is made of")
+    batch_size: int = setting(64, "sentences a step")
+    train_max_length: int = setting(32, "tokens of a sentence that student and teachers read")
+    steps: int = setting(20, "steps a round; each round trains a new student on the same sentences")
+    rounds: int = setting(5, "rounds of all five measurements in turn")
+    output: str | None = setting(None, "write the result to this JSON file")
+
+
+def training(
+    student: SentenceTransformer,
+    rows: Dataset,
+    settings: TrainSettings,
+    teachers: Sequence[SentenceTransformer] = (),
+    texts: Dataset | None = None,
+    *,
+    past: bool = False,
+) -> Callable[[], Any]:
+    """Set a training of a copy of the student up and return what runs it, without scores and checkpoints."""
+    student, limit = copy.deepcopy(student), settings.train_max_length
+    keep, bf16 = "last" if past else None, uses_bf16(settings)
+    loss = DistillCSELoss(student, teachers, texts, teacher_max_length=limit, bf16=bf16, keep=keep)  # type: ignore[arg-type]
+    if past:
+        loss.switch()
+    trainer, _ = encoder_trainer(student, loss, rows, sts_sample().select(range(3)), settings)
+    trainer.args.eval_strategy = trainer.args.save_strategy = "no"
+    return trainer.train
+
+
+def batches(rows: Dataset, settings: TrainSettings) -> list[list[str]]:
+    """Give the text of the batches that the training makes."""
+    order = LengthBatchSampler(rows, settings.batch_size, drop_last=False, seed=settings.seed)
+    return [rows[batch]["sentence1"] for batch in order]
+
+
+@torch.no_grad()
+def forward(model: SentenceTransformer, features: Sequence[dict[str, Any]], bf16: bool) -> None:
+    """Run a model over batches of features."""
+    with torch.autocast(model.device.type, torch.bfloat16, enabled=bf16):
+        for batch in features:
+            model(batch_to_device(dict(batch), model.device))
+
+
+def read(model: SentenceTransformer, texts: Sequence[list[str]], limit: int, bf16: bool) -> None:
+    """Tokenise batches of text and run a model over each."""
+    for batch in texts:
+        forward(model, [model.preprocess(batch, max_length=limit)], bf16)
+
+
+def measure(
+    student: SentenceTransformer,
+    teachers: Sequence[SentenceTransformer],
+    texts: Dataset,
+    settings: TrainSettings,
+    rounds: int,
+) -> dict[str, list[float]]:
+    """Time each of the five in turn, after one round that is not counted."""
+    rows, limit, bf16 = prepare(texts), settings.train_max_length, uses_bf16(settings)
+    words = batches(rows, settings)
+    tokens = [student.preprocess(batch, max_length=limit) for batch in words]
+    student.eval()
+
+    def own() -> None:
+        """Have every teacher read all batches."""
+        for teacher in teachers:
+            read(teacher, words, limit, bf16)
+
+    make: dict[str, Callable[[], Callable[[], Any]]] = {
+        "without": partial(training, student, rows, settings),
+        "with_teachers": partial(training, student, rows, settings, teachers, texts),
+        "teachers_alone": lambda: own,
+        "with_past": partial(training, student, rows, settings, past=True),
+        "past_alone": lambda: partial(forward, student, tokens, bf16),
+    }
+    times: dict[str, list[float]] = {name: [] for name in make}
+    for number in range(rounds + 1):
+        for name, prepared in make.items():
+            times[name].append(seconds(prepared()))
+        if number == 0:
+            print(f"{rounds} more rounds, about {rounds * sum(t[0] for t in times.values()):.0f} s", file=sys.stderr)
+    return {name: series[1:] for name, series in times.items()}
+
+
+def compare(times: dict[str, list[float]], teacher: str, steps: int) -> dict[str, Any]:
+    """Put a training with a teacher beside one without it and the teacher alone."""
+    parts = times[f"with_{teacher}"], times["without"], times[f"{teacher}_alone"]
+    ratios = [both / (without + alone) for both, without, alone in zip(*parts, strict=True)]
+    names = ("with", "without", "alone")
+    ms = {name: round(1000 * statistics.median(part) / steps, 1) for name, part in zip(names, parts, strict=True)}
+    return {
+        "ms_per_step": ms,
+        "ratios": [round(ratio, 3) for ratio in ratios],
+        "ratio": round(statistics.median(ratios), 3),
+    }
+
+
+def main(argv: list[str] | None = None) -> dict[str, Any]:
+    """Measure, print a line for each kind of teacher, write the JSON; return what stands in it."""
+    settings = parse(Settings, argv, __doc__ or "")
+    for name in ("batch_size", "train_max_length", "steps", "rounds"):
+        if getattr(settings, name) < 1:
+            raise InputError(f"--{name} {getattr(settings, name)} is out of range; it must be 1 or more")
+    needed = settings.steps * settings.batch_size
+    texts = read_texts(settings.data, needed)
+    if len(texts) < needed:
+        raise InputError(
+            f"{settings.steps} steps of {settings.batch_size} need {needed} sentences and there are {len(texts)}"
+        )
+    student = load_student(settings.backbone, dropout=0.1)
+    teachers = [load_teacher(name) for name in settings.teachers]
+    with tempfile.TemporaryDirectory() as temporary:
+        work = TrainSettings(
+            output_dir=str(Path(temporary) / "model"),
+            steps=settings.steps,
+            batch_size=settings.batch_size,
+            train_max_length=settings.train_max_length,
+        )
+        times = measure(student, teachers, texts, work, settings.rounds)
+    found = {teacher: compare(times, teacher, settings.steps) for teacher in ("teachers", "past")}
+    for teacher, each in found.items():
+        shown = "with {with} ms a step, without {without}, alone {alone}".format(**each["ms_per_step"])
+        print(f"{teacher}: {shown}; ratio {each['ratio']} (goal {GOAL:g} or less)")
+    result = {
+        **found,
+        "goal": GOAL,
+        "bf16": uses_bf16(work),
+        "model": {"teachers": settings.teachers, "backbone": settings.backbone},
+        "batch_size": settings.batch_size,
+        "train_max_length": settings.train_max_length,
+        "steps": settings.steps,
+        "seed": work.seed,
+        "data": {"source": settings.data, "rows": needed, "sha256": fingerprint(texts)},
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        **environment(),
+    }
+    if settings.output:
+        Path(settings.output).parent.mkdir(parents=True, exist_ok=True)
+        Path(settings.output).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        print(f"result: {settings.output}")
+    return result
+
+
+if __name__ == "__main__":
+    cli(main)
