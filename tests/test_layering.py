@@ -15,8 +15,21 @@ import distilface
 ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "distilface").rglob("*.py"))
 ORDER = [
-    *("settings", "record", "atomic", "hub", "files", "samples", "data", "pooling", "teacher", "cache", "student"),
-    *("portable", "folder", "checkpoints", "plan", "trainer", "train", "methods", "tasks", "evaluate"),
+    *("settings", "record", "atomic", "hub", "files", "samples", "data", "parallel", "pooling", "teacher", "cache"),
+    *("student", "assistant", "recurrent"),
+    *(
+        "portable",
+        "folder",
+        "checkpoints",
+        "plan",
+        "trainer",
+        "translation",
+        "train",
+        "stages",
+        "methods",
+        "tasks",
+        "evaluate",
+    ),
     *("export", "encode", "card", "publish", "cli"),
 ]
 METHODS_IMPORT = {"settings", "data", "pooling", "teacher", "cache", "student"}
