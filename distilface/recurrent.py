@@ -57,7 +57,7 @@ def check_recurrent(config: Any, keep_layers: int, repeats: int, embedding_size:
     """
     kind = config.model_type
     if kind not in _LAYER_NAMES:
-        raise InputError(f"a {kind} encoder's layers do not fit an ALBERT; give a bert or distilbert assistant")
+        raise InputError(f"{kind} layers do not fit an ALBERT; give an assistant of the family bert or distilbert")
     if (getattr(config, "position_embedding_type", None) or "absolute") != "absolute":
         raise InputError(f"{config.position_embedding_type} position embeddings do not fit an ALBERT; it has absolute")
     layers, width = config.num_hidden_layers, config.hidden_size

@@ -24,6 +24,7 @@ TEXTS = [
     "狗在公园里跑，猫在睡觉。",
     "犬が公園を走り、猫が眠っている。",
     "Çocuk bahçede şarkı söylüyor.",
+    "A dog and the dog and a dog, dog by dog, see the dog.",
 ]
 
 

@@ -16,21 +16,8 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "distilface").rglob("*.py"))
 ORDER = [
     *("settings", "record", "atomic", "hub", "files", "samples", "data", "parallel", "pooling", "teacher", "cache"),
-    *("student", "assistant", "recurrent"),
-    *(
-        "portable",
-        "folder",
-        "checkpoints",
-        "plan",
-        "trainer",
-        "translation",
-        "train",
-        "stages",
-        "methods",
-        "tasks",
-        "evaluate",
-    ),
-    *("export", "encode", "card", "publish", "cli"),
+    *("student", "assistant", "recurrent", "portable", "folder", "checkpoints", "plan", "trainer", "train", "stages"),
+    *("methods", "translation", "crosslingual", "tasks", "evaluate", "export", "encode", "card", "publish", "cli"),
 ]
 METHODS_IMPORT = {"settings", "data", "pooling", "teacher", "cache", "student"}
 # A masked LM is no sentence encoder: encoder_trainer() cannot take it.

@@ -131,7 +131,7 @@ def test_what_cannot_be_made(numbers, settings, message):
 def test_another_family_is_refused():
     encoder = tiny_bert(1)
     made = recurrent_encoder(encoder, 1, 1, 8)
-    with pytest.raises(InputError, match="a albert encoder's layers do not fit"):
+    with pytest.raises(InputError, match="albert layers do not fit an ALBERT"):
         recurrent_encoder(made, 1, 1, 8)
 
 

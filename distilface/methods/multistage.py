@@ -40,13 +40,13 @@ def targets(
     return embed(teacher, pairs, cache_dir, column=column).select_columns(["label"]).with_format("torch")
 
 
-def check_width(student: SentenceTransformer, teacher: SentenceTransformer) -> None:
-    """Refuse, before the teacher's pass, a student that cannot meet its embeddings.
+def check_width(width: int, teacher: SentenceTransformer) -> None:
+    """Refuse, before the teacher's pass, an assistant that cannot meet its embeddings.
 
     Raises:
         InputError: if their widths differ.
     """
-    width, wanted = student.get_embedding_dimension(), teacher.get_embedding_dimension()
+    wanted = teacher.get_embedding_dimension()
     if width != wanted:
         raise InputError(
             f"the teacher's embeddings have {wanted} dimensions and the assistant's {width}; they must fit"
