@@ -118,17 +118,28 @@ class Materials:
         made.max_seq_length = min(filter(None, (made.max_seq_length, self.length)))
         return made
 
+    @property
+    def _start(self) -> Path:
+        """Where the assistant is kept that is made of the teacher."""
+        return self.folder(1).with_name("0-start")
+
+    @property
+    def assistant_source(self) -> str:
+        """What stages 2 and 3 learn from: what stage 1 has written, or else the assistant that is given."""
+        made = self.folder(1)
+        given = self.settings.assistant
+        return given if given and not Folder(made).is_valid() else str(made)
+
     def assistant(self) -> SentenceTransformer:
-        """Load the assistant that stages 2 and 3 learn from, frozen and in eval mode."""
-        given = self.settings.assistant if 1 not in self.settings.stages else None
-        return self.student(given or self.folder(1)).requires_grad_(False).eval()
+        """Load that assistant, frozen and in eval mode."""
+        return self.student(self.assistant_source).requires_grad_(False).eval()
 
     def start(self) -> SentenceTransformer:
         """Return what stage 1 starts from: the assistant that is given, or one made of the teacher.
 
         The latter is kept beside the stages, so that a resumed training has the same vocabulary.
         """
-        settings, folder = self.settings, self.folder(1).with_name("0-start")
+        settings, folder = self.settings, self._start
         if settings.assistant:
             return self.student(settings.assistant)
         origin = {
@@ -159,9 +170,20 @@ class Materials:
         english = self.targets(teacher)
         if number == 4:
             return multistage.MultilingualContrastiveLoss(student, english, weight)
-        return multistage.MatchLoss(
-            student, english, english if number == 1 else self.targets(teacher, "other"), weight
-        )
+        other = english if number == 1 else self.targets(teacher, "other")
+        return multistage.MatchLoss(student, english, other, weight)
+
+    def facts(self, number: int) -> dict[str, Any]:
+        """Say what ``run.json`` shall know of a stage; the start of the second is no folder."""
+        before = [self.settings.assistant or self._start, None, self.folder(2), self.folder(3)][number - 1]
+        return {
+            "method": "multistage",
+            "stage": NAMES[number - 1],
+            "baseline_model": None if before is None else str(before),
+            "layers": None,
+            "teacher": self.settings.teacher if number in (1, 4) else self.assistant_source,
+            "held_out": {"rows": len(self.held_out), "sha256": fingerprint(sentences(self.held_out))},
+        }
 
 
 def run_stage(number: int, materials: Materials) -> dict[str, Any]:
@@ -179,27 +201,15 @@ def run_stage(number: int, materials: Materials) -> dict[str, Any]:
     origin = {"start": weights_id(student)[:16], "teacher": weights_id(teacher)[:16], "pairs": fingerprint(texts)}
     if run := finished(settings, origin, materials.settings.resume):
         return run
+    print(f"stage {number} of {len(NAMES)}: {NAMES[number - 1]}", file=sys.stderr)
     set_seed(settings.seed)
+    evaluator: Any = CrossLingualEvaluator(materials.dev, materials.held_out)
     if number == 2:
-        student = recurrent_student(
-            student, settings.keep_layers, settings.repeats, settings.embedding_size, settings.dropout
-        )
-        evaluator: Any = BottleneckEvaluator(materials.dev, materials.held_out, teacher)
-    else:
-        evaluator = CrossLingualEvaluator(materials.dev, materials.held_out)
+        sizes = settings.keep_layers, settings.repeats, settings.embedding_size
+        student = recurrent_student(student, *sizes, dropout=settings.dropout)
+        evaluator = BottleneckEvaluator(materials.dev, materials.held_out, teacher)
     loss: Any = materials.loss(number, student, teacher)
     pairs = multistage.prepare(materials.pairs)
     trainer, measure = encoder_trainer(student, loss, pairs, materials.dev, settings, evaluator=evaluator)
-    before = {1: settings.assistant or str(materials.folder(1).with_name("0-start")), 2: None}
-    run = {
-        "method": "multistage",
-        "stage": NAMES[number - 1],
-        "baseline_model": before.get(number, str(materials.folder(number - 1))),
-        "layers": None,
-        "teacher": settings.teacher if number in (1, 4) else settings.assistant or str(materials.folder(1)),
-        "origin": origin,
-        "held_out": {"rows": len(materials.held_out), "sha256": fingerprint(sentences(materials.held_out))},
-        "loss_settings": loss.get_config_dict(),
-    }
-    print(f"stage {number} of {len(NAMES)}: {NAMES[number - 1]}", file=sys.stderr)
+    run = materials.facts(number) | {"origin": origin, "loss_settings": loss.get_config_dict()}
     return fit(trainer, measure, settings, texts, run, None if number == 2 else measure.score(teacher))

@@ -152,10 +152,10 @@ def _factorise(embeddings: Any, made: AlbertModel) -> None:
 
 def _principal(rows: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the mean of the rows, and their first principal components as columns, the largest first."""
-    rows = rows.double()
     mean = rows.mean(0)
-    vectors = torch.linalg.eigh((rows - mean).T @ (rows - mean)).eigenvectors
-    return mean.float(), vectors.flip(1)[:, :count].float()
+    chunks = ((chunk - mean).double() for chunk in rows.split(16_384))  # a whole table in float64 is gigabytes
+    square = torch.stack([chunk.T @ chunk for chunk in chunks]).sum(0)
+    return mean, torch.linalg.eigh(square).eigenvectors.flip(1)[:, :count].float()
 
 
 def _centred_basis(size: int) -> Tensor:
