@@ -83,7 +83,7 @@ class BottleneckEvaluator(DevEvaluator):
     def _batches(self, model: SentenceTransformer) -> Iterator[torch.Tensor]:
         for start in range(0, len(self.texts), self.batch_size):
             features = model.preprocess(self.texts[start : start + self.batch_size])
-            yield embedding_output(model, {name: value.to(model.device) for name, value in features.items()})
+            yield embedding_output(model, {k: features[k].to(model.device) for k in ("input_ids", "attention_mask")})
 
     @torch.no_grad()
     def _embedded(self, model: SentenceTransformer) -> np.ndarray:
