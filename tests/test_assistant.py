@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from tiny import tiny_model
+from tiny import sentences, tiny_model
 from transformers import AutoTokenizer
 
 from distilface.assistant import make_assistant, new_table, train_tokenizer
@@ -24,13 +24,12 @@ TEXTS = [
     "狗在公园里跑，猫在睡觉。",
     "犬が公園を走り、猫が眠っている。",
     "Çocuk bahçede şarkı söylüyor.",
-    "A dog and the dog and a dog, dog by dog, see the dog.",
 ]
 
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer(Dataset.from_dict({"text": TEXTS * 3}), 400, 64)
+    return train_tokenizer(Dataset.from_dict({"text": TEXTS * 3 + sentences(300)}), 400, 64)
 
 
 def test_every_script_comes_back(tokenizer, tmp_path):
