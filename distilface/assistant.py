@@ -135,6 +135,7 @@ def make_assistant(
     Raises:
         InputError: as :func:`distilface.student.load_backbone` and :func:`train_tokenizer`.
     """
+    encoder: Any
     encoder, old = load_backbone(teacher, layers)
     lowercase = old.tokenize("A") == old.tokenize("a")
     tokenizer = train_tokenizer(texts, vocabulary, encoder.config.max_position_embeddings, lowercase)

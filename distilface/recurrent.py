@@ -87,7 +87,7 @@ def recurrent_encoder(
     config: Any = encoder.config
     check_recurrent(config, keep_layers, repeats, embedding_size)
     kind = config.model_type
-    made = AlbertModel(
+    made: Any = AlbertModel(
         AlbertConfig(
             vocab_size=config.vocab_size,
             embedding_size=embedding_size,
@@ -121,7 +121,7 @@ def _renamed(weights: dict[str, Tensor], prefix: str, names: dict[str, str]) -> 
 
 
 @torch.no_grad()
-def _factorise(embeddings: Any, made: AlbertModel) -> None:
+def _factorise(embeddings: Any, made: Any) -> None:
     """Start an ALBERT's embedding layer at the principal components of another's output.
 
     The rows X of the wide layer's output (each token at the mean position) are reduced to Z = (X - m) C, their first
