@@ -141,7 +141,7 @@ def encoder_trainer(
         evaluator=judge,
         callbacks=[CollapseAlarm(judge.mean_cosine(model)), *callbacks],
     )
-    trainer.data_collator.max_length = settings.train_max_length
+    trainer.data_collator.max_length = min(settings.train_max_length, model.max_seq_length or settings.train_max_length)
     return trainer, measure
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from tiny import sentences, tiny_model
+from tiny import tiny_model
 from transformers import AutoTokenizer
 
 from distilface.assistant import make_assistant, new_table, train_tokenizer
@@ -29,7 +29,9 @@ TEXTS = [
 
 @pytest.fixture(scope="module")
 def tokenizer():
-    return train_tokenizer(Dataset.from_dict({"text": TEXTS * 3 + sentences(300)}), 400, 64)
+    # The trainer of Unigrams sees a word only where it stands in several others.
+    words = ["dog dogs doggy dogged dogma", "cat cats catty cattle", "park parks parked parking"]
+    return train_tokenizer(Dataset.from_dict({"text": TEXTS * 3 + words * 9}), 400, 64)
 
 
 def test_every_script_comes_back(tokenizer, tmp_path):
