@@ -41,6 +41,8 @@ _LAYER_NAMES = {
 _PREFIX = {"bert": "encoder.layer", "distilbert": "transformer.layer"}
 #: Dimensions of the narrow table that carry no component: one that the LayerNorm removes, one that evens the norms.
 _SPARE = 2
+#: Positions that most sentences fill; the others are far from these in a trained table.
+USUAL = 32
 
 
 def check_recurrent(config: Any, keep_layers: int, repeats: int, embedding_size: int) -> None:
@@ -124,24 +126,26 @@ def _renamed(weights: dict[str, Tensor], prefix: str, names: dict[str, str]) -> 
 def _factorise(embeddings: Any, made: Any) -> None:
     """Start an ALBERT's embedding layer at the principal components of another's output.
 
-    The rows X of the wide layer's output (each token at the mean position) are reduced to Z = (X - m) C, their first
-    e - 2 principal components. ALBERT's LayerNorm, in the narrow space, would take each row's own norm and mean away;
-    so a further column evens the norms out to M, and an orthonormal basis B of the e - 1 directions of mean 0 leaves
-    nothing for it to centre. What it then does is one factor sqrt(e) / M, which the widening map takes back:
-    the layer's output is m + Z C' for every token, exact but for the positions, which enter to first order.
+    The rows X of the wide layer's output (each token at the mean of the usual positions) are reduced to
+    Z = (X - m) C, their first e - 2 principal components. ALBERT's LayerNorm, in the narrow space, would take each
+    row's own norm and mean away; so a further column evens the norms out to M, and an orthonormal basis B of the
+    e - 1 directions of mean 0 leaves nothing for it to centre. What it then does is one factor sqrt(e) / M, which the
+    widening map takes back: the layer's output is m + Z C' for every token, exact but for the positions, which enter
+    to first order.
     """
     norm, words = embeddings.LayerNorm, embeddings.word_embeddings.weight
     places = embeddings.position_embeddings.weight.clone()
     if hasattr(embeddings, "token_type_embeddings"):
         places += embeddings.token_type_embeddings.weight[0]
-    raw = words + places.mean(0)
+    middle = places[:USUAL].mean(0)
+    raw = words + middle
     wide = norm(raw)
     mean, components = _principal(wide, made.config.embedding_size - _SPARE)
     narrow = (wide - mean) @ components
     square = narrow.square().sum(1, keepdim=True)
     largest = square.max().sqrt()
     basis = _centred_basis(made.config.embedding_size)
-    moved = (places - places.mean(0)) / raw.std(1, correction=0).mean() * norm.weight
+    moved = (places - middle) / raw.std(1, correction=0).mean() * norm.weight
     table, mapping = made.embeddings, made.encoder.embedding_hidden_mapping_in
     table.word_embeddings.weight.copy_(torch.cat([narrow, (largest**2 - square).clamp(min=0).sqrt()], 1) @ basis.T)
     table.position_embeddings.weight.copy_(moved @ components @ basis[:, :-1].T)
