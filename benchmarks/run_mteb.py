@@ -8,10 +8,16 @@ its results. For ``--model sentence-transformers/all-MiniLM-L6-v2`` the last lin
     scores: 72.37 80.60 75.60 85.39 78.99 82.03 77.58
 
 Without ``--model`` it scores what ``training/train_unsup.py`` writes; without ``--data-dir`` the data come from
-the Hub.
+the Hub. Across languages, each pair of them and their mean:
+
+    python benchmarks/run_mteb.py --model ID_OR_FOLDER --tasks STS17 --data-dir DIR
+
+with ``DIR/en-ar.jsonl.gz`` and so on; also STSBenchmarkMultilingualSTS, and STSBenchmarkCrosslingualSTS (English on
+one side), which mteb has not.
 """
 
 import json
+import sys
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
@@ -37,7 +43,9 @@ class Settings:
     """What the benchmark can be told."""
 
     model: str = setting(TRAINED, "a Hub id or a folder; the default is what training/train_unsup.py writes")
-    data_dir: str | None = setting(None, "a folder of <task>.jsonl[.gz], sentence1, sentence2, score; default the Hub")
+    data_dir: str | None = setting(
+        None, "a folder of <task or subset>.jsonl[.gz], sentence1, sentence2, score; default the Hub"
+    )
     tasks: list[str] = setting(list(STS_TASKS), "names of MTEB tasks and benchmarks, as STS17 or 'MTEB(eng, v2)'")
     output: str | None = setting(None, "write the result to this JSON file")
     figure: str | None = setting(None, "draw the STS mean against parameters: a .png, .svg or .pdf file")
@@ -76,6 +84,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Score, print the table, write the JSON and the figure; return what stands in the JSON."""
     settings = parse(Settings, argv, __doc__ or "")
     sources = check(settings)
+    for task, source in sources.items():
+        if "missing" in source:
+            print(f"{task}: without {source['missing']}, not in {settings.data_dir}", file=sys.stderr)
     folder = resolve(settings.model)
     run = read_run(folder)
     cache = settings.cache_dir or ResultCache().cache_path

@@ -117,7 +117,8 @@ def evaluate(
         batch_size: sentences in a batch.
 
     Returns:
-        mteb's main score of each task (for STS, the Spearman correlation of the cosines) times 100.
+        mteb's main score of each task (for STS, the Spearman correlation of the cosines) times 100. A task in
+        several languages has the mean over its subsets, then each of these as ``STS17 (en-ar)``.
 
     Raises:
         InputError: on what :func:`load_model` and :func:`distilface.tasks.find_tasks` refuse, data that
@@ -130,13 +131,13 @@ def evaluate(
         encoder = SentenceTransformerEncoderWrapper(loaded)
     identity = {"name": _name(model), "revision": weights_fingerprint(loaded)}
     cache = ResultCache(cache_dir) if cache_dir is not None else None
-    scores = {}
+    scores: dict[str, float] = {}
     for task in (progress := tqdm(found, unit="task", disable=None)):
         progress.set_description(task.metadata.name)
         data = {} if data_dir is None else {"data": task.metadata.revision.removeprefix("sha256:")[:16]}
         update = identity | {"experiment_kwargs": data}
         encoder.mteb_model_meta = encoder.mteb_model_meta.model_copy(update=update)
-        scores[task.metadata.name] = _score(encoder, task, cache, batch_size)
+        scores |= _scores(encoder, task, cache, batch_size)
     return scores
 
 
@@ -147,9 +148,10 @@ def _name(model: str | Path | SentenceTransformer) -> str:
     return f"local/{Path(model).resolve().name}" if Path(model).is_dir() else str(model)
 
 
-def _score(
+def _scores(
     encoder: SentenceTransformerEncoderWrapper, task: AbsTask, cache: ResultCache | None, batch_size: int
-) -> float:
+) -> dict[str, float]:
+    """Score one task: its main score, and each subset's where it has several."""
     name = task.metadata.name
     kwargs: Any = {"batch_size": batch_size, "show_progress_bar": False}
     try:
@@ -161,7 +163,13 @@ def _score(
         raise unreachable(f"the data of task {name}", remedy, error) from None
     if not result.task_results:
         raise InputError(f"task {name} is private on the Hub; log in with access to it, or leave it out")
-    score = result.task_results[0].validate_and_filter_scores(task).get_score()
-    if not math.isfinite(score):
+    found = result.task_results[0].validate_and_filter_scores(task)
+    scores = {name: found.get_score()}
+    if len(task.hf_subsets) > 1:
+        entries = [entry for split in found.scores.values() for entry in split]
+        for subset in task.hf_subsets:
+            values = [entry["main_score"] for entry in entries if entry["hf_subset"] == subset]
+            scores[f"{name} ({subset})"] = sum(values) / len(values)
+    if not all(math.isfinite(score) for score in scores.values()):
         raise InputError(f"no score on {name}: the model embeds every text alike; it has collapsed")
-    return round(100 * float(score), 4)
+    return {key: round(100 * float(score), 4) for key, score in scores.items()}

@@ -93,12 +93,17 @@ def read_rows(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, An
     Raises:
         InputError: if the file is missing, is not UTF-8, lacks a column or is damaged (with the line).
     """
+    yield from (row for _, row in numbered_rows(path, columns))
+
+
+def numbered_rows(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Yield what :func:`read_rows` does, each row with the number of its line."""
     path = existing_file(path)
     kind = kind_of(path)
     if kind == ".txt":
         raise InputError(f"{path}: a .txt has no columns; {', '.join(columns)} are read from .csv, .tsv or .jsonl")
     for number, row in _json_rows(path) if kind == ".jsonl" else _table_rows(path):
-        yield picked(row, columns, f"{path}, line {number}")
+        yield number, picked(row, columns, f"{path}, line {number}")
 
 
 def existing_file(path: str | Path) -> Path:

@@ -155,6 +155,8 @@ def _rewrite_tokenizer(folder: Path, transformer: Any, length: int) -> None:
     config = read_json(folder / "tokenizer_config.json")
     config = {key: value for key, value in config.items() if key not in _LEAKED}
     config["model_max_length"] = length
+    if config.get("tokenizer_class") == "TokenizersBackend":  # the name that transformers 4 does not know
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
     if transformer.model.config.model_type == "distilbert":
         config["model_input_names"] = ["input_ids", "attention_mask"]
     write_json(folder / "tokenizer_config.json", dict(sorted(config.items())))

@@ -20,12 +20,13 @@ class InputError(ValueError):
     """A mistake in what the user gave: one sentence with the value seen and the remedy."""
 
 
-def setting(default: Any = MISSING, help: str = "") -> Any:
+def setting(default: Any = MISSING, help: str = "", aliases: Sequence[str] = ()) -> Any:
     """Declare one setting of a dataclass with its default and the line that ``--help`` shows for it.
 
-    A mutable default (a list) is copied for each instance; without a default the setting is required.
+    A mutable default (a list) is copied for each instance; without a default the setting is required. ``aliases``
+    are other options of the command line for it, as ``--parallel``.
     """
-    metadata = {"help": help.replace("%", "%%")}
+    metadata = {"help": help.replace("%", "%%"), "aliases": list(aliases)}
     if isinstance(default, list):
         return field(default_factory=lambda: list(default), metadata=metadata)
     return field(default=default, metadata=metadata)

@@ -120,6 +120,7 @@ def encoder_trainer(
     dev: Dataset,
     settings: TrainSettings,
     callbacks: Sequence[TrainerCallback] = (),
+    evaluator: DevEvaluator | None = None,
 ) -> tuple[EncoderTrainer, Measure]:
     """Make the trainer of a sentence encoder and the measure that chooses its checkpoint.
 
@@ -130,14 +131,15 @@ def encoder_trainer(
         dev: scored pairs (:func:`distilface.data.read_sts`).
         settings: how to train.
         callbacks: what a method does between steps; one that must outlive a stop keeps its state in the loss.
+        evaluator: what else shall choose the checkpoint; default the Spearman correlation on ``dev``.
     """
-    evaluator = DevEvaluator(dev)
+    judge = evaluator or DevEvaluator(dev)
     measure = Measure(
-        "stsb_dev",
-        lambda m: evaluator(m)["spearman"],
+        judge.measured,
+        lambda m: judge(m)[judge.key],
         lambda m, folder: save_folder(m, folder, name=Path(settings.output_dir).name),
         lambda folder: load(folder),
-        key="eval_spearman",
+        key=f"eval_{judge.key}",
         data={"dev": settings.dev, "rows": len(dev), "sha256": _fingerprint(dev)},
     )
     trainer = EncoderTrainer(
@@ -147,10 +149,10 @@ def encoder_trainer(
         ),
         train_dataset=dataset,
         loss=loss,
-        evaluator=evaluator,
-        callbacks=[CollapseAlarm(evaluator.mean_cosine(model)), *callbacks],
+        evaluator=judge,
+        callbacks=[CollapseAlarm(judge.mean_cosine(model)), *callbacks],
     )
-    trainer.data_collator.max_length = settings.train_max_length
+    trainer.data_collator.max_length = min(settings.train_max_length, model.max_seq_length or settings.train_max_length)
     return trainer, measure
 
 

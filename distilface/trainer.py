@@ -105,7 +105,14 @@ def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
 
 
 class DevEvaluator(EmbeddingSimilarityEvaluator):
-    """Spearman correlation of cosines with human scores, x 100, and the mean cosine of unrelated sentences."""
+    """Spearman correlation of cosines with human scores, x 100, and the mean cosine of unrelated sentences.
+
+    A subclass may choose checkpoints by another score: ``measured`` names it for ``run.json``, ``key`` is what a call
+    returns it under; higher is better.
+    """
+
+    measured = "stsb_dev"
+    key = "spearman"
 
     def __init__(self, pairs: Dataset, name: str = "dev", batch_size: int = 128) -> None:
         super().__init__(

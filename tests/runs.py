@@ -53,6 +53,7 @@ class Materials:
     text: Path
     pairs: Path
     cache: Path
+    parallel: Path
 
     def words(self, kind: str, output: Path, *more: str) -> list[str]:
         """Give the command line of ten steps that write ``output``."""
@@ -104,8 +105,10 @@ def make_materials(folder: Path) -> Materials:
     draw = random.Random(0)
     sentences = [" ".join(draw.choices(WORDS.split(), k=draw.randint(3, 20))) for _ in range(SENTENCES)]
     (folder / "text.txt").write_text("\n".join(sentences) + "\n")
+    parallel = folder / "toy.en-de.tsv"
+    parallel.write_text("".join(f"{sentence}\t{sentence[::-1]}\n" for sentence in sentences))
     backbone, pairs = tiny_backbone(folder / "backbone"), write_pairs(folder / "pairs.jsonl")
-    return Materials(backbone, folder / "teacher", folder / "text.txt", pairs, folder / "cache")
+    return Materials(backbone, folder / "teacher", folder / "text.txt", pairs, folder / "cache", parallel)
 
 
 def script(name: str) -> ModuleType:

@@ -3,6 +3,7 @@
 import importlib
 import json
 import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -98,6 +99,21 @@ def test_only_the_model(run_mteb, trained, data, tmp_path, capsys):
     result = run_mteb.main(["--model", str(trained), *words])
     assert (list(result["scores"]), result["compared"], result["mean_of_5"]) == (["STS12"], {}, None)
     assert "DistilBERT" not in capsys.readouterr().out
+
+
+def test_pairs_of_languages(run_mteb, trained, tmp_path, capsys):
+    """The table has a line for each pair; a pair without data is named."""
+    for i, name in enumerate(("en-ar", "es-en")):
+        write_pairs(tmp_path / "sts17" / f"{name}.jsonl.gz", PAIRS[i:])
+    words = ["--data-dir", str(tmp_path / "sts17"), "--cache-dir", str(tmp_path / "cache"), "--tasks", "STS17"]
+    result = run_mteb.main(["--model", str(trained), *words, "--only-model"])
+    assert list(result["scores"]) == ["STS17", "STS17 (en-ar)", "STS17 (es-en)"]
+    printed = capsys.readouterr()
+    for name, score in result["scores"].items():
+        assert re.search(rf"^ {re.escape(name)} +{score:.2f}", printed.out, re.MULTILINE)
+    missing = "ko-ko ar-ar en-de en-en en-tr es-es fr-en it-en nl-en"
+    assert f"STS17: without {missing}, not in {tmp_path / 'sts17'}\n" in printed.err
+    assert result["data"]["tasks"]["STS17"]["missing"] == missing
 
 
 def test_relative_that_is_gone(run_mteb, trained, data, tmp_path, capsys):

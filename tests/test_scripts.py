@@ -21,7 +21,7 @@ from distilface.settings import parse
 from distilface.student import cut_layers, load_backbone
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
-NAMES = ["train_unsup", "train_mlm", "train_distill", "train_codir", "train_online"]
+NAMES = ["train_unsup", "train_mlm", "train_distill", "train_codir", "train_online", "train_multistage"]
 RECIPES = sorted((TRAINING / "recipes").glob("*.yaml"))
 PAPER = {
     "backbone": "distilbert/distilbert-base-uncased",
@@ -52,8 +52,22 @@ def two_steps(name: str, materials: Materials) -> list[str]:
         "train_distill": ["--teacher", materials.teacher, "--projection", "--cache_dir", materials.cache],
         "train_codir": ["--teacher", materials.teacher, "--projection", "--cache_dir", materials.cache],
         "train_online": ["--backbone", materials.backbone, "--teachers", materials.teacher],
+        "train_multistage": [
+            *(
+                "--teacher",
+                materials.backbone,
+                "--vocabulary",
+                "150",
+                "--held_out",
+                "2",
+                "--cache_dir",
+                materials.cache,
+            ),
+            *("--keep_layers", "2", "--embedding_size", "8"),
+        ],
     }
-    return [*map(str, own[name]), "--data", str(materials.text), "--dev", "sample", "--steps", "2", "--batch_size", "8"]
+    data = materials.parallel if name == "train_multistage" else materials.text
+    return [*map(str, own[name]), "--data", str(data), "--dev", "sample", "--steps", "2", "--batch_size", "8"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -73,7 +87,8 @@ def test_two_steps(name, materials, tmp_path, monkeypatch, capsys):
         assert Folder(tmp_path / default).is_valid()
         assert record["data"][-1]["rows"] == 180
         assert load(tmp_path / default).encode("a dog").shape == (48 if record["layers"] else 32,)
-    assert sorted(f.name for f in (tmp_path / default).parent.iterdir()) == [Path(default).name]
+    beside = [Path(default).name, *([f"{Path(default).name}.stages"] if name == "train_multistage" else [])]
+    assert sorted(f.name for f in (tmp_path / default).parent.iterdir()) == beside
 
 
 @pytest.mark.parametrize("name", NAMES)

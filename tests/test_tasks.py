@@ -1,13 +1,14 @@
-"""MTEB's tasks by name, on the Hub's data or on local files, and the bad files."""
+"""MTEB's tasks by name, on the Hub's data or on local files in one or many languages, and the bad files."""
 
 from pathlib import Path
 
 import mteb
 import pytest
-from tiny import write_pairs
+from tiny import PAIRS, tiny_model, write_pairs
 
+from distilface.evaluate import evaluate
 from distilface.settings import InputError
-from distilface.tasks import find_tasks
+from distilface.tasks import CROSSLINGUAL, data_sources, find_tasks
 
 
 @pytest.fixture
@@ -39,7 +40,7 @@ def test_local_data_leaves_mtebs_benchmarks_as_they_are(data):
         (["MTEB(eng, v3)"], r"did you mean 'MTEB\(eng, v[12]\)'"),
         (["CIFAR10"], "not of text alone"),
         (["STS13"], r"holds no STS13.jsonl or STS13.jsonl.gz"),
-        (["STS17"], "from the Hub only"),
+        (["STS17"], r"holds no subset of STS17, as ko-ko.jsonl\[.gz\]; name what it holds"),
         (["Banking77Classification"], "from the Hub only"),
     ],
 )
@@ -69,3 +70,59 @@ def test_bad_data(data, content, message):
 def test_no_data_folder(tmp_path):
     with pytest.raises(InputError, match="does not exist"):
         find_tasks(["STS12"], tmp_path / "nothing")
+
+
+@pytest.fixture
+def subsets(tmp_path: Path) -> Path:
+    for i, name in enumerate(("en-ar", "es-es", "de-de", "en-de", "en-ja", "extra")):
+        write_pairs(tmp_path / "xx" / f"{name}.jsonl{'.gz' if i % 2 else ''}", PAIRS[i:])
+    return tmp_path / "xx"
+
+
+@pytest.mark.parametrize(
+    ("task", "found", "missing"),
+    [
+        ("STS17", {"en-ar": 0, "en-de": 3, "es-es": 1}, "ko-ko ar-ar en-en en-tr es-en fr-en it-en nl-en"),
+        ("STSBenchmarkMultilingualSTS", {"de": 2, "es": 1}, "en fr it nl pl pt ru zh"),
+        (CROSSLINGUAL, {"en-de": 3, "en-ja": 4}, "en-es en-fr en-it en-nl en-pl en-pt en-ru en-zh"),
+    ],
+)
+def test_each_language_is_scored_and_their_mean(task, found, missing, subsets, tmp_path):
+    """A subset without data is named, not taken for a zero; the cache gives the same again."""
+    model = tiny_model(tmp_path / "model")
+    scores = evaluate(model, [task], subsets, tmp_path / "cache")
+    assert list(scores) == [task, *(f"{task} ({name})" for name in scores_order(task, found))]
+    for name, first in found.items():
+        write_pairs(tmp_path / "one" / "STS12.jsonl", PAIRS[first:])
+        assert scores[f"{task} ({name})"] == evaluate(model, ["STS12"], tmp_path / "one")["STS12"]
+    assert scores[task] == pytest.approx(sum(scores[f"{task} ({name})"] for name in found) / len(found), abs=1e-3)
+    assert data_sources(find_tasks([task], subsets))[task]["missing"].split() == missing.split()
+    assert evaluate(model, [task], subsets, tmp_path / "cache") == scores
+
+
+def scores_order(task: str, found: dict[str, int]) -> list[str]:
+    return [name for name in find_tasks([task])[0].hf_subsets if name in found] if task != CROSSLINGUAL else [*found]
+
+
+def test_changed_data_of_one_language_are_not_found_in_the_cache(subsets, tmp_path):
+    model = tiny_model(tmp_path / "model")
+    before = evaluate(model, ["STS17"], subsets, tmp_path / "cache")
+    write_pairs(subsets / "en-ar.jsonl", PAIRS[2:])
+    after = evaluate(model, ["STS17"], subsets, tmp_path / "cache")
+    assert after["STS17 (en-ar)"] != before["STS17 (en-ar)"]
+    assert after["STS17 (es-es)"] == before["STS17 (es-es)"]
+
+
+def test_local_languages_leave_mtebs_task_as_it_is(subsets):
+    find_tasks(["STS17"], subsets)
+    find_tasks([CROSSLINGUAL], subsets)
+    task = mteb.get_task("STS17")
+    assert len(task.hf_subsets) == len(task.metadata.eval_langs) == 11
+    assert "ja" not in mteb.get_task("STSBenchmarkMultilingualSTS").metadata.eval_langs
+
+
+def test_a_task_that_is_not_on_the_hub():
+    with pytest.raises(InputError, match=f"task {CROSSLINGUAL} is read from local files only; give --data-dir"):
+        find_tasks([CROSSLINGUAL])
+    with pytest.raises(InputError, match=f"did you mean '{CROSSLINGUAL}'"):
+        find_tasks(["STSBenchmarkCrosslingual"])

@@ -35,7 +35,7 @@ def run(argv, cwd, before, stdout, stderr):
     os._exit(code)
 
 sys.path.insert(0, sys.argv[1])
-import accelerate, torch, train_codir, train_distill, train_mlm, train_online, train_unsup
+import accelerate, torch, train_codir, train_distill, train_mlm, train_multistage, train_online, train_unsup
 torch.set_num_threads(1)
 for line in sys.stdin:
     job = json.loads(line)

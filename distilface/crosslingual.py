@@ -1,0 +1,215 @@
+"""Multi-stage distillation put together: what each stage starts from, learns from, is scored by and writes."""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from torch import nn
+from transformers import set_seed
+
+from distilface.assistant import make_assistant
+from distilface.data import fingerprint
+from distilface.folder import Folder, save_folder
+from distilface.methods import embedding, multistage
+from distilface.parallel import sentences
+from distilface.recurrent import check_recurrent, recurrent_student
+from distilface.settings import InputError, setting
+from distilface.stages import StagedSettings, finished, stage_folder, stage_settings
+from distilface.student import load_backbone, load_student
+from distilface.teacher import DEFAULT_TEACHER, weights_id
+from distilface.train import encoder_trainer, fit
+from distilface.translation import BottleneckEvaluator, CrossLingualEvaluator
+
+NAMES = ["assistant", "bottleneck", "recurrent", "contrastive"]
+#: The stages whose folders a stage reads.
+NEEDS = {1: [], 2: [1], 3: [1, 2], 4: [3]}
+
+
+@dataclass
+class MultistageSettings(StagedSettings):
+    """What multi-stage distillation can be told."""
+
+    data: list[str] = setting([], "parallel text: NAME.en-de.tsv, .csv or .jsonl, each also .gz", ["--parallel"])
+    output_dir: str = setting("models/crosslingual", "the model folder to write")
+    text_column: str = setting("english", "the column of the English side, in .csv and .jsonl")
+    other_column: str = setting("other", "the column of the other side, in .csv and .jsonl")
+    max_sentences: int | None = setting(
+        None, "train on this many pairs, drawn equally of each language; default all", ["--max_pairs"]
+    )
+    held_out: int = setting(100, "pairs of each language kept out of the training, for the score")
+    teacher: str = setting(DEFAULT_TEACHER, "a Hub id or folder of an English sentence encoder")
+    assistant: str | None = setting(None, "a multilingual encoder to start from; default: made of the teacher")
+    vocabulary: int = setting(32_000, "tokens of the vocabulary of an assistant that is made")
+    assistant_layers: list[int] | None = setting(None, "the teacher's layers in an assistant that is made; default all")
+    keep_layers: int = setting(3, "the assistant's bottom layers that the student keeps")
+    repeats: int = setting(2, "how often the student runs them")
+    embedding_size: int = setting(128, "width of the student's narrow embedding table")
+    weight: float = setting(1.0, "weight of the embeddings' MSE, in stage 4 beside the cosines'")
+    max_seq_length: int | None = setting(None, "tokens that the published model reads; default the teacher's")
+    dropout: float = setting(0.0, "dropout in training")
+    cache_dir: str | None = setting(None, "where the teachers' embeddings are kept")
+    learning_rate: float = setting(16e-5, "peak learning rate of AdamW")
+    warmup: float = setting(0.1, "share of the steps in which the learning rate rises")
+    train_max_length: int = setting(128, "tokens of a sentence that training reads")
+    eval_steps: int = setting(500, "steps between two scores of the held-out data, each with a checkpoint")
+
+
+def check_sources(settings: MultistageSettings) -> None:
+    """Refuse, before anything is read or written, a stage without the one that it needs.
+
+    Raises:
+        InputError: naming the folder that is not there.
+    """
+    for number in sorted(settings.stages):
+        for needed in NEEDS[number]:
+            folder = stage_folder(settings, needed, NAMES)
+            given = needed == 1 and settings.assistant
+            if needed not in settings.stages and not given and not Folder(folder).is_valid():
+                remedy = f"add {needed} to --stages" + (" or give --assistant" if needed == 1 else "")
+                raise InputError(f"stage {number} needs what stage {needed} makes, and {folder} is not there; {remedy}")
+
+
+def check_models(settings: MultistageSettings, teacher: SentenceTransformer) -> None:
+    """Refuse, before the first stage is trained, what the second or the last would refuse.
+
+    Raises:
+        InputError: if the assistant's encoder cannot be made recurrent, or is of another width than the teacher.
+    """
+    given = settings.assistant
+    encoder, _ = load_backbone(given or settings.teacher, None if given else settings.assistant_layers)
+    check_recurrent(encoder.config, settings.keep_layers, settings.repeats, settings.embedding_size)
+    multistage.check_width(encoder.config.hidden_size, teacher)
+
+
+@dataclass(frozen=True)
+class Materials:
+    """What all the stages share.
+
+    Attributes:
+        settings: of the whole training.
+        pairs: to train on, from :func:`distilface.parallel.held_out_split`.
+        held_out: the others.
+        dev: scored English pairs.
+        teacher: the English teacher, frozen.
+    """
+
+    settings: MultistageSettings
+    pairs: Dataset
+    held_out: Dataset
+    dev: Dataset
+    teacher: SentenceTransformer
+
+    def folder(self, number: int) -> Path:
+        """Return where a stage writes."""
+        return stage_folder(self.settings, number, NAMES)
+
+    @property
+    def length(self) -> int | None:
+        """Tokens that the models made here read."""
+        return self.settings.max_seq_length or self.teacher.max_seq_length
+
+    def student(self, source: str | Path) -> SentenceTransformer:
+        """Load an encoder as a student: mean pooling, of unit length where the teacher is."""
+        normalize = embedding.is_normalized(self.teacher)
+        made = load_student(str(source), normalize=normalize, dropout=self.settings.dropout)
+        made.max_seq_length = min(filter(None, (made.max_seq_length, self.length)))
+        return made
+
+    @property
+    def _start(self) -> Path:
+        """Where the assistant is kept that is made of the teacher."""
+        return self.folder(1).with_name("0-start")
+
+    @property
+    def assistant_source(self) -> str:
+        """What stages 2 and 3 learn from: what stage 1 has written, or else the assistant that is given."""
+        made = self.folder(1)
+        given = self.settings.assistant
+        return given if given and not Folder(made).is_valid() else str(made)
+
+    def assistant(self) -> SentenceTransformer:
+        """Load that assistant, frozen and in eval mode."""
+        return self.student(self.assistant_source).requires_grad_(False).eval()
+
+    def start(self) -> SentenceTransformer:
+        """Return what stage 1 starts from: the assistant that is given, or one made of the teacher.
+
+        The latter is kept beside the stages, so that a resumed training has the same vocabulary.
+        """
+        settings, folder = self.settings, self._start
+        if settings.assistant:
+            return self.student(settings.assistant)
+        origin = {
+            "teacher": weights_id(self.teacher),
+            "pairs": fingerprint(sentences(self.pairs)),
+            **{name: getattr(settings, name) for name in ("vocabulary", "assistant_layers", "seed")},
+        }
+        if not (Folder(folder).is_valid() and (Folder(folder).run or {}).get("origin") == origin):
+            made = make_assistant(
+                settings.teacher,
+                sentences(self.pairs),
+                settings.vocabulary,
+                settings.assistant_layers,
+                seed=settings.seed,
+            )
+            save_folder(made, folder, {"method": "assistant", "origin": origin}, overwrite=True)
+        return self.student(folder)
+
+    def targets(self, teacher: SentenceTransformer, side: str = "english") -> Dataset:
+        """Embed one side of the pairs."""
+        return multistage.targets(self.pairs, teacher, side, self.settings.cache_dir)
+
+    def loss(self, number: int, student: SentenceTransformer, teacher: SentenceTransformer) -> nn.Module:
+        """Make the loss of a stage."""
+        weight = self.settings.weight
+        if number == 2:
+            return multistage.BottleneckLoss(student, teacher)
+        english = self.targets(teacher)
+        if number == 4:
+            return multistage.MultilingualContrastiveLoss(student, english, weight)
+        other = english if number == 1 else self.targets(teacher, "other")
+        return multistage.MatchLoss(student, english, other, weight)
+
+    def facts(self, number: int) -> dict[str, Any]:
+        """Say what ``run.json`` shall know of a stage; the start of the second is no folder."""
+        before = [self.settings.assistant or self._start, None, self.folder(2), self.folder(3)][number - 1]
+        return {
+            "method": "multistage",
+            "stage": NAMES[number - 1],
+            "baseline_model": None if before is None else str(before),
+            "layers": None,
+            "teacher": self.settings.teacher if number in (1, 4) else self.assistant_source,
+            "held_out": {"rows": len(self.held_out), "sha256": fingerprint(sentences(self.held_out))},
+        }
+
+
+def run_stage(number: int, materials: Materials) -> dict[str, Any]:
+    """Train one stage, go on with it, or find it finished; return its ``run.json``.
+
+    Raises:
+        InputError: as :func:`distilface.stages.finished` and :func:`distilface.train.fit`.
+    """
+    settings = stage_settings(materials.settings, number, NAMES)
+    teacher = materials.teacher if number in (1, 4) else materials.assistant()
+    student = {1: materials.start, 2: materials.assistant}.get(
+        number, lambda: materials.student(materials.folder(number - 1))
+    )()
+    texts = sentences(materials.pairs)
+    origin = {"start": weights_id(student)[:16], "teacher": weights_id(teacher)[:16], "pairs": fingerprint(texts)}
+    if run := finished(settings, origin, materials.settings.resume):
+        return run
+    print(f"stage {number} of {len(NAMES)}: {NAMES[number - 1]}", file=sys.stderr)
+    set_seed(settings.seed)
+    evaluator: Any = CrossLingualEvaluator(materials.dev, materials.held_out)
+    if number == 2:
+        sizes = settings.keep_layers, settings.repeats, settings.embedding_size
+        student = recurrent_student(student, *sizes, dropout=settings.dropout)
+        evaluator = BottleneckEvaluator(materials.dev, materials.held_out, teacher)
+    loss: Any = materials.loss(number, student, teacher)
+    pairs = multistage.prepare(materials.pairs)
+    trainer, measure = encoder_trainer(student, loss, pairs, materials.dev, settings, evaluator=evaluator)
+    run = materials.facts(number) | {"origin": origin, "loss_settings": loss.get_config_dict()}
+    return fit(trainer, measure, settings, texts, run, None if number == 2 else measure.score(teacher))

@@ -1,0 +1,253 @@
+"""Multi-stage distillation as a user runs it: four stages, alone, found again, resumed, and by mistake."""
+
+import itertools
+import json
+import random
+import re
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from unittest.mock import patch
+
+import numpy as np
+import pytest
+from datasets import Dataset
+from runs import BATCH, EVAL_STEPS, Materials, each_step, equal, script
+from tiny import WORDS, tiny_model
+
+from distilface.checkpoints import WholeCheckpoints
+from distilface.crosslingual import NAMES, MultistageSettings
+from distilface.folder import load
+from distilface.recurrent import recurrent_student
+from distilface.settings import InputError, parse
+from distilface.stages import finished, stage_settings
+from distilface.teacher import load_teacher
+from distilface.translation import BottleneckEvaluator, CrossLingualEvaluator
+
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+STEPS = 6
+
+
+@pytest.fixture(scope="module")
+def parallel(tmp_path_factory) -> Path:
+    """Write parallel text of two languages that are English letter by letter."""
+    folder, draw = tmp_path_factory.mktemp("parallel"), random.Random(0)
+    tables = {
+        "de": str.maketrans("abcdefghijklmnopqrstuvwxyz", "zyxwvutsrqponmlkjihgfedcba"),
+        "ru": str.maketrans("abcdefghijklmnopqrstuvwxyz", "абвгдежзийклмнопрстуфхцчшщ"),
+    }
+    for language, table in tables.items():
+        english = [" ".join(draw.choices(WORDS.split(), k=draw.randint(3, 12))) for _ in range(40)]
+        rows = [f"{sentence}\t{sentence.translate(table)}\n" for sentence in english]
+        (folder / f"toy.en-{language}.tsv").write_text("".join(rows))
+    return folder
+
+
+def words(materials: Materials, parallel: Path, output: Path, *more: str) -> list[str]:
+    settings = {
+        "teacher": parallel / "teacher",
+        "output_dir": output,
+        "dev": materials.pairs,
+        "cache_dir": materials.cache,
+        "vocabulary": 150,
+        "held_out": 4,
+        "steps": STEPS,
+        "stage_batch_sizes": f"{BATCH} 16 {BATCH} {BATCH}",
+        "eval_steps": EVAL_STEPS,
+        "keep_layers": 2,
+        "repeats": 2,
+        "embedding_size": 8,
+        "learning_rate": 1e-3,
+        "dropout": 0.1,
+        "bf16": "no",
+    }
+    if not (parallel / "teacher").exists():
+        tiny_model(parallel / "teacher", seed=1)
+    files = [str(file) for file in sorted(parallel.glob("*.tsv"))]
+    return ["--parallel", *files, *(word for k, v in settings.items() for word in (f"--{k}", *str(v).split())), *more]
+
+
+def train(given: list[str]) -> dict:
+    return script("train_multistage").main(given)
+
+
+@contextmanager
+def rising_scores() -> Iterator[None]:
+    """Have a later step score higher, so that the best checkpoint is the last."""
+
+    def score(self, model, *arguments, steps=-1, **options):
+        return {self.key: float(steps), "mean_cosine": 0.0}
+
+    with patch.object(CrossLingualEvaluator, "__call__", score), patch.object(BottleneckEvaluator, "__call__", score):
+        yield
+
+
+@contextmanager
+def no_training() -> Iterator[None]:
+    def refuse(*arguments, **options):
+        raise AssertionError("it trains again")
+
+    with patch.object(WholeCheckpoints, "train", refuse):
+        yield
+
+
+@pytest.fixture(scope="module")
+def reference(materials, parallel, tmp_path_factory) -> Path:
+    """Train all four stages at one go; nothing else writes here."""
+    output = tmp_path_factory.mktemp("reference") / "m"
+    with rising_scores():
+        train(words(materials, parallel, output))
+    return output
+
+
+def test_four_stages(materials, parallel, tmp_path, capsys):
+    record = train(words(materials, parallel, tmp_path / "m"))
+    folders = [tmp_path / "m.stages" / name for name in ("0-start", "1-assistant", "2-bottleneck", "3-recurrent")]
+    assert sorted(tmp_path.iterdir()) == [tmp_path / "m", tmp_path / "m.stages"]
+    assert sorted((tmp_path / "m.stages").iterdir()) == folders
+    runs = [json.loads((folder / "run.json").read_text()) for folder in [*folders, tmp_path / "m"]]
+    assert [run.get("stage") for run in runs] == [None, "assistant", "bottleneck", "recurrent", "contrastive"]
+    assert runs[-1] == record
+    assert [run["steps"] for run in runs[1:]] == [STEPS] * 4
+    assert [run["settings"]["batch_size"] for run in runs[1:]] == [BATCH, 16, BATCH, BATCH]
+    assert "baseline_explained_variance" in runs[2]["scores"]
+    assert "baseline_stsb_dev_and_translation" in record["scores"]
+    student = load(tmp_path / "m")
+    config = student[0].model.config
+    assert (config.model_type, config.num_hidden_layers, config.inner_group_num) == ("albert", 2, 2)
+    assert config.hidden_dropout_prob == config.attention_probs_dropout_prob == 0.1
+    assert student.max_seq_length == 64
+    assert student.encode(["a dog", "собака"]).shape == (2, 32)
+    printed = capsys.readouterr()
+    said = [line.split()[0] for line in printed.out.splitlines() if not line.startswith("{")]
+    assert said == ["folder:", "VERDICT:"] * 4
+    assert re.search(r"stage 4 \(contrastive\): [\d,]+ parameters, baseline_stsb_dev_and_translation=", printed.err)
+
+
+def test_what_is_finished_is_found_again(reference, materials, parallel, capsys):
+    with no_training():
+        record = train(words(materials, parallel, reference))
+        alone = train(words(materials, parallel, reference, "--stages", "2", "3"))
+    assert record == json.loads((reference / "run.json").read_text())
+    assert alone["stage"] == "recurrent"
+    assert capsys.readouterr().err.count(" is there; not trained again") == 6
+
+
+@pytest.mark.parametrize("stage", [1, 2, 3, 4])
+def test_a_resumed_stage_is_the_one_that_never_stopped(stage, reference, materials, parallel, tmp_path):
+    given, steps = words(materials, parallel, tmp_path / "m"), itertools.count(1)
+
+    def press(step: int, inputs: object) -> None:
+        if next(steps) == (stage - 1) * STEPS + 4:
+            signal.raise_signal(signal.SIGINT)
+
+    with rising_scores(), each_step(press), pytest.raises(KeyboardInterrupt, match=f"saved at step 4 of {STEPS}"):
+        train(given)
+    with pytest.raises(InputError, match="holds an unfinished run; go on with --resume"):
+        train(given)
+    with rising_scores():
+        train([*given, "--resume"])
+    assert equal(tmp_path / "m", reference)
+    assert equal(tmp_path / "m.stages", reference.with_name("m.stages"))
+
+
+def test_other_settings_are_not_taken_for_the_same(reference, materials, parallel):
+    """A stage that is there would otherwise pass for one of a larger learning rate, or of another assistant."""
+    with no_training(), pytest.raises(InputError, match=r"m was trained with other settings \(repeats\); add --over"):
+        train(words(materials, parallel, reference, "--stages", "4", "--repeats", "1"))
+    settings = parse(MultistageSettings, words(materials, parallel, reference), "")
+    origin = json.loads((reference / "run.json").read_text())["origin"]
+    assert finished(stage_settings(settings, 4, NAMES), origin)
+    with pytest.raises(InputError, match=r"with other settings \(what it is made of\)"):
+        finished(stage_settings(settings, 4, NAMES), {**origin, "start": "another"})
+
+
+def test_an_assistant_that_is_given(reference, materials, parallel, tmp_path):
+    """Stage 1 is left out, and the student has the given one's vocabulary and layers."""
+    given = reference.with_name("m.stages") / "1-assistant"
+    more = ["--assistant", str(given), "--stages", "2", "3", "4", "--steps", "1"]
+    record = train(words(materials, parallel, tmp_path / "m", *more))
+    assert record["stage"] == "contrastive"
+    assert not (tmp_path / "m.stages" / "1-assistant").exists()
+    assert load(tmp_path / "m").tokenizer.get_vocab() == load(given).tokenizer.get_vocab()
+    bottleneck = load(tmp_path / "m.stages" / "2-bottleneck")[0].model
+    kept = load(given)[0].model.transformer.layer[1]
+    assert (bottleneck.encoder.albert_layer_groups[0].albert_layers[1].ffn.weight == kept.ffn.lin1.weight).all()
+
+
+MISTAKES = {
+    "no such stage": (["--stages", "5"], "there is no stage 5; name stages from 1 to 4"),
+    "too few values": (["--stage_steps", "1", "2"], "--stage_steps has 2 values; give 4, one a stage"),
+    "a stage without its source": (["--stages", "3"], "stage 3 needs what stage 1 makes, and .*1-assistant is not"),
+    "nothing to resume": (["--resume"], "nothing to resume: "),
+    "too many layers": (["--keep_layers", "9"], "--keep_layers 9 is out of range; the assistant has 2 layers"),
+    "too wide a table": (["--embedding_size", "64"], "--embedding_size 64 is out of range"),
+    "another width": (["--assistant", "NARROW"], "the teacher's embeddings have 48 dimensions and the assistant's 32"),
+    "nothing held out": (["--held_out", "0"], "cannot be split"),
+}
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+def test_a_mistake_is_said_before_anything_is_written(mistake, materials, parallel, tmp_path):
+    more, message = MISTAKES[mistake]
+    if "NARROW" in more:
+        more = ["--assistant", str(materials.backbone), "--teacher", str(materials.teacher)]
+    with pytest.raises(InputError, match=message):
+        train(words(materials, parallel, tmp_path / "m", *more))
+    assert not any(tmp_path.iterdir())
+
+
+def test_a_vocabulary_too_small_is_said(materials, parallel, tmp_path):
+    with pytest.raises(InputError, match="--vocabulary 20 cannot hold every character"):
+        train(words(materials, parallel, tmp_path / "m", "--vocabulary", "20"))
+
+
+def held_out_pairs() -> Dataset:
+    rows = [("a dog", "a dog"), ("the cat sleeps", "the cat sleeps"), ("a red fish", "a blue river"), ("a bird", "x y")]
+    return Dataset.from_list(
+        [{"english": e, "other": o, "language": "de" if i < 3 else "fr"} for i, (e, o) in enumerate(rows)]
+    )
+
+
+def test_the_cross_lingual_score(materials, tmp_path):
+    """Spearman and the share of sentences whose English side is the nearest, against plain numpy."""
+    model = load_teacher(str(materials.teacher), device="cpu")
+    dev = Dataset.from_list([json.loads(line) for line in materials.pairs.read_text().splitlines()])
+    scores = CrossLingualEvaluator(dev, held_out_pairs())(model)
+    english, other = (model.encode(held_out_pairs()[side][:3]) for side in ("english", "other"))
+    nearest = [max(range(3), key=lambda i, row=row: float(row @ english[i])) for row in other]
+    assert (
+        scores["accuracy"] == scores["accuracy_de"] == pytest.approx(100 * np.mean([nearest[i] == i for i in range(3)]))
+    )
+    assert 0 < scores["accuracy"] <= 100
+    assert scores["cross_lingual"] == pytest.approx((scores["spearman"] + scores["accuracy"]) / 2)
+    assert "accuracy_fr" not in scores
+    with pytest.raises(InputError, match="no language has two held-out pairs"):
+        CrossLingualEvaluator(dev, held_out_pairs().select([0, 3]))
+
+
+def test_the_bottleneck_score(materials):
+    """100 for the assistant itself; for a student the share of the variance, against plain numpy."""
+    assistant = load_teacher(str(materials.teacher), device="cpu")
+    dev = Dataset.from_dict({"sentence1": ["a"], "sentence2": ["b"], "score": [1.0]})
+    evaluator = BottleneckEvaluator(dev, held_out_pairs(), assistant, batch_size=3)
+    assert evaluator(assistant) == {"explained": pytest.approx(100)}
+    student = recurrent_student(assistant, 1, 1, 8).train()
+    texts = [*held_out_pairs()["english"], *held_out_pairs()["other"]]
+    found = []
+    for model in (student, assistant):
+        encoder = model[0].model.eval()
+        rows = []
+        for text in texts:
+            ids = model.tokenizer(text, return_tensors="pt")["input_ids"]
+            layer = encoder.embeddings(ids)
+            if model is student:
+                layer = encoder.encoder.embedding_hidden_mapping_in(layer)
+            rows.append(layer[0].mean(0).detach().double().numpy())
+        found.append(np.array(rows))
+    student.train()
+    ours, theirs = found
+    expected = 1 - ((ours - theirs) ** 2).sum() / ((theirs - theirs.mean(0)) ** 2).sum()
+    assert evaluator(student)["explained"] == pytest.approx(100 * expected, abs=1e-3)
+    assert student.training

@@ -1,0 +1,196 @@
+"""The recurrent bottleneck student: its layers and their order, its embedding layer, its folder."""
+
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
+from tiny import WORDS, tiny_backbone
+from transformers import BertConfig, BertModel, BertTokenizer
+
+from distilface.folder import load, save_folder
+from distilface.recurrent import recurrent_encoder, recurrent_student
+from distilface.settings import InputError
+from distilface.student import load_backbone
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+def tiny_bert(layers: int = 4, **settings) -> BertModel:
+    config = BertConfig(
+        **{"vocab_size": 99, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4} | settings,
+        num_hidden_layers=layers,
+        max_position_embeddings=64,
+    )
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        made = BertModel(config).eval()
+        for weight in made.parameters():  # no zeros and ones: a forgotten bias or norm must show
+            weight.data += 0.1 * torch.randn_like(weight)
+    return made
+
+
+@pytest.mark.parametrize("kind", ["bert", "distilbert"])
+def test_a_kept_layer_computes_what_it_did(kind, tmp_path):
+    encoder = tiny_bert() if kind == "bert" else load_backbone(str(tiny_backbone(tmp_path / "backbone")))[0].eval()
+    made = recurrent_encoder(encoder, 2, 2, 8, dropout=0.1).eval()
+    theirs = encoder.encoder.layer if kind == "bert" else encoder.transformer.layer
+    hidden = torch.randn(3, 7, 32)
+    ours = made.encoder.albert_layer_groups[0].albert_layers
+    assert len(ours) == 2
+    for mine, original in zip(ours, theirs[:2], strict=True):
+        expected = original(hidden)
+        expected = expected if isinstance(expected, torch.Tensor) else expected[0]
+        assert (mine(hidden) - expected).abs().max() < 1e-5
+    assert made.config.hidden_dropout_prob == made.config.attention_probs_dropout_prob == 0.1
+
+
+def test_the_layers_run_abcabc():
+    """In the order aabbcc the weights are the same, and it would train as well."""
+    encoder = tiny_bert()
+    made = recurrent_encoder(encoder, 3, 2, 8).eval()
+    ids = torch.tensor([[1, 5, 7, 9, 2]])
+    with torch.no_grad():
+        hidden = made.encoder.embedding_hidden_mapping_in(made.embeddings(ids))
+        aabbcc = hidden
+        for _ in range(2):
+            for layer in encoder.encoder.layer[:3]:
+                found = layer(hidden)
+                hidden = found if isinstance(found, torch.Tensor) else found[0]
+        for layer in made.encoder.albert_layer_groups[0].albert_layers:
+            aabbcc = layer(layer(aabbcc))
+        states = made(ids).last_hidden_state
+    assert (states - hidden).abs().max() < 1e-5
+    assert (states - aabbcc).abs().max() > 1e-2
+
+
+def test_parameters_are_as_published():
+    """MiniLM with a vocabulary of 250,037: 37.6M at e = 128 and 3 layers."""
+    with torch.device("meta"):
+        from transformers import AlbertConfig, AlbertModel
+
+        config = AlbertConfig(
+            vocab_size=250_037,
+            embedding_size=128,
+            hidden_size=384,
+            num_hidden_layers=4,
+            inner_group_num=3,
+            num_attention_heads=12,
+            intermediate_size=1536,
+        )
+        made = AlbertModel(config)
+    assert sum(p.numel() for p in made.parameters()) / 1e6 == pytest.approx(37.6, abs=0.02)
+
+
+def test_the_narrow_table_starts_at_the_principal_components():
+    """Every token at the mean position gives what the best approximation of that rank gives, norms and all."""
+    encoder = tiny_bert()
+    table = encoder.embeddings
+    table.position_embeddings.weight.data[:] = table.position_embeddings.weight.data.mean(0)
+    made = recurrent_encoder(encoder, 1, 1, 12).eval()
+    ids = torch.arange(99)[:, None]
+    with torch.no_grad():
+        wide = table(ids)[:, 0].double().numpy()
+        ours = made.encoder.embedding_hidden_mapping_in(made.embeddings(ids))[:, 0].numpy()
+    mean = wide.mean(0)
+    u, s, v = np.linalg.svd(wide - mean, full_matrices=False)
+    best = mean + (u[:, :10] * s[:10]) @ v[:10]
+    assert np.abs(ours - best).max() < 1e-4
+
+
+def test_positions_enter_the_narrow_table():
+    """Left out, a token would start alike wherever it stands."""
+    encoder = tiny_bert()
+    made = recurrent_encoder(encoder, 1, 1, 32).eval()
+    ids = torch.full((1, 64), 5)
+    with torch.no_grad():
+        wide = encoder.embeddings(ids)[0]
+        ours = made.encoder.embedding_hidden_mapping_in(made.embeddings(ids))[0]
+    rest = (ours - wide).square().sum() / (wide - wide.mean(0)).square().sum()
+    assert rest < 0.5
+
+
+@pytest.mark.parametrize(
+    ("numbers", "settings", "message"),
+    [
+        ((5, 1, 8), {}, "--keep_layers 5 is out of range; the assistant has 4 layers"),
+        ((0, 1, 8), {}, "--keep_layers 0 is out of range"),
+        ((1, 0, 8), {}, "--repeats 0 is out of range"),
+        ((1, 1, 33), {}, "--embedding_size 33 is out of range; it must be from 4 to 32"),
+        ((1, 1, 3), {}, "--embedding_size 3 is out of range"),
+    ],
+)
+def test_what_cannot_be_made(numbers, settings, message):
+    with pytest.raises(InputError, match=message):
+        recurrent_encoder(tiny_bert(**settings), *numbers)
+
+
+def test_another_family_is_refused():
+    encoder = tiny_bert(1)
+    made = recurrent_encoder(encoder, 1, 1, 8)
+    with pytest.raises(InputError, match="albert layers do not fit an ALBERT"):
+        recurrent_encoder(made, 1, 1, 8)
+
+
+@pytest.fixture
+def assistant(tmp_path) -> SentenceTransformer:
+    """Make a BERT assistant that normalises."""
+    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(WORDS.split())]
+    tokenizer = BertTokenizer(vocab={word: place for place, word in enumerate(words)}, model_max_length=64)
+    encoder = tiny_bert(vocab_size=len(words))
+    encoder.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    transformer = Transformer(str(tmp_path / "bert"))
+    return SentenceTransformer(
+        modules=[transformer, Pooling(32, pooling_mode="mean"), Normalize()], device="cpu"
+    ).eval()
+
+
+TEXTS = ["a dog runs in the park", "the old cat", "a child sings with a happy bird near the green river " * 9]
+
+
+def test_the_student_is_saved_and_comes_back(assistant, tmp_path):
+    student = recurrent_student(assistant, 2, 2, 8).eval()
+    assert isinstance(student[-1], Normalize)
+    assert student.max_seq_length == assistant.max_seq_length == 64
+    before = student.encode(TEXTS)
+    save_folder(student, tmp_path / "model")
+    assert np.abs(load(tmp_path / "model").encode(TEXTS) - before).max() < 1e-5
+    assert np.linalg.norm(before, axis=1) == pytest.approx(1, abs=1e-5)
+
+
+ALONE = """
+import sys
+import torch
+from transformers import AutoModel, AutoTokenizer
+
+class Refused:
+    def find_spec(self, name, *rest):
+        if name.split(".")[0] in ("distilface", "sentence_transformers"):
+            raise ImportError(name)
+
+sys.meta_path.insert(0, Refused())
+folder = sys.argv[1]
+tokenizer, encoder = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
+inputs = tokenizer(sys.argv[2:], padding=True, truncation=True, return_tensors="pt")
+assert set(inputs) == {"input_ids", "attention_mask"} or "token_type_ids" in inputs
+with torch.no_grad():
+    output = encoder(**inputs)
+mask = inputs["attention_mask"].unsqueeze(-1)
+pooled = (output.last_hidden_state * mask).sum(1) / mask.sum(1)
+print(type(encoder).__name__, torch.nn.functional.normalize(pooled, dim=1).tolist())
+"""
+
+
+def test_the_folder_loads_without_any_code_of_ours(assistant, tmp_path):
+    student = recurrent_student(assistant, 2, 2, 8).eval()
+    save_folder(student, tmp_path / "model")
+    command = [sys.executable, "-c", ALONE, str(tmp_path / "model"), *TEXTS]
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    kind, _, vectors = done.stdout.partition(" ")
+    assert kind == "AlbertModel"
+    assert np.abs(np.array(eval(vectors)) - student.encode(TEXTS)).max() < 1e-5
