@@ -50,12 +50,10 @@ def teacher(tmp_path: Path) -> "SentenceTransformer":
 @pytest.fixture
 def one_thread() -> Iterator[None]:
     """Run on one thread: on a busy machine several wait for each other at every tiny matrix."""
-    import torch
+    from tiny import on_one_thread
 
-    threads = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(threads)
+    with on_one_thread():
+        yield
 
 
 @pytest.fixture

