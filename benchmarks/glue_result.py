@@ -9,7 +9,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from distilface.record import environment
+from distilface.record import environment, write_result
 from distilface.settings import InputError
 
 Row = dict[str, Any]
@@ -59,10 +59,7 @@ class Result:
         if self.find(run["task"], run["way"], run["seed"]) is None:
             self.content["runs"].append(run)
         self.content |= {"summary": summary(self.content["runs"]), **environment()}
-        self.file.parent.mkdir(parents=True, exist_ok=True)
-        partial = self.file.with_name(f"{self.file.name}.part")
-        partial.write_text(json.dumps(self.content, indent=2) + "\n", encoding="utf-8")
-        partial.replace(self.file)
+        write_result(self.file, self.content)
 
 
 def summary(runs: Sequence[Row]) -> dict[str, dict[str, Row]]:

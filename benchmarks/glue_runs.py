@@ -6,13 +6,13 @@ from typing import Any
 
 from glue import TaskData
 from glue_result import Result
-from glue_ways import BestEpoch, Classifier, FineTuning, fine_tune, predict, tokenise
+from glue_ways import Answers, BestEpoch, Classifier, FineTuning, ask, fine_tune, predict, tokenise
 from safetensors.torch import load_file, save_file
 from transformers import DataCollatorWithPadding, set_seed
 
 from distilface.methods.codir import make_contrast
 from distilface.student import load_backbone
-from distilface.teacher import has_bf16
+from distilface.teacher import uses_bf16
 
 
 def teachers_folder(output: str) -> Path:
@@ -34,7 +34,9 @@ class TaskRuns:
         self.name, self.data, self.settings, self.result = name, data, settings, result
         student, tokenizer = load_backbone(settings.teacher, settings.layers)
         teacher, _ = load_backbone(settings.teacher)
-        make_contrast(settings, student.config, teacher.config, 1, 0)  # a slip in its layers is said before a training
+        self.student_config, self.teacher_config = student.config, teacher.config
+        # A slip in the layers is said here, before a training.
+        self.teacher_layers = make_contrast(settings, student.config, teacher.config, 1, 0).teacher.layers
         self.collator = DataCollatorWithPadding(tokenizer)
         self.train, self.held_out, self.validation = (
             tokenise(rows, data.task.columns, tokenizer, settings.max_length)
@@ -46,8 +48,9 @@ class TaskRuns:
         missing = [way for way in self.settings.ways if self.result.find(self.name, way, seed) is None]
         if missing or self.result.find(self.name, "teacher", seed) is None:
             teacher = self.teacher(seed)
+            answers = self.answers(teacher) if any(way != "ce" for way in missing) else None
             for way in missing:
-                self.student(way, seed, teacher)
+                self.student(way, seed, None if way == "ce" else answers)
 
     def teacher(self, seed: int) -> Classifier:
         """Return the teacher of a seed: fine-tuned now, or by a run that was stopped."""
@@ -63,18 +66,23 @@ class TaskRuns:
         self.result.keep(run)
         return teacher
 
-    def student(self, way: str, seed: int, teacher: Classifier) -> None:
+    def answers(self, teacher: Classifier) -> Answers:
+        """Ask a teacher, once for all its students."""
+        layers, pooling = sorted(set(self.teacher_layers)), self.settings.summary_pooling
+        return ask(teacher, self.train, self.collator, layers, pooling, uses_bf16(self.settings.bf16))
+
+    def student(self, way: str, seed: int, answers: Answers | None) -> None:
         """Fine-tune a student in one way; all ways start from the same student, head included."""
         settings = self.settings
         set_seed(seed)
         student = Classifier(load_backbone(settings.teacher, settings.layers)[0], self.data.task.classes)
         contrast = None
         if way in ("kd+l2", "kd+codir"):
-            configs = student.encoder.config, teacher.encoder.config
+            configs = self.student_config, self.teacher_config
             contrast = make_contrast(settings, *configs, len(self.train), seed, self.data.task.margin)
         tuning = FineTuning(
             student,
-            None if way == "ce" else teacher,
+            answers,
             contrast,
             l2=way == "kd+l2",
             beta=settings.beta,
@@ -116,6 +124,6 @@ class TaskRuns:
             "learning_rate": settings.learning_rate,
             "weight_decay": settings.weight_decay,
             "warmup_steps": settings.warmup,
-            "bf16": has_bf16() if settings.bf16 == "auto" else settings.bf16 == "yes",
+            "bf16": uses_bf16(settings.bf16),
             "seed": seed,
         }

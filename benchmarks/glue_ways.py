@@ -1,7 +1,8 @@
 """Ways to fine-tune a student on a labelled task beside a fine-tuned teacher: CE, KD, KD + L2, KD + CoDIR."""
 
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -9,6 +10,7 @@ import torch
 from datasets import Dataset
 from torch import Tensor, nn
 from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss
+from torch.utils.data import DataLoader
 from transformers import (
     DataCollatorWithPadding,
     PreTrainedModel,
@@ -22,7 +24,8 @@ from transformers import (
 )
 
 from distilface.methods.codir import CoDIRLoss
-from distilface.trainer import use_cpu_well
+from distilface.methods.codir.summary import SummaryPooling, pooled
+from distilface.trainer import LengthBatchSampler, use_cpu_well
 
 WAYS = ("ce", "kd", "kd+l2", "kd+codir")
 
@@ -72,6 +75,26 @@ def kd_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     return temperature**2 * kl_div(given, goal, reduction="batchmean", log_target=True)
 
 
+@dataclass(frozen=True)
+class Answers:
+    """What a fine-tuned teacher says of every example, asked once: it says the same in every epoch, to every student.
+
+    Attributes:
+        logits: shape (n, classes or 1).
+        states: by layer, its states pooled over the tokens, shape (n, 1, width). A summary's one linear map comes
+            after its pooling, so that each stands for the layer as if the example were a single token.
+    """
+
+    logits: Tensor
+    states: dict[int, Tensor]
+
+    def of(self, index: Tensor) -> tuple[Tensor, dict[int, Tensor], Tensor]:
+        """Return the logits, the states and the mask of some examples, on the device of their numbers."""
+        rows, device = index.cpu(), index.device
+        states = {layer: state[rows].to(device) for layer, state in self.states.items()}
+        return self.logits[rows].to(device), states, torch.ones(len(rows), 1, device=device)
+
+
 class FineTuning(nn.Module):
     """One way to fine-tune: (1 - b) CE + b T^2 KL(teacher || student) + w * (CoDIR or L2), each a mean over the batch.
 
@@ -80,7 +103,7 @@ class FineTuning(nn.Module):
 
     Args:
         student: trained.
-        teacher: fine-tuned on the task; frozen, in eval mode, and no child of this module.
+        answers: the teacher's, from :func:`ask`; ``None`` for CE.
         contrast: the summaries and the contrast; ``None`` for CE and KD.
         l2: the L2 term in place of the contrast.
         beta: b.
@@ -91,7 +114,7 @@ class FineTuning(nn.Module):
     def __init__(
         self,
         student: Classifier,
-        teacher: Classifier | None = None,
+        answers: Answers | None = None,
         contrast: CoDIRLoss | None = None,
         l2: bool = False,
         beta: float = 0.5,
@@ -99,9 +122,8 @@ class FineTuning(nn.Module):
         weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.student, self.contrast, self.l2 = student, contrast, l2
+        self.student, self.answers, self.contrast, self.l2 = student, answers, contrast, l2
         self.beta, self.temperature, self.weight = beta, temperature, weight
-        self.teacher = () if teacher is None else (teacher.requires_grad_(False).eval(),)
         if l2 and contrast is not None:
             contrast.teacher.requires_grad_(False)
 
@@ -109,19 +131,18 @@ class FineTuning(nn.Module):
         """Return the loss of one batch; ``index`` are the examples' own numbers."""
         logits, states = self.student(input_ids, attention_mask)
         loss = task_loss(logits, labels)
-        if not self.teacher:
+        if self.answers is None:
             return loss
-        with torch.no_grad():
-            goal, teacher_states = self.teacher[0](input_ids, attention_mask)
+        goal, teacher_states, one_token = self.answers.of(index)
         loss = (1 - self.beta) * loss + self.beta * kd_loss(logits, goal, self.temperature)
         if self.contrast is None:
             return loss
         if self.l2:
             difference = self.contrast.student(states, attention_mask) - self.contrast.teacher(
-                teacher_states, attention_mask
+                teacher_states, one_token
             )
             return loss + self.weight * difference.square().sum(1).mean()
-        return loss + self.weight * self.contrast(states, attention_mask, teacher_states, attention_mask, index, labels)
+        return loss + self.weight * self.contrast(states, attention_mask, teacher_states, one_token, index, labels)
 
 
 def tokenise(rows: Dataset, columns: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
@@ -132,20 +153,60 @@ def tokenise(rows: Dataset, columns: tuple[str, ...], tokenizer: PreTrainedToken
     return Dataset.from_dict({**kept, "labels": rows["label"][:], "index": range(len(rows))})
 
 
-@torch.no_grad()
-def predict(model: Classifier, tokens: Dataset, collator: DataCollatorWithPadding) -> np.ndarray:
-    """Return the logits for every row, in order, in fp32 and without dropout."""
-    training, device = model.training, model.linear.weight.device
-    model.eval()
+def _by_length(
+    model: Classifier, tokens: Dataset, collator: DataCollatorWithPadding
+) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
+    """Yield rows of similar length and what the model reads of them, padded and on its device."""
     order = np.argsort([len(ids) for ids in tokens["input_ids"]], kind="stable")
     columns = tokens.select_columns(["input_ids", "attention_mask"])
-    logits = np.zeros((len(tokens), model.linear.out_features), np.float32)
     for start in range(0, len(order), 64):
         rows = order[start : start + 64]
         batch = collator([columns[int(row)] for row in rows])
-        logits[rows] = model(**{name: value.to(device) for name, value in batch.items()})[0].cpu().numpy()
+        yield rows, {name: value.to(model.linear.weight.device) for name, value in batch.items()}
+
+
+@torch.no_grad()
+def predict(model: Classifier, tokens: Dataset, collator: DataCollatorWithPadding) -> np.ndarray:
+    """Return the logits for every row, in order, in fp32 and without dropout."""
+    training = model.training
+    model.eval()
+    logits = np.zeros((len(tokens), model.linear.out_features), np.float32)
+    for rows, batch in _by_length(model, tokens, collator):
+        logits[rows] = model(**batch)[0].cpu().numpy()
     model.train(training)
     return logits
+
+
+@torch.no_grad()
+def ask(
+    teacher: Classifier,
+    tokens: Dataset,
+    collator: DataCollatorWithPadding,
+    layers: Sequence[int],
+    pooling: SummaryPooling,
+    bf16: bool,
+) -> Answers:
+    """Ask a teacher, frozen and in eval mode from here on, for all that its students may want of it.
+
+    Args:
+        teacher: fine-tuned.
+        tokens: from :func:`tokenise`.
+        collator: pads a batch.
+        layers: whose states are kept, the embeddings 0.
+        pooling: of each.
+        bf16: autocast to bf16, as the students are trained.
+    """
+    teacher.requires_grad_(False).eval()
+    width = teacher.linear.in_features
+    logits = torch.zeros(len(tokens), teacher.linear.out_features)
+    states = {layer: torch.zeros(len(tokens), 1, width) for layer in layers}
+    for rows, batch in _by_length(teacher, tokens, collator):
+        with torch.autocast(teacher.linear.weight.device.type, torch.bfloat16, enabled=bf16):
+            given, hidden = teacher(**batch)
+        logits[rows] = given.cpu()
+        for layer in layers:
+            states[layer][rows, 0] = pooled(hidden[layer].float(), batch["attention_mask"], pooling).cpu()
+    return Answers(logits, states)
 
 
 class BestEpoch(TrainerCallback):
@@ -168,7 +229,15 @@ class BestEpoch(TrainerCallback):
 
 
 class GlueTrainer(Trainer):
-    """transformers' trainer whose loss is the module's own."""
+    """transformers' trainer whose loss is the module's own, with length-sorted batches."""
+
+    train_dataset: Any
+
+    def get_train_dataloader(self) -> DataLoader:
+        """Return the batches: at random they would be half padding."""
+        sampler = LengthBatchSampler(self.train_dataset, self.args.train_batch_size, False, seed=self.args.seed)
+        loader = DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator)
+        return self.accelerator.prepare(loader)
 
     def compute_loss(self, model: nn.Module, inputs: dict[str, Any], *args: Any, **kwargs: Any) -> Tensor:
         """Return the loss of one batch."""
@@ -188,8 +257,6 @@ def fine_tune(
         arguments: for transformers' :class:`TrainingArguments`.
     """
     use_cpu_well(way)
-    for teacher in way.teacher:
-        use_cpu_well(teacher)
     with tempfile.TemporaryDirectory() as nothing:
         made = TrainingArguments(
             output_dir=nothing,
@@ -204,7 +271,5 @@ def fine_tune(
         )
         trainer = GlueTrainer(way, made, collator, tokens, callbacks=[best])
         trainer.remove_callback(PrinterCallback)
-        for teacher in way.teacher:
-            teacher.to(made.device)
         trainer.train()
     way.student.load_state_dict(best.weights)

@@ -29,7 +29,7 @@ from figures import sts_against_parameters
 from mteb.cache import ResultCache
 
 from distilface.evaluate import PAPER_TASKS, STS_TASKS, evaluate, weights_fingerprint
-from distilface.record import environment
+from distilface.record import environment, write_result
 from distilface.settings import InputError, cli, parse, setting
 from distilface.tasks import data_sources, find_tasks
 from distilface.teacher import resolve
@@ -112,8 +112,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         **environment(),
     }
     if settings.output:
-        Path(settings.output).parent.mkdir(parents=True, exist_ok=True)
-        Path(settings.output).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_result(settings.output, result)
         print(f"result: {settings.output}")
     if settings.figure:
         Path(settings.figure).parent.mkdir(parents=True, exist_ok=True)

@@ -8,12 +8,10 @@ is already there with the same settings is not trained again, so a stopped serie
 scores are always of the folders, reloaded from disk. The deviation is the sample's (n - 1).
 """
 
-import json
 import statistics
 import sys
 from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 from comparison import measure, measure_relatives
@@ -21,7 +19,7 @@ from mteb.cache import ResultCache
 from series import load_script, split_words, trained
 
 from distilface.evaluate import STS_TASKS, evaluate
-from distilface.record import environment
+from distilface.record import environment, write_result
 from distilface.settings import cli, parse, setting
 from distilface.tasks import data_sources, find_tasks
 
@@ -80,8 +78,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             **environment(),
         }
         if settings.output:
-            Path(settings.output).parent.mkdir(parents=True, exist_ok=True)
-            Path(settings.output).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            write_result(settings.output, result)
     for name, value in result["summary"].items():
         print(f"{name:14} {value['mean']:.2f}" + ("" if value["sd"] is None else f" ± {value['sd']:.2f}"))
     return result

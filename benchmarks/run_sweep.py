@@ -9,17 +9,15 @@ What follows ``--`` goes to the training script, then a variant's own settings. 
 with the same command. It costs what the variants' trainings cost.
 """
 
-import json
 import shlex
 import sys
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
-from series import PLACES, load_script, split_words, trained
+from series import load_script, split_words, trained
 
-from distilface.plan import effective
-from distilface.record import environment
+from distilface.plan import PLACES, effective
+from distilface.record import environment, write_result
 from distilface.settings import InputError, cli, parse, setting
 
 
@@ -71,8 +69,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             **environment(),
         }
         if settings.output:
-            Path(settings.output).parent.mkdir(parents=True, exist_ok=True)
-            Path(settings.output).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+            write_result(settings.output, result)
     for run in runs:
         measured = {name: score for name, score in run["scores"].items() if score is not None}
         print(f"{run['name']:40}", *(f"{name} {score:.2f}" for name, score in measured.items()))

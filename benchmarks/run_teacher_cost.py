@@ -2,7 +2,6 @@
 
     python benchmarks/run_teacher_cost.py --output benchmarks/results/teacher-cost.json
 
-EXPECTED
 The same student is trained on the same batches without a teacher, with the teachers, and with its own past as the
 teacher; and each teacher reads those batches alone, by a loop as one would write it by hand, in the same precision.
 They take turns, so that a change of the machine's speed meets all of them. The goal is a ratio, with / (without + the
@@ -11,7 +10,6 @@ that do nothing else; the first round is not counted, and says how long the othe
 """
 
 import copy
-import json
 import statistics
 import sys
 import tempfile
@@ -30,12 +28,12 @@ from sentence_transformers.util import batch_to_device
 
 from distilface.data import fingerprint, read_texts
 from distilface.methods.online import DistillCSELoss, prepare
-from distilface.record import environment
+from distilface.record import environment, write_result
 from distilface.samples import sts_sample
 from distilface.settings import InputError, cli, parse, setting
 from distilface.student import load_student
-from distilface.teacher import DEFAULT_TEACHER, load_teacher
-from distilface.train import TrainSettings, encoder_trainer, uses_bf16
+from distilface.teacher import DEFAULT_TEACHER, load_teacher, uses_bf16
+from distilface.train import TrainSettings, encoder_trainer
 from distilface.trainer import LengthBatchSampler
 
 GOAL = 1.0
@@ -66,7 +64,7 @@ def training(
 ) -> Callable[[], Any]:
     """Set a training of a copy of the student up and return what runs it, without scores and checkpoints."""
     student, limit = copy.deepcopy(student), settings.train_max_length
-    keep, bf16 = "last" if past else None, uses_bf16(settings)
+    keep, bf16 = "last" if past else None, uses_bf16(settings.bf16)
     loss = DistillCSELoss(student, teachers, texts, teacher_max_length=limit, bf16=bf16, keep=keep)  # type: ignore[arg-type]
     if past:
         loss.switch()
@@ -103,7 +101,7 @@ def measure(
     rounds: int,
 ) -> dict[str, list[float]]:
     """Time each of the five in turn, after one round that is not counted."""
-    rows, limit, bf16 = prepare(texts), settings.train_max_length, uses_bf16(settings)
+    rows, limit, bf16 = prepare(texts), settings.train_max_length, uses_bf16(settings.bf16)
     words = batches(rows, settings)
     tokens = [student.preprocess(batch, max_length=limit) for batch in words]
     student.eval()
@@ -171,7 +169,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     result = {
         **found,
         "goal": GOAL,
-        "bf16": uses_bf16(work),
+        "bf16": uses_bf16(work.bf16),
         "model": {"teachers": settings.teachers, "backbone": settings.backbone},
         "batch_size": settings.batch_size,
         "train_max_length": settings.train_max_length,
@@ -182,8 +180,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         **environment(),
     }
     if settings.output:
-        Path(settings.output).parent.mkdir(parents=True, exist_ok=True)
-        Path(settings.output).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_result(settings.output, result)
         print(f"result: {settings.output}")
     return result
 

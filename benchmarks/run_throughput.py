@@ -10,7 +10,6 @@ else; the first pair of each comparison is not counted, and says how long the ot
 """
 
 import copy
-import json
 import os
 import statistics
 import sys
@@ -30,8 +29,9 @@ from sentence_transformers import SentenceTransformer
 
 from distilface.cache import embed
 from distilface.data import fingerprint, read_texts
-from distilface.methods.embedding import check_widths, is_normalized, make_loss, prepare
-from distilface.record import environment
+from distilface.methods.embedding import check_widths, make_loss, prepare
+from distilface.pooling import is_normalized
+from distilface.record import environment, write_result
 from distilface.samples import sts_sample
 from distilface.settings import InputError, cli, parse, setting
 from distilface.student import load_student
@@ -207,8 +207,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         **environment(),
     }
     if settings.output:
-        Path(settings.output).parent.mkdir(parents=True, exist_ok=True)
-        Path(settings.output).write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+        write_result(settings.output, result)
         print(f"result: {settings.output}")
     return result
 

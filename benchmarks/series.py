@@ -1,18 +1,14 @@
 """One training of several: made, found again, or gone on with. Shared by the series of seeds and the sweep."""
 
 import importlib.util
-import json
 import sys
 from pathlib import Path
 from typing import Any
 
 from run_mteb import read_run
 
-from distilface.plan import effective, work_folder
+from distilface.plan import other_settings, work_folder
 from distilface.settings import InputError, parse
-
-#: Settings that do not decide the weights.
-PLACES = ("output_dir", "cache_dir")
 
 
 def load_script(path: str) -> Any:
@@ -43,9 +39,8 @@ def trained(script: Any, words: list[str], folder: str) -> dict[str, Any]:
         InputError: as the script does, also where the folder holds a model of other settings.
     """
     settings = parse(script.Settings, [*words, "--output_dir", folder], "")
-    now = json.loads(json.dumps(effective(settings)))
     run = read_run(folder)
-    if run and all(run["settings"].get(key) == value for key, value in now.items() if key not in PLACES):
+    if run and not other_settings(run, settings):
         print(f"{folder} is there; not trained again", file=sys.stderr)
         return run
     resume = ["--resume", "true"] if work_folder(settings).exists() else []

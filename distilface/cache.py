@@ -134,12 +134,18 @@ def _finite(embeddings: np.ndarray, rows: list[str]) -> np.ndarray:
 
 
 def _write(embeddings: np.ndarray, dimension: int, folder: Path) -> None:
-    """Write one shard under a temporary name and rename it, so that a shard that exists is whole."""
+    """Write one shard under a temporary name and rename it, so that a shard that exists is whole.
+
+    Another process may have written the same one meanwhile; that is then kept.
+    """
     features = Features({"label": List(Value("float32"), length=dimension)})
     partial = folder.with_name(f"{folder.name}.{os.getpid()}.part")
     try:
         Dataset.from_dict({"label": embeddings}, features=features).save_to_disk(partial)
         partial.replace(folder)
+    except OSError:
+        if not folder.exists():
+            raise
     finally:
         shutil.rmtree(partial, ignore_errors=True)
 

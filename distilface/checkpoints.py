@@ -18,6 +18,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
+from distilface.record import write_whole
 from distilface.settings import InputError
 
 WHOLE = "whole.json"
@@ -27,13 +28,6 @@ PROGRESS = "progress.json"
 def _sizes(folder: Path) -> dict[str, int]:
     files = (f for f in folder.rglob("*") if f.is_file() and f.name != WHOLE)
     return {str(f.relative_to(folder)): f.stat().st_size for f in files}
-
-
-def write_whole(file: Path, content: Any) -> None:
-    """Write a JSON file whole or not at all."""
-    partial = file.with_name(f"{file.name}.part")
-    partial.write_text(json.dumps(content))
-    partial.replace(file)
 
 
 def mark_whole(folder: Path) -> None:

@@ -13,8 +13,9 @@ from transformers import set_seed
 from distilface.assistant import make_assistant
 from distilface.data import fingerprint
 from distilface.folder import Folder, save_folder
-from distilface.methods import embedding, multistage
+from distilface.methods import multistage
 from distilface.parallel import sentences
+from distilface.pooling import is_normalized
 from distilface.recurrent import check_recurrent, recurrent_student
 from distilface.settings import InputError, setting
 from distilface.stages import StagedSettings, finished, stage_folder, stage_settings
@@ -113,7 +114,7 @@ class Materials:
 
     def student(self, source: str | Path) -> SentenceTransformer:
         """Load an encoder as a student: mean pooling, of unit length where the teacher is."""
-        normalize = embedding.is_normalized(self.teacher)
+        normalize = is_normalized(self.teacher)
         made = load_student(str(source), normalize=normalize, dropout=self.settings.dropout)
         made.max_seq_length = min(filter(None, (made.max_seq_length, self.length)))
         return made

@@ -7,7 +7,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from datasets import Dataset, load_dataset
+from datasets import Dataset, concatenate_datasets, load_dataset
 
 from distilface.files import SUFFIXES, checked_text, decoded_lines, existing_file, kind_of, picked, read_rows
 from distilface.hub import from_hub
@@ -118,6 +118,11 @@ def fingerprint(dataset: Dataset, column: str = "text") -> str:
         digest.update("\n".join(batch[column]).encode())
         digest.update(b"\n")
     return digest.hexdigest()[:16]
+
+
+def numbered(dataset: Dataset) -> Dataset:
+    """Put each row's number beside it, in a column ``label``: a loss finds by it what belongs to an example."""
+    return concatenate_datasets([dataset, Dataset.from_dict({"label": range(len(dataset))})], axis=1)
 
 
 def read_sts(source: str, split: str = "validation") -> Dataset:

@@ -9,10 +9,14 @@ from typing import Any
 from transformers import SchedulerType
 
 from distilface.atomic import check_output
-from distilface.checkpoints import last_whole, write_whole
+from distilface.checkpoints import last_whole
 from distilface.data import HUB_STSB
+from distilface.record import write_whole
 from distilface.settings import InputError, check_known, setting
 from distilface.student import DEFAULT_BACKBONE
+
+#: Settings that say where things lie, and do not decide the weights.
+PLACES = ("output_dir", "cache_dir")
 
 
 @dataclass
@@ -104,6 +108,13 @@ def _check_values(settings: TrainSettings) -> None:
 def effective(settings: TrainSettings) -> dict[str, Any]:
     """Return the settings that decide the result (a resumed run must have the same)."""
     return {name: value for name, value in asdict(settings).items() if name not in ("resume", "overwrite")}
+
+
+def other_settings(run: dict[str, Any], settings: TrainSettings) -> list[str]:
+    """Name the settings, of those that decide the weights, that a finished ``run.json`` has otherwise or not at all."""
+    now = json.loads(json.dumps(effective(settings)))
+    known = run.get("settings", {})
+    return [key for key, value in now.items() if key not in PLACES and known.get(key) != value]
 
 
 def _check_unchanged(work: Path, now: dict[str, Any]) -> dict[str, Any]:

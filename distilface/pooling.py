@@ -4,6 +4,7 @@ from collections.abc import Iterable
 from typing import Literal, get_args
 
 import torch
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling, WeightedLayerPooling
 from torch import nn
@@ -21,6 +22,11 @@ _AS_TORCH = {
     "weightedmean": "(tokens * mask * place).sum(1) / (mask * place).sum(1)",
     "lasttoken": "tokens[torch.arange(len(tokens)), mask.sum(1)[:, 0] - 1]",
 }
+
+
+def is_normalized(model: SentenceTransformer) -> bool:
+    """Tell whether a model ends in ``Normalize``: its embeddings have length 1."""
+    return isinstance(list(model.children())[-1], Normalize)
 
 
 def pooling_modules(transformer: Transformer, mode: PoolingMode) -> list[nn.Module]:

@@ -1,5 +1,6 @@
-"""What a measurement was made with: the versions and the machine, for every results file."""
+"""Results on disk: written whole, with the versions and the machine that they were measured with."""
 
+import json
 import os
 import platform
 from importlib.metadata import PackageNotFoundError, version
@@ -50,3 +51,16 @@ def environment() -> dict[str, Any]:
             "platform": f"{platform.system()} {platform.machine()}",
         },
     }
+
+
+def write_whole(file: Path, content: Any, indent: int | None = None) -> None:
+    """Write a JSON file whole or not at all."""
+    partial = file.with_name(f"{file.name}.part")
+    partial.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
+    partial.replace(file)
+
+
+def write_result(file: str | Path, result: dict[str, Any]) -> None:
+    """Write a result, to be read by people too; its folder is made if it is not there."""
+    Path(file).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(Path(file), result, indent=2)

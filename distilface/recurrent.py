@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from transformers import AlbertConfig, AlbertModel, PreTrainedModel
 
+from distilface.pooling import is_normalized
 from distilface.settings import InputError
 from distilface.student import load_student
 
@@ -179,10 +180,10 @@ def recurrent_student(
     Raises:
         InputError: as :func:`check_recurrent`.
     """
-    modules: list[Any] = list(assistant)
-    made = recurrent_encoder(modules[0].model, keep_layers, repeats, embedding_size, dropout)
+    transformer: Any = assistant[0]
+    made = recurrent_encoder(transformer.model, keep_layers, repeats, embedding_size, dropout)
     with tempfile.TemporaryDirectory() as folder:
         made.save_pretrained(folder)
         assistant.tokenizer.save_pretrained(folder)
-        normalize = type(modules[-1]).__name__ == "Normalize"
+        normalize = is_normalized(assistant)
         return load_student(folder, normalize=normalize, max_seq_length=assistant.max_seq_length, dropout=dropout)

@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from distilface.checkpoints import last_whole
-from distilface.plan import TrainSettings, check_settings, effective, work_folder
+from distilface.plan import TrainSettings, check_settings, other_settings, work_folder
 from distilface.settings import InputError, setting
 
-#: Settings that do not decide the weights.
-PLACES = ("output_dir", "cache_dir")
 #: What may be set for each stage, and the setting that it replaces there.
 EACH = {
     "stage_epochs": "epochs",
@@ -95,9 +93,7 @@ def finished(settings: StagedSettings, origin: dict[str, Any], going_on: bool = 
     if not file.is_file() or (settings.overwrite and not going_on):
         return None
     run: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    now = json.loads(json.dumps(effective(settings)))
-    known = run.get("settings", {})
-    changed = [key for key, value in now.items() if key not in PLACES and known.get(key) != value]
+    changed = other_settings(run, settings)
     changed += [] if run.get("origin") == origin else ["what it is made of"]
     if not changed:
         print(f"{settings.output_dir} is there; not trained again", file=sys.stderr)

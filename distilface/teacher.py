@@ -11,6 +11,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.util import batch_to_device
 
 from distilface.hub import from_hub
 from distilface.settings import InputError
@@ -105,15 +106,33 @@ def weights_id(model: SentenceTransformer) -> str:
 def _described(model: SentenceTransformer) -> list[Any]:
     modules: list[Any] = list(model)
     config = getattr(getattr(modules[0], "auto_model", None), "config", None)
-    tokenizer: Any = model.tokenizer
-    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
-    words = json.loads(backend.to_str()) if hasattr(backend, "to_str") else {"vocab": tokenizer.get_vocab()}
+    words = tokenizer_rules(model) or {"vocab": model.tokenizer.get_vocab()}  # type: ignore[attr-defined]
     return [
         [[type(module).__name__, module.get_config_dict()] for module in modules],
         {k: v for k, v in config.to_dict().items() if k not in _UNRELATED} if config else None,
-        {k: v for k, v in words.items() if k not in ("truncation", "padding")},  # each call sets these anew
+        words,
         [model.max_seq_length, model.prompts, model.default_prompt_name, model.truncate_dim],
     ]
+
+
+def tokenizer_rules(model: SentenceTransformer) -> dict[str, Any] | None:
+    """Return all that decides the tokens of a text but its length, or ``None`` where the tokenizer cannot tell."""
+    tokenizer: Any = model.tokenizer
+    backend = getattr(tokenizer, "backend_tokenizer", tokenizer)
+    if not hasattr(backend, "to_str"):
+        return None
+    rules: dict[str, Any] = json.loads(backend.to_str())
+    return {k: v for k, v in rules.items() if k not in ("truncation", "padding")}  # each call sets these anew
+
+
+def default_prompt(model: SentenceTransformer) -> str | None:
+    """Return the words that ``encode`` puts before every text, or ``None``."""
+    return model.prompts.get(model.default_prompt_name or "") or None
+
+
+def tokens_of(model: SentenceTransformer, texts: list[str], **limits: int) -> dict[str, Any]:
+    """Tokenise text as ``encode`` does, by the model's own tokenizer and default prompt, onto its device."""
+    return batch_to_device(model.preprocess(texts, prompt=default_prompt(model), **limits), model.device)
 
 
 def has_bf16() -> bool:
@@ -121,3 +140,8 @@ def has_bf16() -> bool:
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
     return bool(torch.cpu._is_avx512_bf16_supported() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+
+
+def uses_bf16(wanted: str) -> bool:
+    """Tell whether ``auto`` (where the machine has it), ``yes`` or ``no`` means autocast to bf16 here."""
+    return has_bf16() if wanted == "auto" else wanted == "yes"

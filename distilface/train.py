@@ -24,7 +24,7 @@ from distilface.folder import load, save_folder
 from distilface.plan import StudentSettings, TrainSettings, check_settings, claim, keep, work_folder
 from distilface.record import environment
 from distilface.student import load_student
-from distilface.teacher import has_bf16
+from distilface.teacher import uses_bf16
 from distilface.trainer import CollapseAlarm, DevEvaluator, EncoderTrainer, LengthBatchSampler, use_cpu_well
 
 __all__ = [
@@ -37,7 +37,6 @@ __all__ = [
     "encoder_trainer",
     "fit",
     "make_student",
-    "uses_bf16",
 ]
 
 
@@ -62,11 +61,6 @@ class Measure:
         return score - baseline if self.higher else baseline - score
 
 
-def uses_bf16(settings: TrainSettings) -> bool:
-    """Tell whether a training runs under autocast to bf16 on this machine."""
-    return has_bf16() if settings.bf16 == "auto" else settings.bf16 == "yes"
-
-
 def count_steps(settings: TrainSettings, rows: int) -> int:
     """Return how many optimiser steps a training on this many rows makes."""
     return settings.steps if settings.steps > 0 else math.ceil(settings.epochs * -(-rows // settings.batch_size))
@@ -84,7 +78,7 @@ def arguments(settings: TrainSettings, measure: Measure) -> dict[str, Any]:
         "lr_scheduler_type": settings.scheduler,
         "warmup_steps": settings.warmup,
         "seed": settings.seed,
-        "bf16": uses_bf16(settings),
+        "bf16": uses_bf16(settings.bf16),
         "use_cpu": not torch.cuda.is_available(),
         "eval_strategy": "steps",
         "save_strategy": "steps",

@@ -92,28 +92,39 @@ def test_a_score_has_squared_errors(benchmark):
     assert ways.task_loss(student, torch.tensor([1.0, 1.0])).item() == pytest.approx(4.5)
 
 
+TEXTS = [
+    *("a man", "the cat", "a dog sits in the park", "a big green tree and a river", "an old dog", "a man runs"),
+    *("a dog runs", "the river"),
+]
+
+
 def tuning(benchmark, materials, way: str, classes: int = 2):
+    """Make a way to fine-tune, and its teacher; the teacher's answers are to :data:`TEXTS`, by their place."""
     ways = benchmark("glue_ways")
     torch.manual_seed(0)
-    encoder = load_backbone(str(materials / "teacher"))[0]
+    encoder, tokenizer = load_backbone(str(materials / "teacher"))
     teacher, student = ways.Classifier(encoder, classes), ways.Classifier(cut_layers(encoder, [0, 2]), classes)
-    settings = ContrastSettings(negatives=4)
-    contrast = make_contrast(settings, student.encoder.config, encoder.config, 8, seed=1) if "+" in way else None
-    return ways.FineTuning(student, None if way == "ce" else teacher, contrast, l2=way == "kd+l2", weight=0.5)
+    contrast = make_contrast(ContrastSettings(negatives=4), student.encoder.config, encoder.config, 8, seed=1)
+    rows = ways.tokenise(Dataset.from_dict({"s": TEXTS, "label": [0] * 8}), ("s",), tokenizer, 16)
+    collator, layers = DataCollatorWithPadding(tokenizer), contrast.teacher.layers
+    answers = None if way == "ce" else ways.ask(teacher, rows, collator, layers, "mean", bf16=False)
+    made = ways.FineTuning(student, answers, contrast if "+" in way else None, l2=way == "kd+l2", weight=0.5)
+    return made, teacher
 
 
 def inputs(materials: Path, padding: int = 0) -> dict[str, torch.Tensor]:
-    tokenizer = AutoTokenizer.from_pretrained(materials / "teacher")
-    tokens = tokenizer(["a dog runs", "the cat", "a big green tree and a river"], padding=True, return_tensors="pt")
+    tokenizer, index = AutoTokenizer.from_pretrained(materials / "teacher"), [6, 1, 3]
+    tokens = tokenizer([TEXTS[row] for row in index], padding=True, return_tensors="pt")
     pad = torch.nn.functional.pad
     given = {name: pad(tokens[name], (0, padding)) for name in ("input_ids", "attention_mask")}
-    return {**given, "labels": torch.tensor([1, 0, 0]), "index": torch.tensor([6, 1, 3])}
+    return {**given, "labels": torch.tensor([1, 0, 0]), "index": torch.tensor(index)}
 
 
 @pytest.mark.parametrize("way", ["ce", "kd", "kd+l2", "kd+codir"])
 def test_each_way_is_the_sum_of_its_terms(benchmark, materials, way):
-    """(1 - b) CE + b T^2 KL + w * the last, b = 0.5, T = 2; the last against its own value, taken apart."""
-    ways, made, batch = benchmark("glue_ways"), tuning(benchmark, materials, way).eval(), inputs(materials)
+    """(1 - b) CE + b T^2 KL + w * the last, b = 0.5, T = 2; the teacher here reads the batch, not its own answers."""
+    ways, (made, teacher), batch = benchmark("glue_ways"), tuning(benchmark, materials, way), inputs(materials)
+    made, teacher = made.eval(), teacher.eval()
     if made.contrast is not None:
         made.contrast.log_z.zero_()
         rows = torch.nn.functional.normalize(torch.randn(2, 8, 128), dim=-1)
@@ -123,7 +134,7 @@ def test_each_way_is_the_sum_of_its_terms(benchmark, materials, way):
     logits, states = made.student(**read)
     expected = ways.task_loss(logits, batch["labels"]).item()
     if way != "ce":
-        goal, teacher_states = made.teacher[0](**read)
+        goal, teacher_states = teacher(**read)
         expected = 0.5 * expected + 0.5 * ways.kd_loss(logits, goal, 2.0).item()
     mask = batch["attention_mask"]
     if way == "kd+l2":
@@ -138,17 +149,49 @@ def test_each_way_is_the_sum_of_its_terms(benchmark, materials, way):
 
 @pytest.mark.parametrize("way", ["ce", "kd", "kd+l2", "kd+codir"])
 def test_the_student_learns_and_the_teacher_stays(benchmark, materials, way):
-    made = tuning(benchmark, materials, way).train()
-    made(**inputs(materials)).backward()
+    made, teacher = tuning(benchmark, materials, way)
+    made.train()(**inputs(materials)).backward()
     assert all(p.grad is not None for p in made.student.parameters())
-    for teacher in made.teacher:
+    assert not {id(p) for p in teacher.parameters()} & {id(p) for p in made.parameters()}
+    if way != "ce":
         assert not any(module.training for module in teacher.modules())
-        assert not {id(p) for p in teacher.parameters()} & {id(p) for p in made.parameters()}
         assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
     if made.contrast is not None:
         assert made.contrast.student.linear.weight.grad.abs().sum() > 0
         trained = made.contrast.teacher.linear.weight.grad
         assert (trained is None) == (way == "kd+l2"), "two trained maps would meet in a constant"
+
+
+def test_a_teacher_in_training_mode_is_asked_without_dropout(benchmark, materials):
+    """A fine-tuned teacher comes in train mode: its dropout would be in every answer, unseen."""
+    answers = [tuning(benchmark, materials, "kd")[0].answers for _ in range(2)]
+    torch.manual_seed(1)
+    assert torch.equal(answers[0].logits, answers[1].logits)
+    ways, (made, teacher) = benchmark("glue_ways"), tuning(benchmark, materials, "kd")
+    tokenizer = AutoTokenizer.from_pretrained(materials / "teacher")
+    rows = ways.tokenise(Dataset.from_dict({"s": TEXTS, "label": [0] * 8}), ("s",), tokenizer, 16)
+    again = ways.ask(teacher.train(), rows, DataCollatorWithPadding(tokenizer), [0, 3], "cls", bf16=False)
+    assert torch.equal(again.logits, made.answers.logits)
+    tokens = tokenizer(TEXTS[4], return_tensors="pt", return_token_type_ids=False)
+    _, states = teacher(**tokens)
+    for layer in (0, 3):
+        torch.testing.assert_close(again.states[layer][4, 0], states[layer][0, 0], atol=1e-5, rtol=1e-4)
+
+
+def test_an_epoch_reads_every_row_once_in_an_order_of_its_own(benchmark, materials, tmp_path):
+    ways, (made, _) = benchmark("glue_ways"), tuning(benchmark, materials, "ce")
+    tokenizer = AutoTokenizer.from_pretrained(materials / "teacher")
+    texts = [" ".join(WORDS.split()[: 1 + k % 5]) for k in range(64)]
+    rows = ways.tokenise(Dataset.from_dict({"s": texts, "label": [0, 1] * 32}), ("s",), tokenizer, 16)
+    seen: list[list[int]] = []
+    made.register_forward_pre_hook(lambda _, args, given: seen.append(given["index"].tolist()), with_kwargs=True)
+    best = ways.BestEpoch(lambda _: 0.0, "made up")
+    arguments = {"num_train_epochs": 2, "per_device_train_batch_size": 8, "seed": 1}
+    ways.fine_tune(made, rows, DataCollatorWithPadding(tokenizer), best, arguments)
+    first, second = seen[:8], seen[8:]
+    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(64))
+    assert first != second
+    assert all(len({len(texts[row].split()) for row in batch}) <= 3 for batch in seen), "batches of similar length"
 
 
 # ---- tasks
@@ -219,7 +262,7 @@ def test_rows_that_are_not_the_tasks_are_refused(benchmark, tmp_path, row, sente
 def test_the_order_of_predictions_is_the_rows(benchmark, materials):
     """They are made by length, and must come back in order."""
     ways = benchmark("glue_ways")
-    student = tuning(benchmark, materials, "ce").student
+    student = tuning(benchmark, materials, "ce")[0].student
     tokenizer = AutoTokenizer.from_pretrained(materials / "teacher")
     texts = ["a big old dog runs", "the cat", "a tree and a river in the park", "a"]
     rows = ways.tokenise(Dataset.from_dict({"s": texts, "label": [0, 1, 0, 1]}), ("s",), tokenizer, 16)

@@ -26,6 +26,7 @@ from transformers import (
 
 from distilface.folder import load, save_folder
 from distilface.methods import embedding, mlm, simcse
+from distilface.pooling import is_normalized
 from distilface.settings import InputError
 from distilface.student import load_student
 from distilface.train import TrainSettings, encoder_trainer
@@ -311,8 +312,8 @@ def test_widths_that_differ_need_a_projection(student):
 
 
 def test_is_normalized(student):
-    assert not embedding.is_normalized(student)
-    assert embedding.is_normalized(SentenceTransformer(modules=[*student.children(), Normalize()], device="cpu"))
+    assert not is_normalized(student)
+    assert is_normalized(SentenceTransformer(modules=[*student.children(), Normalize()], device="cpu"))
 
 
 @pytest.mark.parametrize("metric", ["mse", "cosine", "l2"])

@@ -18,6 +18,7 @@ from transformers import set_seed
 
 from distilface.data import read_sts, read_texts
 from distilface.methods import codir, embedding, simcse
+from distilface.pooling import is_normalized
 from distilface.settings import check_known, cli, parse, setting
 from distilface.teacher import DEFAULT_TEACHER, load_teacher
 from distilface.train import StudentSettings, check_settings, encoder_trainer, fit, make_student
@@ -54,7 +55,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     dev = read_sts(settings.dev)
     teacher = load_teacher(settings.teacher)
     distils = settings.base == "embedding"
-    normalize = distils and embedding.is_normalized(teacher) and not settings.projection
+    normalize = distils and is_normalized(teacher) and not settings.projection
     student = make_student(settings, settings.backbone or settings.teacher, normalize=normalize)
     configs = codir.encoder_config(student, "student"), codir.encoder_config(teacher, "teacher")
     contrast = codir.make_contrast(settings, *configs, examples=len(texts), seed=settings.seed)

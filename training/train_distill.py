@@ -17,6 +17,7 @@ from transformers import set_seed
 
 from distilface.data import read_sts, read_texts
 from distilface.methods import embedding
+from distilface.pooling import is_normalized
 from distilface.settings import check_known, cli, parse, setting
 from distilface.teacher import DEFAULT_TEACHER, load_teacher
 from distilface.train import StudentSettings, check_settings, encoder_trainer, fit, make_student
@@ -53,7 +54,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     texts = read_texts(settings.data, settings.max_sentences, settings.text_column)
     dev = read_sts(settings.dev)
     teacher = load_teacher(settings.teacher)
-    as_teacher = embedding.is_normalized(teacher) and not settings.projection
+    as_teacher = is_normalized(teacher) and not settings.projection
     normalize = as_teacher if settings.normalize == "auto" else settings.normalize == "yes"
     student = make_student(settings, settings.backbone or settings.teacher, normalize=normalize)
     if settings.max_seq_length is None:

@@ -20,8 +20,8 @@ from distilface.data import read_sts, read_texts
 from distilface.methods import generations, online
 from distilface.settings import cli, parse, setting
 from distilface.student import DEFAULT_BACKBONE
-from distilface.teacher import load_teacher
-from distilface.train import StudentSettings, check_settings, count_steps, encoder_trainer, fit, make_student, uses_bf16
+from distilface.teacher import load_teacher, uses_bf16
+from distilface.train import StudentSettings, check_settings, count_steps, encoder_trainer, fit, make_student
 
 OF_THE_LOSS = ("scale", "mlp_head", "weight", "student_temperature", "teacher_temperature", "group_p", "seed")
 
@@ -64,7 +64,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         texts,
         **{name: getattr(settings, name) for name in OF_THE_LOSS},
         teacher_max_length=settings.train_max_length if length is None else length,
-        bf16=uses_bf16(settings),
+        bf16=uses_bf16(settings.bf16),
         keep=keep if switches else None,  # type: ignore[arg-type]
     )
     callbacks = [generations.Generations(loss, every, limit)] if switches else []

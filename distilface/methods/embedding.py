@@ -8,7 +8,6 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
-from sentence_transformers.sentence_transformer.modules import Normalize
 from sklearn.decomposition import PCA
 
 from distilface.cache import embed
@@ -17,11 +16,6 @@ from distilface.settings import InputError
 #: Teacher embeddings from which the projection's principal components are taken.
 PCA_ROWS = 20_000
 Metric = Literal["mse", "cosine", "l2"]
-
-
-def is_normalized(model: SentenceTransformer) -> bool:
-    """Tell whether a model ends in ``Normalize``: its embeddings have length 1."""
-    return isinstance(list(model.children())[-1], Normalize)
 
 
 def prepare(

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cosine_similarity, mse_loss
 
 from distilface.cache import embed
+from distilface.data import numbered
 from distilface.settings import InputError
 
 CITATION = """
@@ -30,7 +31,7 @@ CITATION = """
 
 def prepare(pairs: Dataset) -> Dataset:
     """Number the pairs: columns ``english``, ``other`` and ``label``, the row in which a pair's targets stand."""
-    return pairs.select_columns(["english", "other"]).add_column("label", range(len(pairs)))
+    return numbered(pairs.select_columns(["english", "other"]))
 
 
 def targets(

@@ -6,15 +6,16 @@ from typing import Any, Literal
 
 import numpy as np
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.merged_forward import embed_columns
-from sentence_transformers.util import batch_to_device
 from torch import Tensor, nn
 
+from distilface.data import numbered
 from distilface.methods import simcse
 from distilface.methods.relation import relation_loss, relations, shuffle_in_groups
 from distilface.settings import InputError
+from distilface.teacher import tokens_of
 
 Keep = Literal["last", "best_dev"]
 CITATION = """
@@ -32,8 +33,7 @@ def prepare(texts: Dataset) -> Dataset:
 
     Columns ``sentence1``, ``sentence2`` and ``label``; the text is not copied.
     """
-    rows = Dataset.from_dict({"label": np.arange(len(texts))})
-    return concatenate_datasets([simcse.prepare(texts), rows], axis=1)
+    return numbered(simcse.prepare(texts))
 
 
 def frozen(model: SentenceTransformer) -> SentenceTransformer:
@@ -150,8 +150,7 @@ class DistillCSELoss(simcse.SimCSELoss):
         """Embed text as ``teacher.encode`` does, through its own tokenizer and prompt, without leaving its device."""
         limits = [limit for limit in (teacher.max_seq_length, self.teacher_max_length) if limit]
         words = {"max_length": min(limits)} if limits else {}
-        features = teacher.preprocess(texts, prompt=teacher.prompts.get(teacher.default_prompt_name or ""), **words)
-        embeddings: Tensor = teacher(batch_to_device(features, teacher.device))["sentence_embedding"]
+        embeddings: Tensor = teacher(tokens_of(teacher, texts, **words))["sentence_embedding"]
         return embeddings[:, : teacher.truncate_dim].to(self.model.device)
 
     def observe(self, score: float) -> None:

@@ -5,7 +5,7 @@ It asks for hidden states and knows no data: :mod:`distilface.methods.codir.text
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal, get_args
 
 import torch
@@ -88,9 +88,9 @@ class CoDIRLoss(nn.Module):
 
     def forward(
         self,
-        student_states: Sequence[Tensor],
+        student_states: Sequence[Tensor] | Mapping[int, Tensor],
         student_mask: Tensor,
-        teacher_states: Sequence[Tensor],
+        teacher_states: Sequence[Tensor] | Mapping[int, Tensor],
         teacher_mask: Tensor,
         index: Tensor,
         labels: Tensor | None = None,

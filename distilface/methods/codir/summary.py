@@ -1,6 +1,6 @@
 """What chosen layers of an encoder hold of an input, as one vector, and which layers to choose (CoDIR)."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Literal, get_args
 
 import torch
@@ -43,6 +43,20 @@ def check_layers(layers: Sequence[int], count: int, who: str) -> list[int]:
     return list(layers)
 
 
+def pooled(state: Tensor, mask: Tensor, pooling: SummaryPooling) -> Tensor:
+    """Pool one layer: the ``mean`` over the real tokens, or ``cls``, the first token.
+
+    Args:
+        state: shape (B, T, width).
+        mask: 1 for a real token and 0 for padding, shape (B, T).
+        pooling: which.
+    """
+    if pooling == "cls":
+        return state[:, 0]
+    weights = mask.to(state.dtype)
+    return torch.einsum("btd,bt->bd", state, weights / weights.sum(1, keepdim=True))
+
+
 class Summary(nn.Module):
     """One vector of length 1 for what chosen layers of an encoder hold of an input.
 
@@ -65,22 +79,17 @@ class Summary(nn.Module):
         self.layers, self.pooling = list(layers), pooling
         self.linear = nn.Linear(len(self.layers) * width, dimension)
 
-    def forward(self, states: Sequence[Tensor], mask: Tensor) -> Tensor:
+    def forward(self, states: Sequence[Tensor] | Mapping[int, Tensor], mask: Tensor) -> Tensor:
         """Summarise a batch.
 
         Args:
-            states: the encoder's hidden states, the embeddings first, each of shape (B, T, width).
+            states: the encoder's hidden states by layer, the embeddings first, each of shape (B, T, width).
             mask: 1 for a real token and 0 for padding, shape (B, T).
 
         Returns:
             Shape (B, dimension), each row of length 1.
         """
         with torch.autocast(mask.device.type, enabled=False):
-            pooled = [self._pool(states[layer].to(self.linear.weight.dtype), mask) for layer in self.layers]
-            return normalize(self.linear(torch.cat(pooled, dim=1)), dim=1)
-
-    def _pool(self, state: Tensor, mask: Tensor) -> Tensor:
-        if self.pooling == "cls":
-            return state[:, 0]
-        weights = mask.to(state.dtype)
-        return torch.einsum("btd,bt->bd", state, weights / weights.sum(1, keepdim=True))
+            chosen = [states[layer].to(self.linear.weight.dtype) for layer in self.layers]
+            layers = [pooled(state, mask, self.pooling) for state in chosen]
+            return normalize(self.linear(torch.cat(layers, dim=1)), dim=1)

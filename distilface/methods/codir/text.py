@@ -1,18 +1,20 @@
 """CoDIR (arXiv 2009.14167) on unlabelled sentences: another objective, plus the contrast of intermediate layers."""
 
 import contextlib
-import json
 import sys
 from collections.abc import Iterable, Iterator
 from typing import Any
 
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
+from distilface.data import numbered
+from distilface.methods import simcse
 from distilface.methods.codir.loss import CoDIRLoss
 from distilface.settings import InputError
+from distilface.teacher import default_prompt, tokenizer_rules, tokens_of
 
 
 def prepare(texts: Dataset, views: int = 1) -> Dataset:
@@ -22,9 +24,8 @@ def prepare(texts: Dataset, views: int = 1) -> Dataset:
         texts: a column ``text``; an example is followed by its row here, however it is shuffled.
         views: columns that hold the sentence: 1, or 2 for SimCSE's two dropout views.
     """
-    text = texts.select_columns(["text"])
-    columns = [text.rename_column("text", f"sentence{view + 1}") for view in range(views)]
-    return concatenate_datasets([*columns, Dataset.from_dict({"label": range(len(texts))})], axis=1)
+    one = texts.select_columns(["text"]).rename_column("text", "sentence1")
+    return numbered(one if views == 1 else simcse.prepare(texts))
 
 
 def announce(loss: CoDIRLoss) -> None:
@@ -74,8 +75,8 @@ class CoDIRTextLoss(nn.Module):
         self.model, self.codir, self.base, self.weight = model, codir, base, weight
         self.texts, self.targets = texts, targets
         self._teacher = (teacher.requires_grad_(False).eval(),)
-        self.prompt = teacher.prompts.get(teacher.default_prompt_name or "") or None
-        self.shares_tokens = self.prompt is None and _words(model) == _words(teacher)
+        rules = tokenizer_rules(model)
+        self.shares_tokens = default_prompt(teacher) is None and rules is not None and rules == tokenizer_rules(teacher)
 
     @property
     def teacher(self) -> SentenceTransformer:
@@ -104,11 +105,9 @@ class CoDIRTextLoss(nn.Module):
         """Return the teacher's hidden states and its mask, on the student's device."""
         limit = self.teacher.max_seq_length
         if self.shares_tokens and (limit is None or features["input_ids"].shape[1] <= limit):
-            tokens = {name: features[name] for name in ("input_ids", "attention_mask")}
+            tokens = {name: features[name].to(self.teacher.device) for name in ("input_ids", "attention_mask")}
         else:
-            tokens = self.teacher.preprocess(self.texts[labels.tolist()]["text"], prompt=self.prompt)
-        device = self.teacher.device
-        tokens = {name: value.to(device) if isinstance(value, Tensor) else value for name, value in tokens.items()}
+            tokens = tokens_of(self.teacher, self.texts[labels.tolist()]["text"])
         with all_layers(self.teacher):
             states = self.teacher[0](dict(tokens))["all_layer_embeddings"]
         return [state.to(labels.device) for state in states], tokens["attention_mask"].to(labels.device)
@@ -145,12 +144,3 @@ def all_layers(model: SentenceTransformer) -> Iterator[None]:
         yield
     finally:
         config.output_hidden_states = before
-
-
-def _words(model: SentenceTransformer) -> Any:
-    """Return what decides the tokens of a text, or what equals nothing where that cannot be told."""
-    tokenizer: Any = model.tokenizer
-    if not hasattr(tokenizer, "backend_tokenizer"):
-        return object()
-    words = json.loads(tokenizer.backend_tokenizer.to_str())
-    return {name: value for name, value in words.items() if name not in ("truncation", "padding")}
