@@ -81,7 +81,8 @@ def summary(runs: Sequence[Row]) -> dict[str, dict[str, Row]]:
 def print_table(content: Row) -> None:
     """Print one table: a row for each way, a column for each task, with the rows it was trained on."""
     means, runs = content["summary"], content["runs"]
-    table = Table(title="GLUE validation, mean of the task's metrics (mean ± sd over seeds)")
+    scored = "validation" if content["settings"]["report"] else "rows held out of the training set"
+    table = Table(title=f"GLUE, {scored}, mean of the task's metrics (mean ± sd over seeds)")
     table.add_column("way")
     for column in ("parameters", *(f"{task}, {content['data'][task]['train']:,} rows" for task in means)):
         table.add_column(column, justify="right")

@@ -1,16 +1,17 @@
 """The trainings of one GLUE task: a teacher for each seed, and its students."""
 
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from glue import TaskData
 from glue_result import Result
-from glue_ways import Answers, BestEpoch, Classifier, FineTuning, ask, fine_tune, predict, tokenise
+from glue_ways import Answers, BestEpoch, Classifier, FineTuning, ask, fine_tune, predict, read_way, tokenise
 from safetensors.torch import load_file, save_file
 from transformers import DataCollatorWithPadding, set_seed
 
-from distilface.methods.codir import make_contrast
+from distilface.methods.codir import CoDIRLoss, ContrastSettings, make_contrast
 from distilface.student import load_backbone
 from distilface.teacher import uses_bf16
 
@@ -35,8 +36,8 @@ class TaskRuns:
         student, tokenizer = load_backbone(settings.teacher, settings.layers)
         teacher, _ = load_backbone(settings.teacher)
         self.student_config, self.teacher_config = student.config, teacher.config
-        # A slip in the layers is said here, before a training.
-        self.teacher_layers = make_contrast(settings, student.config, teacher.config, 1, 0).teacher.layers
+        for way in ["kd", *settings.ways]:  # a slip in the layers is said before a training
+            make_contrast(replace(settings, **read_way(way)[1]), student.config, teacher.config, 1, 0)
         self.collator = DataCollatorWithPadding(tokenizer)
         self.train, self.held_out, self.validation = (
             tokenise(rows, data.task.columns, tokenizer, settings.max_length)
@@ -48,9 +49,9 @@ class TaskRuns:
         missing = [way for way in self.settings.ways if self.result.find(self.name, way, seed) is None]
         if missing or self.result.find(self.name, "teacher", seed) is None:
             teacher = self.teacher(seed)
-            answers = self.answers(teacher) if any(way != "ce" for way in missing) else None
+            answers: dict[Any, Answers] = {}
             for way in missing:
-                self.student(way, seed, None if way == "ce" else answers)
+                self.student(way, seed, teacher, answers)
 
     def teacher(self, seed: int) -> Classifier:
         """Return the teacher of a seed: fine-tuned now, or by a run that was stopped."""
@@ -66,25 +67,33 @@ class TaskRuns:
         self.result.keep(run)
         return teacher
 
-    def answers(self, teacher: Classifier) -> Answers:
-        """Ask a teacher, once for all its students."""
-        layers, pooling = sorted(set(self.teacher_layers)), self.settings.summary_pooling
-        return ask(teacher, self.train, self.collator, layers, pooling, uses_bf16(self.settings.bf16))
+    def contrast(self, settings: ContrastSettings, seed: int) -> CoDIRLoss:
+        """Make the summaries and the contrast of a student, for this task's examples."""
+        configs = self.student_config, self.teacher_config
+        return make_contrast(settings, *configs, len(self.train), seed, self.data.task.margin)
 
-    def student(self, way: str, seed: int, answers: Answers | None) -> None:
-        """Fine-tune a student in one way; all ways start from the same student, head included."""
-        settings = self.settings
+    def student(self, way: str, seed: int, teacher: Classifier, asked: dict[Any, Answers]) -> None:
+        """Fine-tune a student in one way; all ways start from the same student, head included.
+
+        Args:
+            way: as :func:`glue_ways.read_way` reads it.
+            seed: of everything.
+            teacher: of that seed.
+            asked: what the teacher has answered, by layers and pooling; what is new is added.
+        """
+        name, own = read_way(way)
+        settings = replace(self.settings, **own)
         set_seed(seed)
         student = Classifier(load_backbone(settings.teacher, settings.layers)[0], self.data.task.classes)
-        contrast = None
-        if way in ("kd+l2", "kd+codir"):
-            configs = self.student_config, self.teacher_config
-            contrast = make_contrast(settings, *configs, len(self.train), seed, self.data.task.margin)
+        contrast = self.contrast(settings, seed)
+        layers, pooling = sorted(set(contrast.teacher.layers)), contrast.teacher.pooling
+        if name != "ce" and (known := (*layers, pooling)) not in asked:
+            asked[known] = ask(teacher, self.train, self.collator, layers, pooling, uses_bf16(settings.bf16))
         tuning = FineTuning(
             student,
-            answers,
-            contrast,
-            l2=way == "kd+l2",
+            None if name == "ce" else asked[known],
+            contrast if name in ("kd+l2", "kd+codir") else None,
+            l2=name == "kd+l2",
             beta=settings.beta,
             temperature=settings.kd_temperature,
             weight=settings.weight,
@@ -101,15 +110,16 @@ class TaskRuns:
         best = BestEpoch(lambda student: scores(student, "held_out")["score"], f"{self.name} {way} seed {seed}")
         began = time.monotonic()
         fine_tune(tuning, self.train, self.collator, best, self._arguments(seed))
+        reported = scores(tuning.student, "validation" if self.settings.report else "held_out")
         return {
             "task": self.name,
             "way": way,
             "seed": seed,
-            "scores": {name: round(value, 4) for name, value in scores(tuning.student, "validation").items()},
+            "scores": {name: round(value, 4) for name, value in reported.items()},
             "held_out": [round(value, 4) for value in best.curve],
             "best_epoch": best.curve.index(max(best.curve)) + 1,
             "parameters": sum(p.numel() for p in tuning.student.parameters()),
-            "contrast": tuning.contrast.get_config_dict() if way == "kd+codir" and tuning.contrast else None,
+            "contrast": tuning.contrast.get_config_dict() if tuning.contrast else None,
             "seconds": round(time.monotonic() - began, 1),
         }
 

@@ -23,11 +23,31 @@ from transformers import (
     TrainingArguments,
 )
 
-from distilface.methods.codir import CoDIRLoss
+from distilface.methods.codir import CoDIRLoss, ContrastSettings, check_contrast
 from distilface.methods.codir.summary import SummaryPooling, pooled
+from distilface.settings import check_known, parse, variant_words
 from distilface.trainer import LengthBatchSampler, use_cpu_well
 
 WAYS = ("ce", "kd", "kd+l2", "kd+codir")
+
+
+def read_way(way: str) -> tuple[str, dict[str, Any]]:
+    """Read a way and the settings of the contrast that are its own.
+
+    >>> read_way("kd+codir weight=0.1 negatives=500")
+    ('kd+codir', {'weight': 0.1, 'negatives': 500})
+
+    Raises:
+        InputError: on an unknown way or setting, or a value out of range.
+    """
+    name, _, variant = way.partition(" ")
+    check_known([name], WAYS, "way")
+    if not variant:
+        return name, {}
+    words = variant_words(variant)
+    settings = parse(ContrastSettings, words, "")
+    check_contrast(settings)
+    return name, {key: getattr(settings, key) for key in (word[2:].split("=")[0] for word in words)}
 
 
 class Classifier(nn.Module):

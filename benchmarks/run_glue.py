@@ -7,7 +7,11 @@ its three-layer student. --max-train 5000 trains on a subset, which the result s
 --data-dir, a folder of <task>/train.jsonl[.gz] and <task>/validation.jsonl[.gz]. The epoch is chosen on rows held out
 of the training set; the validation set is scored once. Every finished training is in the output file: a stopped run
 goes on with the same command, and more tasks, ways or seeds are added to it. Teachers lie in OUTPUT.teachers until
-all is done.
+all is done. A way may have settings of its own, which makes a sweep:
+
+    python benchmarks/run_glue.py --tasks rte --seeds 1 --ways "kd+codir weight=0.1" "kd+codir weight=1" --report false
+
+--report false leaves the validation set alone: settings are chosen on the held-out rows.
 """
 
 import shutil
@@ -19,7 +23,7 @@ from typing import Any
 from glue import TASKS, TaskData, read_task
 from glue_result import Result, print_table
 from glue_runs import TaskRuns, teachers_folder
-from glue_ways import WAYS
+from glue_ways import WAYS, read_way
 
 from distilface.methods.codir import ContrastSettings, check_contrast
 from distilface.settings import InputError, check_known, cli, parse, setting
@@ -36,7 +40,7 @@ class Settings(ContrastSettings):
     teacher: str = setting(DEFAULT_TEACHER, "a Hub id or folder; its encoder is fine-tuned on each task")
     layers: list[int] = setting([0, 2, 5], "the student: these layers of the teacher as it was, counted from 0")
     tasks: list[str] = setting(["rte", "mrpc", "cola", "sst2"], f"of {', '.join(TASKS)}")
-    ways: list[str] = setting(list(WAYS), "ways to fine-tune the student")
+    ways: list[str] = setting(list(WAYS), "ways to fine-tune the student, as 'kd', or 'kd+codir weight=0.1'")
     seeds: list[int] = setting([1, 2, 3], "seeds; each has a teacher of its own")
     data_dir: str | None = setting(None, "a folder of <task>/train.jsonl[.gz] and validation; default the Hub")
     output: str = setting("glue.json", "the result, and what a stopped run goes on from")
@@ -50,6 +54,7 @@ class Settings(ContrastSettings):
     warmup: float = setting(0.1, "share of the steps in which the learning rate rises")
     beta: float = setting(0.5, "share of the distillation: (1 - beta) CE + beta T^2 KL")
     kd_temperature: float = setting(2.0, "T")
+    report: bool = setting(True, "score the validation set; false: only the rows held out of the training set")
     bf16: str = setting("auto", "autocast to bf16: 'auto' (where the machine has it), 'yes' or 'no'")
 
 
@@ -61,7 +66,8 @@ def check(settings: Settings) -> None:
     """
     check_contrast(settings)
     check_known(settings.tasks, list(TASKS), "task")
-    check_known(settings.ways, WAYS, "way")
+    for way in settings.ways:
+        read_way(way)
     for name in ("epochs", "batch_size", "learning_rate", "kd_temperature", "max_length", "held_out"):
         if getattr(settings, name) <= 0:
             raise InputError(f"--{name} {getattr(settings, name)} is out of range; it must be above 0")

@@ -9,7 +9,6 @@ What follows ``--`` goes to the training script, then a variant's own settings. 
 with the same command. It costs what the variants' trainings cost.
 """
 
-import shlex
 import sys
 from dataclasses import dataclass
 from typing import Any
@@ -18,7 +17,7 @@ from series import load_script, split_words, trained
 
 from distilface.plan import PLACES, effective
 from distilface.record import environment, write_result
-from distilface.settings import InputError, cli, parse, setting
+from distilface.settings import InputError, cli, parse, setting, variant_words
 
 
 @dataclass
@@ -30,18 +29,6 @@ class Settings:
     output: str | None = setting(None, "write the result to this JSON file")
 
 
-def words_of(variant: str) -> list[str]:
-    """Spell a variant as command-line words.
-
-    Raises:
-        InputError: if a part of it is no ``setting=value``.
-    """
-    parts = shlex.split(variant)
-    if not parts or any("=" not in part for part in parts):
-        raise InputError(f"the variant {variant!r} must be settings, as 'learning_rate=1e-4 pooling=cls'")
-    return [f"--{part}" for part in parts]
-
-
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Train the variants; return what stands in the JSON."""
     own, words = split_words(list(sys.argv[1:] if argv is None else argv))
@@ -51,11 +38,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     script = load_script(settings.script)
     recipe = parse(script.Settings, words, "")
     for variant in settings.variants:
-        parse(script.Settings, [*words, *words_of(variant)], "")  # a slip in the last one is said before the first
+        parse(script.Settings, [*words, *variant_words(variant)], "")  # a slip in the last one is said before the first
     runs = []
     for variant in settings.variants:
         folder = f"{recipe.output_dir}-{variant.replace(' ', '-').replace('/', '_')}"
-        run = trained(script, [*words, *words_of(variant)], folder)
+        run = trained(script, [*words, *variant_words(variant)], folder)
         runs.append(
             {
                 "name": variant,

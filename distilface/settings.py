@@ -3,6 +3,7 @@
 import argparse
 import difflib
 import errno
+import shlex
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, field, fields
@@ -148,6 +149,21 @@ def parse(cls: type[S], argv: Sequence[str] | None, description: str) -> S:
         raise InputError(f"unexpected words: {' '.join(parsed[-1])}")
     settings: S = parsed[0]
     return settings
+
+
+def variant_words(variant: str) -> list[str]:
+    """Spell a variant, as ``learning_rate=1e-4 pooling=cls``, as command-line words.
+
+    >>> variant_words("learning_rate=1e-4 pooling=cls")
+    ['--learning_rate=1e-4', '--pooling=cls']
+
+    Raises:
+        InputError: if a part of it is no ``setting=value``.
+    """
+    parts = shlex.split(variant)
+    if not parts or any("=" not in part for part in parts):
+        raise InputError(f"the variant {variant!r} must be settings, as 'learning_rate=1e-4 pooling=cls'")
+    return [f"--{part}" for part in parts]
 
 
 def disk_is_full(error: BaseException | None) -> bool:

@@ -5,6 +5,7 @@ import importlib
 import json
 import random
 import statistics
+from itertools import chain
 from pathlib import Path
 
 import numpy as np
@@ -189,7 +190,7 @@ def test_an_epoch_reads_every_row_once_in_an_order_of_its_own(benchmark, materia
     arguments = {"num_train_epochs": 2, "per_device_train_batch_size": 8, "seed": 1}
     ways.fine_tune(made, rows, DataCollatorWithPadding(tokenizer), best, arguments)
     first, second = seen[:8], seen[8:]
-    assert sorted(sum(first, [])) == sorted(sum(second, [])) == list(range(64))
+    assert sorted(chain(*first)) == sorted(chain(*second)) == list(range(64))
     assert first != second
     assert all(len({len(texts[row].split()) for row in batch}) <= 3 for batch in seen), "batches of similar length"
 
@@ -323,6 +324,23 @@ def test_the_benchmark_in_small_stopped_and_gone_on(benchmark, materials, tmp_pa
     assert len(calls) == 4
 
 
+def test_a_sweep_reads_no_validation_set(benchmark, materials, tmp_path, monkeypatch):
+    """Each way has its own settings and one teacher; scores are of the held-out rows alone, the best epoch's."""
+    run, runs = benchmark("run_glue"), benchmark("glue_runs")
+    read, predict = set(), runs.predict
+    monkeypatch.setattr(runs, "predict", lambda model, tokens, *a: read.add(len(tokens)) or predict(model, tokens, *a))
+    ways = ["kd+codir weight=0.1", "kd+codir weight=0.1 objective=infonce teacher_layers=4", "kd+l2 weight=2"]
+    output = tmp_path / "r.json"
+    more = ["--tasks", "sst2", "--seeds", "1", "--report", "false", "--student_layers", "1", "--ways", *ways]
+    result = run.main(words(materials, output, *more))
+    assert [r["way"] for r in result["runs"]] == ["teacher", *ways]
+    assert read == {6}, "only the six held-out rows were scored"
+    assert all(r["scores"]["score"] == pytest.approx(max(r["held_out"])) for r in result["runs"])
+    used = [r["contrast"] for r in result["runs"][1:]]
+    assert [c["objective"] for c in used] == ["nce", "infonce", "nce"]
+    assert [c["teacher_layers"] for c in used] == [[1, 3], [4], [1, 3]]
+
+
 def test_a_student_ends_with_the_weights_of_its_best_epoch(benchmark, materials, tmp_path, monkeypatch):
     ways, runs, run = benchmark("glue_ways"), benchmark("glue_runs"), benchmark("run_glue")
     seen: list[torch.Tensor] = []
@@ -372,6 +390,10 @@ def test_a_result_of_other_settings_is_not_gone_on_with(benchmark, materials, tm
     [
         (["--tasks", "sst3"], "unknown task 'sst3': did you mean 'sst2'?"),
         (["--ways", "kd+codri"], "unknown way 'kd+codri': did you mean 'kd+codir'?"),
+        (["--ways", "kd+codir wieght=1"], "unknown option 'wieght': did you mean 'weight'?"),
+        (["--ways", "kd+codir weight"], "the variant 'weight' must be settings, as"),
+        (["--ways", "kd+codir weight=-1"], "--weight -1.0 is out of range; it must be 0 or more"),
+        (["--tasks", "sst2", "--ways", "kd+codir teacher_layers=9"], "layer 9 of the teacher is out of range"),
         (["--epochs", "0"], "--epochs 0 is out of range; it must be above 0"),
         (["--beta", "2"], "--beta 2.0 is out of range; it must be from 0 to 1"),
         (["--warmup", "100"], "--warmup 100.0 is out of range; it is a share of the steps"),
