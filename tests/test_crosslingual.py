@@ -1,5 +1,6 @@
 """Multi-stage distillation as a user runs it: four stages, alone, found again, resumed, and by mistake."""
 
+import importlib
 import itertools
 import json
 import random
@@ -14,7 +15,8 @@ import numpy as np
 import pytest
 from datasets import Dataset
 from runs import BATCH, EVAL_STEPS, Materials, each_step, equal, script
-from tiny import WORDS, on_one_thread, tiny_model
+from scipy.stats import spearmanr
+from tiny import PAIRS, WORDS, on_one_thread, tiny_model, write_pairs
 
 from distilface.checkpoints import WholeCheckpoints
 from distilface.crosslingual import NAMES, MultistageSettings
@@ -26,6 +28,7 @@ from distilface.teacher import load_teacher
 from distilface.translation import BottleneckEvaluator, CrossLingualEvaluator
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+ROOT = Path(__file__).parents[1]
 STEPS = 6
 
 
@@ -251,3 +254,41 @@ def test_the_bottleneck_score(materials):
     expected = 1 - ((ours - theirs) ** 2).sum() / ((theirs - theirs.mean(0)) ** 2).sum()
     assert evaluator(student)["explained"] == pytest.approx(100 * expected, abs=1e-3)
     assert student.training
+
+
+def test_the_stages_are_scored_beside_the_teacher(materials, parallel, tmp_path, monkeypatch, capsys):
+    """Sizes are counted here by hand, and each mean is of the scores that mteb gives the reloaded folders."""
+    monkeypatch.syspath_prepend(ROOT / "benchmarks")
+    benchmark, stsb, sts17 = importlib.import_module("run_crosslingual"), tmp_path / "stsb", tmp_path / "sts17"
+    for i, name in enumerate(["en-de", "en-ru", "de-de", "ru-ru", "en-en"]):
+        write_pairs(stsb / f"{name}.jsonl", PAIRS[i % 3 :])
+    for i, name in enumerate(["en-de", "es-es"]):
+        write_pairs(sts17 / f"{name}.jsonl", PAIRS[i:])
+    output = tmp_path / "models" / "xx"
+    train(words(materials, parallel, output))
+    places = ["--stsb-dir", str(stsb), "--sts17-dir", str(sts17), "--cache-dir", str(tmp_path / "cache")]
+    given = ["--model", str(output), *places, "--output", str(tmp_path / "r.json")]
+    result = benchmark.main(given)
+    assert result == json.loads((tmp_path / "r.json").read_text())
+    rows = {row["stage"]: row for row in result["models"]}
+    assert list(rows) == ["teacher", *NAMES]
+    student = load(output)
+    vocabulary = len(student.tokenizer)
+    assert rows["contrastive"]["embedding_table"] == vocabulary * 8
+    assert rows["assistant"]["embedding_table"] == vocabulary * student[0].model.config.hidden_size
+    assert rows["contrastive"]["parameters"] == sum(p.numel() for p in student.parameters())
+    for row in rows.values():
+        scores, means = row["scores"], row["means"]
+        cross = [scores[f"STSBenchmarkCrosslingualSTS (en-{language})"] for language in ("de", "ru")]
+        inside = [scores[f"STSBenchmarkMultilingualSTS ({language})"] for language in ("de", "ru")]
+        assert means["en-xx"] == pytest.approx(np.mean(cross), abs=1e-3)
+        assert means["xx-xx"] == pytest.approx(np.mean(inside), abs=1e-3)
+        assert means["en"] == scores["STSBenchmarkMultilingualSTS (en)"]
+    model = load(output)
+    pairs = PAIRS[1:]
+    sides = [model.encode([pair[side] for pair in pairs], normalize_embeddings=True) for side in (0, 1)]
+    expected = 100 * spearmanr((sides[0] * sides[1]).sum(1), [pair[2] for pair in pairs]).statistic
+    assert rows["contrastive"]["scores"]["STSBenchmarkCrosslingualSTS (en-ru)"] == pytest.approx(expected, abs=1e-2)
+    assert "contrastive" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"is no folder of training/train_multistage\.py; give --model one"):
+        benchmark.main([*given, "--model", str(parallel / "teacher")])
