@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from torch import nn
@@ -21,7 +22,7 @@ from distilface.settings import InputError, setting
 from distilface.stages import StagedSettings, finished, stage_folder, stage_settings
 from distilface.student import load_backbone, load_student
 from distilface.teacher import DEFAULT_TEACHER, weights_id
-from distilface.train import encoder_trainer, fit
+from distilface.train import count_steps, encoder_trainer, fit
 from distilface.translation import BottleneckEvaluator, CrossLingualEvaluator
 
 NAMES = ["assistant", "bottleneck", "recurrent", "contrastive"]
@@ -159,19 +160,29 @@ class Materials:
             save_folder(made, folder, {"method": "assistant", "origin": origin}, overwrite=True)
         return self.student(folder)
 
-    def targets(self, teacher: SentenceTransformer, side: str = "english") -> Dataset:
-        """Embed one side of the pairs."""
-        return multistage.targets(self.pairs, teacher, side, self.settings.cache_dir)
+    def part(self, number: int) -> Dataset:
+        """Return the pairs that a stage is given: all, or as many as it reads where that is less than half of them.
 
-    def loss(self, number: int, student: SentenceTransformer, teacher: SentenceTransformer) -> nn.Module:
-        """Make the loss of a stage."""
-        weight = self.settings.weight
+        A teacher embeds what a stage is given; of a short stage, most of it would never be read.
+        """
+        settings = stage_settings(self.settings, number, NAMES)
+        count = settings.batch_size * count_steps(settings, len(self.pairs))
+        if 2 * count >= len(self.pairs):
+            return self.pairs
+        chosen = np.random.default_rng(settings.seed).choice(len(self.pairs), count, replace=False)
+        return self.pairs.select(np.sort(chosen))
+
+    def loss(
+        self, number: int, pairs: Dataset, student: SentenceTransformer, teacher: SentenceTransformer
+    ) -> nn.Module:
+        """Make the loss of a stage on its pairs."""
+        weight, cache = self.settings.weight, self.settings.cache_dir
         if number == 2:
             return multistage.BottleneckLoss(student, teacher)
-        english = self.targets(teacher)
+        english = multistage.targets(pairs, teacher, "english", cache)
         if number == 4:
             return multistage.MultilingualContrastiveLoss(student, english, weight)
-        other = english if number == 1 else self.targets(teacher, "other")
+        other = english if number == 1 else multistage.targets(pairs, teacher, "other", cache)
         return multistage.MatchLoss(student, english, other, weight)
 
     def facts(self, number: int) -> dict[str, Any]:
@@ -209,8 +220,9 @@ def run_stage(number: int, materials: Materials) -> dict[str, Any]:
         sizes = settings.keep_layers, settings.repeats, settings.embedding_size
         student = recurrent_student(student, *sizes, dropout=settings.dropout)
         evaluator = BottleneckEvaluator(materials.dev, materials.held_out, teacher)
-    loss: Any = materials.loss(number, student, teacher)
-    pairs = multistage.prepare(materials.pairs)
-    trainer, measure = encoder_trainer(student, loss, pairs, materials.dev, settings, evaluator=evaluator)
-    run = materials.facts(number) | {"origin": origin, "loss_settings": loss.get_config_dict()}
+    pairs = materials.part(number)
+    loss: Any = materials.loss(number, pairs, student, teacher)
+    rows = multistage.prepare(pairs)
+    trainer, measure = encoder_trainer(student, loss, rows, materials.dev, settings, evaluator=evaluator)
+    run = materials.facts(number) | {"origin": origin, "pairs": len(pairs), "loss_settings": loss.get_config_dict()}
     return fit(trainer, measure, settings, texts, run, None if number == 2 else measure.score(teacher))

@@ -20,7 +20,9 @@ from tiny import PAIRS, WORDS, on_one_thread, tiny_model, write_pairs
 
 from distilface.checkpoints import WholeCheckpoints
 from distilface.crosslingual import NAMES, MultistageSettings
+from distilface.crosslingual import Materials as StageMaterials
 from distilface.folder import load
+from distilface.parallel import held_out_split, read_parallel
 from distilface.recurrent import recurrent_student
 from distilface.settings import InputError, parse
 from distilface.stages import finished, stage_settings
@@ -254,6 +256,23 @@ def test_the_bottleneck_score(materials):
     expected = 1 - ((ours - theirs) ** 2).sum() / ((theirs - theirs.mean(0)) ** 2).sum()
     assert evaluator(student)["explained"] == pytest.approx(100 * expected, abs=1e-3)
     assert student.training
+
+
+def test_a_short_stage_embeds_only_what_it_reads(materials, parallel, tmp_path):
+    """Half the pairs or more are one text, embedded once for the stages that share a teacher; fewer are a draw."""
+    settings = parse(MultistageSettings, words(materials, parallel, tmp_path, "--stage_steps", "9", "2", "3", "4"), "")
+    pairs, held_out = held_out_split(read_parallel(settings.data), settings.held_out)
+    made = StageMaterials(settings, pairs, held_out, Dataset.from_dict({}), load_teacher(settings.teacher))
+    assert BATCH == 8
+    assert len(pairs) == 72
+    assert made.part(1) is pairs, "9 steps of 8"
+    assert len(made.part(2)) == 32, "2 steps of 16"
+    drawn = made.part(3)
+    assert len(drawn) == 24, "3 steps of 8: fewer than half"
+    assert len({(row["english"], row["language"]) for row in drawn}) == 24, "each once"
+    assert {row["english"] for row in drawn} <= set(pairs["english"])
+    assert drawn["english"][:] != pairs["english"][:24], "drawn, not the first"
+    assert drawn["english"][:] == made.part(3)["english"][:], "the same at a resume"
 
 
 def test_the_stages_are_scored_beside_the_teacher(materials, parallel, tmp_path, monkeypatch, capsys):
