@@ -21,7 +21,7 @@ Keep = Literal["last", "best_dev"]
 CITATION = """
 @inproceedings{xu2023distillcse,
     title = {{DistillCSE}: Distilled Contrastive Learning for Sentence Embeddings},
-    author = {Xu, Jiahao and others},
+    author = {Xu, Jiahao and Shao, Wei and Chen, Lihui and Liu, Lemao},
     booktitle = {Findings of the Association for Computational Linguistics: EMNLP},
     year = {2023}
 }
