@@ -95,6 +95,33 @@ def test_each_loss_is_the_equation(stage):
     assert "Multi-stage Distillation" in loss.citation
 
 
+@pytest.mark.parametrize("weight", [None, 1.0, 0.0])
+def test_it_teaches_a_student_to_find_translations(weight):
+    """Both sides say nothing at first; the embeddings (``None``), the cosines (0), or both are all there is to learn.
+
+    A student that learned the English side alone would find its translations no better than before.
+    """
+    draw, labels = np.random.default_rng(1), list(range(ROWS))
+    model, teacher = Table(draw.normal(size=(2 * ROWS, WIDTH))), kept(draw.normal(size=(ROWS, WIDTH)))
+    match, contrastive = multistage.MatchLoss, multistage.MultilingualContrastiveLoss
+    loss = match(model, teacher, teacher) if weight is None else contrastive(model, teacher, weight)
+
+    def found() -> float:
+        rows = model.rows.detach().numpy()
+        return float((cosines(rows[ROWS:], rows[:ROWS]).argmax(1) == np.arange(ROWS)).mean())
+
+    before, optimizer = found(), torch.optim.Adam([model.rows], lr=0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        loss(columns(labels), torch.tensor(labels)).backward()
+        optimizer.step()
+    wanted = teacher["label"][:].numpy()
+    assert before < 0.5
+    assert found() == 1.0
+    rows = model.rows.detach().numpy()
+    np.testing.assert_allclose(cosines(rows[:ROWS], rows[ROWS:]), cosines(wanted, wanted), atol=0.01)
+
+
 @pytest.fixture
 def pair(materials, tmp_path) -> tuple[SentenceTransformer, SentenceTransformer]:
     """Make an assistant, and its recurrent student with an embedding layer that is off."""
