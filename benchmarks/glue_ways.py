@@ -47,7 +47,9 @@ def read_way(way: str) -> tuple[str, dict[str, Any]]:
     words = variant_words(variant)
     settings = parse(ContrastSettings, words, "")
     check_contrast(settings)
-    return name, {key: getattr(settings, key) for key in (word[2:].split("=")[0] for word in words)}
+    return name, {
+        key: getattr(settings, key) for key in (word[2:].split("=")[0] for word in words if word.startswith("--"))
+    }
 
 
 class Classifier(nn.Module):

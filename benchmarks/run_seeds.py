@@ -6,21 +6,30 @@
 What follows ``--`` goes to the training script; each seed gets its own folder, ``<output_dir>-seed<N>``. A folder that
 is already there with the same settings is not trained again, so a stopped series goes on with the same command; the
 scores are always of the folders, reloaded from disk. The deviation is the sample's (n - 1).
+
+    --variants "switch_every=0" "switch_every=500 max_switches=1" "teachers=models/a,models/b"
+
+makes a series of each, in folders named after them, and one result of all: settings that a variant does not name are
+the recipe's, so that the variants share their steps and data. What they cost stands in it as ``train_seconds``.
 """
 
 import statistics
 import sys
 from dataclasses import dataclass
 from functools import partial
+from itertools import product
 from typing import Any
 
 from comparison import measure, measure_relatives
 from mteb.cache import ResultCache
-from series import load_script, split_words, trained
+from rich import box
+from rich.console import Console
+from rich.table import Table
+from series import load_script, split_words, trained, variant_folder
 
 from distilface.evaluate import STS_TASKS, evaluate
 from distilface.record import environment, write_result
-from distilface.settings import cli, parse, setting
+from distilface.settings import cli, parse, setting, variant_words
 from distilface.tasks import data_sources, find_tasks
 
 
@@ -33,13 +42,15 @@ class Settings:
     data_dir: str | None = setting(None, "a folder of <task>.jsonl[.gz]; default the Hub")
     output: str | None = setting(None, "write the result to this JSON file")
     cache_dir: str | None = setting(None, "where mteb keeps its results; default $MTEB_CACHE or ~/.cache/mteb")
+    variants: list[str] = setting([], "make a series of each: settings, as 'learning_rate=1e-4 pooling=cls'")
     relatives: bool = setting(True, "score the teacher and the untrained self too")
 
 
 def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
-    """Return mean and sample deviation of every score over the seeds."""
+    """Return mean and sample deviation of every score over the seeds, and of the seconds of training."""
     columns = {name: [row["scores"][name] for row in rows] for name in rows[0]["scores"]}
     columns |= {name: [row[name] for row in rows] for name in ("mean_of_5", "mean_of_7", "stsb_dev")}
+    columns["train_seconds"] = [row["run"]["train_seconds"] for row in rows]
     return {
         name: {
             "mean": round(statistics.mean(values), 2),
@@ -50,37 +61,60 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     }
 
 
+def print_variants(series: dict[str, list[dict[str, Any]]]) -> None:
+    """Print a row for each variant."""
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+    table.add_column("")
+    heads = ("stsb_dev", "mean_of_5", "mean_of_7", "train_seconds")
+    for head in heads:
+        table.add_column(head, justify="right")
+    for name, rows in series.items():
+        found = [summary(rows).get(head) for head in heads]
+        table.add_row(name, *("–" if value is None else _spread(value) for value in found))
+    Console(highlight=False).print(table)
+
+
+def _spread(value: dict[str, float | None]) -> str:
+    return f"{value['mean']:.2f}" + ("" if value["sd"] is None else f" ± {value['sd']:.2f}")
+
+
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Train and score the series; return what stands in the JSON."""
     own, words = split_words(list(sys.argv[1:] if argv is None else argv))
     settings = parse(Settings, own, __doc__ or "")
     script = load_script(settings.script)
     output_dir = parse(script.Settings, words, "").output_dir
+    for variant in settings.variants:
+        parse(script.Settings, [*words, *variant_words(variant)], "")  # a slip in the last is said before the first
     sources = data_sources(find_tasks(STS_TASKS, settings.data_dir))
     cache = settings.cache_dir or ResultCache().cache_path
     score = partial(evaluate, tasks=STS_TASKS, data_dir=settings.data_dir, cache_dir=cache)
-    rows: list[dict[str, Any]] = []
+    series: dict[str, list[dict[str, Any]]] = {variant: [] for variant in settings.variants or [""]}
     relatives: list[dict[str, Any]] = []
-    for seed in settings.seeds:
-        folder = f"{output_dir}-seed{seed}"
-        run = trained(script, [*words, "--seed", str(seed)], folder)
-        rows.append(
-            {**measure(folder, folder, "model", score).as_dict(), "stsb_dev": run["scores"]["stsb_dev"], "run": run}
-        )
+    result: dict[str, Any] = {}
+    for seed, variant in product(settings.seeds, series):
+        folder = f"{variant_folder(output_dir, variant)}-seed{seed}"
+        more = variant_words(variant) if variant else []
+        run = trained(script, [*words, *more, "--seed", str(seed)], folder)
+        row = measure(folder, folder, "model", score).as_dict()
+        series[variant].append({**row, "stsb_dev": run["scores"]["stsb_dev"], "run": run})
         if settings.relatives and not relatives:
             relatives = [row.as_dict() for row in measure_relatives(folder, run, score)]
+        made = {name: {"summary": summary(rows), "models": rows} for name, rows in series.items() if rows}
         result = {
-            "seeds": settings.seeds[: len(rows)],
-            "summary": summary(rows),
-            "models": rows,
+            "seeds": settings.seeds[: max(map(len, series.values()))],
+            **({"variants": made} if settings.variants else made[""]),
             "compared": relatives,
             "data": {"from": "local files" if settings.data_dir else "Hugging Face Hub", "tasks": sources},
             **environment(),
         }
         if settings.output:
             write_result(settings.output, result)
-    for name, value in result["summary"].items():
-        print(f"{name:14} {value['mean']:.2f}" + ("" if value["sd"] is None else f" ± {value['sd']:.2f}"))
+    if settings.variants:
+        print_variants(series)
+    else:
+        for name, value in result["summary"].items():
+            print(f"{name:14} {_spread(value)}")
     return result
 
 

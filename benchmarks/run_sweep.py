@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from series import load_script, split_words, trained
+from series import load_script, split_words, trained, variant_folder
 
 from distilface.plan import PLACES, effective
 from distilface.record import environment, write_result
@@ -41,7 +41,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         parse(script.Settings, [*words, *variant_words(variant)], "")  # a slip in the last one is said before the first
     runs = []
     for variant in settings.variants:
-        folder = f"{recipe.output_dir}-{variant.replace(' ', '-').replace('/', '_')}"
+        folder = variant_folder(recipe.output_dir, variant)
         run = trained(script, [*words, *variant_words(variant)], folder)
         runs.append(
             {

@@ -32,6 +32,15 @@ def split_words(words: list[str]) -> tuple[list[str], list[str]]:
     return words[:at], words[at + 1 :]
 
 
+def variant_folder(output_dir: str, variant: str) -> str:
+    """Name the folder of a variant of a recipe that writes ``output_dir``.
+
+    >>> variant_folder("models/m", "teachers=models/a,models/b pooling=cls")
+    'models/m-teachers=models_a,models_b-pooling=cls'
+    """
+    return f"{output_dir}-{variant.replace(' ', '-').replace('/', '_')}" if variant else output_dir
+
+
 def trained(script: Any, words: list[str], folder: str) -> dict[str, Any]:
     """Train into ``folder``, go on with an unfinished run of it, or find the finished one; return its ``run.json``.
 

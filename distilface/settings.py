@@ -152,10 +152,10 @@ def parse(cls: type[S], argv: Sequence[str] | None, description: str) -> S:
 
 
 def variant_words(variant: str) -> list[str]:
-    """Spell a variant, as ``learning_rate=1e-4 pooling=cls``, as command-line words.
+    """Spell a variant, as ``learning_rate=1e-4 pooling=cls``, as command-line words; a comma parts a list.
 
-    >>> variant_words("learning_rate=1e-4 pooling=cls")
-    ['--learning_rate=1e-4', '--pooling=cls']
+    >>> variant_words("learning_rate=1e-4 layers=0,2")
+    ['--learning_rate=1e-4', '--layers', '0', '2']
 
     Raises:
         InputError: if a part of it is no ``setting=value``.
@@ -163,7 +163,10 @@ def variant_words(variant: str) -> list[str]:
     parts = shlex.split(variant)
     if not parts or any("=" not in part for part in parts):
         raise InputError(f"the variant {variant!r} must be settings, as 'learning_rate=1e-4 pooling=cls'")
-    return [f"--{part}" for part in parts]
+    words: list[str] = []
+    for name, _, value in (part.partition("=") for part in parts):
+        words += [f"--{name}", *value.split(",")] if "," in value else [f"--{name}={value}"]
+    return words
 
 
 def disk_is_full(error: BaseException | None) -> bool:

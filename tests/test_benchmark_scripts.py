@@ -7,8 +7,9 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+import numpy as np
 import pytest
-from runs import Materials
+from runs import EVAL_STEPS, Materials
 from tiny import PAIRS, tiny_model, write_pairs
 
 from distilface.evaluate import STS_TASKS
@@ -116,6 +117,59 @@ def test_a_sweep_refuses_a_slip_before_the_first_training(benchmark, materials, 
 def test_a_series_needs_a_script(benchmark, data, tmp_path):
     with pytest.raises(InputError, match=r"none\.py does not exist"):
         benchmark("run_seeds").main(["--script", str(tmp_path / "none.py"), "--data_dir", str(data)])
+
+
+def test_a_series_of_variants_is_one_result_and_one_picture(benchmark, materials, data, tmp_path, capsys):
+    """One teacher, two, and the student's own past: the same steps and data, each under two seeds."""
+    teachers = [tmp_path / name for name in ("a", "b")]
+    for seed, folder in enumerate(teachers):
+        tiny_model(folder, seed=seed)
+    variants = [
+        f"teachers={teachers[0]} switch_every=0",
+        f"teachers={teachers[0]},{teachers[1]} switch_every=0",
+        f"switch_every={EVAL_STEPS} max_switches=1",
+    ]
+    words = [
+        *("--script", str(ROOT / "training" / "train_online.py"), "--seeds", "3", "4", "--variants", *variants),
+        *("--data_dir", str(data), "--output", str(tmp_path / "r.json"), "--cache_dir", str(tmp_path / "cache")),
+        *("--", *materials.words("online", tmp_path / "models" / "m", "--steps", str(2 * EVAL_STEPS))),
+    ]
+    result = benchmark("run_seeds").main(words)
+    assert result == json.loads((tmp_path / "r.json").read_text())
+    assert list(result["variants"]) == variants
+    assert result["seeds"] == [3, 4]
+    one, two, past = (result["variants"][name]["models"] for name in variants)
+    for models in (one, two, past):
+        assert [model["run"]["seed"] for model in models] == [3, 4]
+        assert len({str(model["run"]["data"]) for model in (*models, *one)}) == 1
+    assert two[0]["run"]["settings"]["teachers"] == [str(teacher) for teacher in teachers]
+    assert [len(model["run"]["generations"]) for model in (one[0], two[0], past[0])] == [1, 1, 2]
+    for found in result["variants"].values():
+        values = [model["mean_of_7"] for model in found["models"]]
+        assert found["summary"]["mean_of_7"]["mean"] == round(statistics.mean(values), 2)
+        assert found["summary"]["train_seconds"]["mean"] > 0
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in ("teachers=", "max_switches=1", "±"))
+
+    module = benchmark("plot_variants")
+    (tmp_path / "simcse.json").write_text(json.dumps(result["variants"][variants[0]]))
+    series = module.gather([str(tmp_path / name) for name in ("simcse.json", "r.json")])
+    assert list(series) == ["simcse", *variants]
+    figure = module.draw(series, ["SimCSE", "one", "two", "one switch"], str(tmp_path / "f.png"))
+    lines = {line.get_label(): line for line in figure.axes[0].lines}
+    curve = np.mean([[score for _, score in model["run"]["curve"]] for model in past], axis=0)
+    np.testing.assert_allclose(lines["one switch"].get_ydata()[1:], curve)
+    marks = [line for line in figure.axes[0].lines if line.get_marker() == "|"]
+    assert [mark.get_xdata()[0] for mark in marks] == [EVAL_STEPS]
+    module.main(["--results", str(tmp_path / "r.json"), "--output", str(tmp_path / "g.png")])
+    assert (tmp_path / "g.png").stat().st_size > 10_000
+    with pytest.raises(InputError, match="2 labels for 4 variants; give one each, or none"):
+        module.draw(series, ["a", "b"], str(tmp_path / "f.png"))
+    (tmp_path / "other.json").write_text("{}")
+    with pytest.raises(InputError, match=r"other\.json holds no series of seeds; make it by run_seeds\.py"):
+        module.main(["--results", str(tmp_path / "other.json")])
+    with pytest.raises(InputError, match="no results given"):
+        module.main([])
 
 
 def test_the_curves_are_those_of_the_results(benchmark, tmp_path):
