@@ -1,5 +1,6 @@
 """A multilingual assistant where none can be had: an English teacher's layers under a new, multilingual vocabulary."""
 
+import json
 import tempfile
 from collections.abc import Sequence
 from typing import Any
@@ -41,8 +42,10 @@ def train_tokenizer(
         InputError: if the vocabulary cannot hold every character of the text.
     """
     tokenizer, special = Tokenizer(models.Unigram()), [*SPECIAL, MASK]
-    cleaned: list[Any] = [normalizers.NFKC(), *([normalizers.Lowercase()] if lowercase else [])]
-    tokenizer.normalizer = normalizers.Sequence([*cleaned, normalizers.Replace(Regex(r"\s+"), " ")])
+    # Lower-cased as it is, a Turkish capital I with a dot would be two characters that no other word has.
+    lower: list[Any] = [normalizers.Replace("İ", "i"), normalizers.Lowercase()] if lowercase else []
+    spaces = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
+    tokenizer.normalizer = normalizers.Sequence([normalizers.NFKC(), *lower, *spaces])
     tokenizer.pre_tokenizer = pre_tokenizers.Sequence([pre_tokenizers.Metaspace(BEGIN), pre_tokenizers.Punctuation()])
     tokenizer.decoder = decoders.Metaspace(BEGIN)
     trainer = trainers.UnigramTrainer(
@@ -57,6 +60,8 @@ def train_tokenizer(
         raise InputError(
             f"--vocabulary {vocabulary} cannot hold every character of the text; raise it, as to 32000"
         ) from None
+    tokenizer.model = _in_order(tokenizer, special)
+    tokenizer.add_special_tokens(special)
     ends = [(token, tokenizer.token_to_id(token)) for token in ("[CLS]", "[SEP]")]
     tokenizer.post_processor = processors.TemplateProcessing(single="[CLS] $A [SEP]", special_tokens=ends)
     return PreTrainedTokenizerFast(
@@ -66,6 +71,17 @@ def train_tokenizer(
         mask_token=MASK,
         **{role: token for token, role in SPECIAL.items()},
     )
+
+
+def _in_order(tokenizer: Tokenizer, special: Sequence[str]) -> models.Unigram:
+    """Number the pieces of a trained vocabulary by their names, and so alike every time.
+
+    The trainer numbers them by their scores (log probabilities), which it adds up in another order in each run: they
+    differ by up to about 0.001, and with them thousands of numbers.
+    """
+    trained = json.loads(tokenizer.to_str())["model"]["vocab"]
+    pieces = sorted((piece, round(score, 3)) for piece, score in trained if piece not in special)
+    return models.Unigram([*((token, 0.0) for token in special), *pieces], unk_id=list(special).index("[UNK]"))
 
 
 def _teacher_rows(token: str, tokenizer: PreTrainedTokenizerBase, known: dict[str, int]) -> list[int]:

@@ -81,6 +81,12 @@ def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         rows = csv.DictReader(decoded_lines(path), strict=True)
     try:
         for row in rows:
+            if None in row:
+                count = len(row) - 1 + len(row[None])
+                raise InputError(
+                    f"{path}, line {rows.line_num}: {count} columns, and the header has {len(row) - 1}; "
+                    "quote text that holds the separator, or give .jsonl"
+                )
             yield rows.line_num, row
     except csv.Error as error:
         remedy = "quote its text as CSV does, or give .jsonl"

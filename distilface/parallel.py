@@ -175,7 +175,7 @@ def _balanced(pairs: Dataset, total: int, seed: int) -> Dataset:
 
 
 def held_out_split(pairs: Dataset, count: int, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Hold pairs out of the training, by their English side: no held-out sentence stands in another pair.
+    """Hold pairs out of the training, by their sentences: none of them stands in another pair, on either side.
 
     Args:
         pairs: as :func:`read_parallel` gives them.
@@ -194,8 +194,9 @@ def held_out_split(pairs: Dataset, count: int, seed: int = 0) -> tuple[Dataset, 
         rows = np.flatnonzero(languages == name)
         chosen += random.choice(rows, min(count, len(rows) // 10), replace=False).tolist()
     held_out = pairs.select(sorted(chosen))
-    english = set(held_out["english"])
-    rest = [row for row, sentence in enumerate(pairs["english"]) if sentence not in english]
+    english, other = set(held_out["english"]), set(zip(held_out["language"], held_out["other"], strict=True))
+    sides = zip(pairs["english"], languages.tolist(), pairs["other"], strict=True)
+    rest = [row for row, (a, *b) in enumerate(sides) if a not in english and tuple(b) not in other]
     if len(chosen) < 2 or len(rest) < 2:
         raise InputError(
             f"{len(pairs)} pairs in {len(set(languages))} languages cannot be split ({len(chosen)} held out, "

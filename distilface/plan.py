@@ -1,6 +1,7 @@
 """What a training can be told, what is refused before it starts, and where its unfinished state lies."""
 
 import json
+import math
 import shutil
 from dataclasses import asdict, dataclass
 from pathlib import Path
@@ -90,11 +91,11 @@ def check_settings(settings: TrainSettings) -> None:
 
 def _check_values(settings: TrainSettings) -> None:
     for name in ("batch_size", "eval_steps", "train_max_length", "learning_rate"):
-        if getattr(settings, name) <= 0:
+        if not 0 < getattr(settings, name) < math.inf:
             raise InputError(f"--{name} {getattr(settings, name)} is out of range; it must be above 0")
-    if settings.steps <= 0 and settings.epochs <= 0:
+    if settings.steps <= 0 and not 0 < settings.epochs < math.inf:
         raise InputError(f"--epochs {settings.epochs} with --steps {settings.steps} trains nothing; raise one")
-    if settings.weight_decay < 0:
+    if not settings.weight_decay >= 0:
         raise InputError(f"--weight_decay {settings.weight_decay} is out of range; it must be 0 or more")
     if not 0 <= settings.warmup < 1:
         raise InputError(f"--warmup {settings.warmup} is out of range; it is a share of the steps, from 0 to below 1")
@@ -125,7 +126,7 @@ def _check_unchanged(work: Path, now: dict[str, Any]) -> dict[str, Any]:
     """
     begun: dict[str, Any] = json.loads((work / "run.json").read_text())
     changes = [(key, begun["settings"].get(key), value) for key, value in now["settings"].items()]
-    changes += [("data", begun["data"], now["data"])] if "data" in now else []
+    changes += [(key, begun.get(key), now[key]) for key in ("data", "origin") if key in now]
     for key, old, new in changes:
         if old != new:
             raise InputError(
@@ -135,22 +136,31 @@ def _check_unchanged(work: Path, now: dict[str, Any]) -> dict[str, Any]:
     return begun
 
 
-def claim(settings: TrainSettings, data: list[dict[str, Any]]) -> dict[str, Any]:
-    """Open the work folder: a new one, or the one to resume if settings and data are the same.
+def claim(settings: TrainSettings, data: list[dict[str, Any]], origin: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Open the work folder: a new one, or the one to resume if settings, data and origin are the same.
+
+    Args:
+        settings: how to train. With ``overwrite`` and ``resume`` both, a checkpoint of another origin is dropped.
+        data: what is trained on.
+        origin: what is trained, where that is made by another training: its checkpoints fit no other.
 
     Returns:
-        What the run was begun with: ``settings``, ``data``, and, once :func:`keep` was called, more.
+        What the run was begun with: ``settings``, ``data``, ``origin``, and, once :func:`keep` was called, more.
 
     Raises:
-        InputError: on changed settings or data at a resume.
+        InputError: on changed settings, data or origin at a resume.
     """
     work = work_folder(settings)
-    now = json.loads(json.dumps({"settings": effective(settings), "data": data}))
-    if settings.resume:
+    now = json.loads(json.dumps({"settings": effective(settings), "data": data, "origin": origin}))
+    if settings.resume and not (settings.overwrite and _origin(work) != now["origin"]):
         return _check_unchanged(work, now)
     shutil.rmtree(work, ignore_errors=True)
     work.mkdir(parents=True)
     return dict(now)
+
+
+def _origin(work: Path) -> Any:
+    return json.loads((work / "run.json").read_text()).get("origin")
 
 
 def keep(settings: TrainSettings, begun: dict[str, Any]) -> None:

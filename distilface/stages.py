@@ -10,12 +10,13 @@ from distilface.checkpoints import last_whole
 from distilface.plan import TrainSettings, check_settings, other_settings, work_folder
 from distilface.settings import InputError, setting
 
-#: What may be set for each stage, and the setting that it replaces there.
+#: What may be set for each stage, where a training has it, and the setting that it replaces there.
 EACH = {
     "stage_epochs": "epochs",
     "stage_steps": "steps",
     "stage_batch_sizes": "batch_size",
     "stage_learning_rates": "learning_rate",
+    "stage_weights": "weight",
 }
 
 
@@ -45,7 +46,7 @@ def stage_settings(settings: S, number: int, names: list[str]) -> S:
     """Return the settings of one stage: its own folder and numbers; ``resume`` only where there is something to."""
     own: dict[str, Any] = {"output_dir": str(stage_folder(settings, number, names)), "stages": [number]}
     for several, one in EACH.items():
-        if (values := getattr(settings, several)) is not None:
+        if (values := getattr(settings, several, None)) is not None:
             own |= {one: values[number - 1], several: None}
     made = replace(settings, **own)
     return replace(made, resume=settings.resume and last_whole(work_folder(made)) is not None)
@@ -62,7 +63,7 @@ def check_stages(settings: StagedSettings, names: list[str]) -> None:
         if not 1 <= number <= len(names):
             raise InputError(f"there is no stage {number}; name stages from 1 to {len(names)}")
     for several in EACH:
-        values = getattr(settings, several)
+        values = getattr(settings, several, None)
         if values is not None and len(values) != len(names):
             raise InputError(f"--{several} has {len(values)} values; give {len(names)}, one a stage")
     check_settings(replace(settings, resume=False, overwrite=True))

@@ -168,7 +168,8 @@ def fit(
         measure: how its model is scored, saved and loaded.
         settings: how to train; ``resume`` goes on from the last whole checkpoint.
         texts: the sentences, for their fingerprint.
-        run: what the script knows of the run (method, teacher, baseline model), for ``run.json``.
+        run: what the script knows of the run (method, teacher, baseline model), for ``run.json``; its ``origin``, if
+            it has one, must be the same at a resume.
         teacher_score: the teacher on the same measure, for the verdict.
         outcome: asked when the training is over for what only then is known, for ``run.json``.
 
@@ -181,7 +182,7 @@ def fit(
     """
     work, output = work_folder(settings), Path(settings.output_dir)
     data = [{"source": source} for source in settings.data] + [{"rows": len(texts), "sha256": fingerprint(texts)}]
-    begun = claim(settings, [*data, *([measure.data] if measure.data else [])])
+    begun = claim(settings, [*data, *([measure.data] if measure.data else [])], run.get("origin"))
     if "baseline" not in begun:
         begun["baseline"] = measure.score(trainer.model)
         keep(settings, begun)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from tiny import tiny_model
+from tiny import WORDS, tiny_model
 from transformers import AutoTokenizer
 
 from distilface.assistant import make_assistant, new_table, train_tokenizer
@@ -114,3 +114,23 @@ def test_an_assistant_has_the_teachers_layers(layers, tmp_path):
     assert np.abs(load(tmp_path / "assistant").encode(TEXTS) - vectors).max() < 1e-5
     kind = json.loads((tmp_path / "assistant" / "tokenizer_config.json").read_text())["tokenizer_class"]
     assert kind == "PreTrainedTokenizerFast"
+
+
+def test_a_vocabulary_has_the_same_numbers_every_time():
+    """The trainer's own order differs from run to run: a checkpoint would be read onto other tokens, unseen."""
+    words = [" ".join(WORDS.split()[k % 7 :: 1 + k % 5]) for k in range(200)]
+    texts = Dataset.from_dict({"text": [*TEXTS * 20, *words]})
+    made = [train_tokenizer(texts, 300, 64) for _ in range(3)]
+    pieces = [json.loads(tokenizer.backend_tokenizer.to_str())["model"]["vocab"] for tokenizer in made]
+    names = [name for name, _ in pieces[0]]
+    assert names[5:] == sorted(names[5:])
+    assert len(names) > 100
+    for other in pieces[1:]:
+        assert [name for name, _ in other] == names
+        np.testing.assert_allclose([score for _, score in other], [score for _, score in pieces[0]], atol=0.01)
+
+
+def test_a_turkish_capital_is_the_letter_it_is(tokenizer):
+    """Lower-cased by the rules of Unicode it is an i and a dot above, which no other word has."""
+    assert tokenizer("İNSAN")["input_ids"] == tokenizer("insan")["input_ids"]
+    assert tokenizer("  The dog\n")["input_ids"] == tokenizer("the dog")["input_ids"]

@@ -16,6 +16,8 @@ import pytest
 from datasets import Dataset
 from runs import BATCH, EVAL_STEPS, Materials, each_step, equal, script
 from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 from tiny import PAIRS, WORDS, on_one_thread, tiny_model, write_pairs
 
 from distilface.checkpoints import WholeCheckpoints
@@ -159,13 +161,94 @@ def test_a_resumed_stage_is_the_one_that_never_stopped(stage, reference, materia
 
 def test_other_settings_are_not_taken_for_the_same(reference, materials, parallel):
     """A stage that is there would otherwise pass for one of a larger learning rate, or of another assistant."""
-    with no_training(), pytest.raises(InputError, match=r"m was trained with other settings \(repeats\); add --over"):
-        train(words(materials, parallel, reference, "--stages", "4", "--repeats", "1"))
+    with no_training(), pytest.raises(InputError, match=r"m was trained with other settings \(weight\); add --over"):
+        train(words(materials, parallel, reference, "--stages", "4", "--weight", "2"))
     settings = parse(MultistageSettings, words(materials, parallel, reference), "")
     origin = json.loads((reference / "run.json").read_text())["origin"]
     assert finished(stage_settings(settings, 4, NAMES), origin)
     with pytest.raises(InputError, match=r"with other settings \(what it is made of\)"):
         finished(stage_settings(settings, 4, NAMES), {**origin, "start": "another"})
+
+
+def test_stages_alone_refuse_what_was_made_in_another_shape(reference, materials, parallel):
+    """``run.json`` would otherwise tell of settings that the model does not have, or of an assistant not used."""
+    alone = words(materials, parallel, reference, "--overwrite", "--stages")
+    with (
+        no_training(),
+        pytest.raises(InputError, match=r"2-bottleneck was made with repeats 2, not 4; set it back, or"),
+    ):
+        train([*alone, "3", "4", "--repeats", "4"])
+    with no_training(), pytest.raises(InputError, match=r"1-assistant was made with vocabulary 150, not 99"):
+        train([*alone, "2", "3", "--vocabulary", "99"])
+    with no_training(), pytest.raises(InputError, match=r"1-assistant was made with assistant None, not "):
+        train([*alone, "2", "--assistant", str(materials.teacher)])
+    with no_training(), pytest.raises(InputError, match=r"3-recurrent was made with embedding_size 8, not 12"):
+        train([*alone, "4", "--embedding_size", "12"])
+
+
+def test_a_checkpoint_of_another_assistant_is_not_gone_on_with(reference, materials, parallel, tmp_path):
+    """Stopped in stage 3, begun anew with another first stage, stopped there: stage 3's checkpoint is then a stranger.
+
+    It has the same shapes and settings, so that nothing else would tell.
+    """
+    output, steps = tmp_path / "m", itertools.count(1)
+
+    def stop_after(count: int):
+        def press(step: int, inputs: object) -> None:
+            if next(steps) == count:
+                signal.raise_signal(signal.SIGINT)
+
+        return each_step(press)
+
+    first = words(materials, parallel, output)
+    with rising_scores(), stop_after(2 * STEPS + 4), pytest.raises(KeyboardInterrupt):
+        train(first)
+    other, steps = [*first, "--stage_learning_rates", "1e-2", "1e-3", "1e-3", "1e-3"], itertools.count(1)
+    with rising_scores(), stop_after(4), pytest.raises(KeyboardInterrupt):
+        train([*other, "--overwrite"])
+    kept = [*other, "--resume", "--stages", "1", "2"]
+    with rising_scores():
+        train([*kept, "--overwrite"])
+    with pytest.raises(InputError, match=r"origin was .* and is .*; set it back, or start over with --overwrite"):
+        train([*other, "--resume"])
+    with rising_scores():
+        train([*other, "--resume", "--overwrite"])
+    straight = tmp_path / "straight"
+    with rising_scores():
+        train([*words(materials, parallel, straight), *other[len(first) :]])
+    assert equal(output, straight)
+    assert not equal(output, reference)
+
+
+def test_an_assistant_under_another_pooling(materials, parallel, tmp_path, capsys):
+    """Its encoder alone is used: without stage 1 the student would learn from a model that nobody made."""
+    given = tmp_path / "given"
+    encoder = tiny_model(given, seed=3)[0]
+    made = SentenceTransformer(modules=[encoder, Pooling(32, pooling_mode="cls"), Dense(32, 32)], device="cpu")
+    made.save(str(given))
+    more = ["--assistant", str(given), "--steps", "1"]
+    with pytest.raises(
+        InputError, match=r"given ends in Pooling and Dense, and only its encoder .*; add 1 to --stages"
+    ):
+        train(words(materials, parallel, tmp_path / "m", *more, "--stages", "2", "3", "4"))
+    assert not (tmp_path / "m").exists()
+    train(words(materials, parallel, tmp_path / "m", *more, "--stages", "1"))
+    assert "given ends in Pooling and Dense" in capsys.readouterr().err
+
+
+def test_a_model_that_reads_more_than_training_does_is_named(materials, parallel, tmp_path, capsys):
+    """The narrow table fits far positions to first order only, and nothing would train them: no score shows it."""
+    train(words(materials, parallel, tmp_path / "m", "--steps", "1", "--stages", "1", "--train_max_length", "32"))
+    assert "warning: the model will read 64 tokens and training reads 32" in capsys.readouterr().err
+
+
+def test_each_stage_has_its_own_weight(materials, parallel, tmp_path):
+    given = words(materials, parallel, tmp_path / "m", "--stage_weights", "3", "1", "2", "5")
+    settings = parse(MultistageSettings, given, "")
+    assert [stage_settings(settings, number, NAMES).weight for number in (1, 2, 3, 4)] == [3, 1, 2, 5]
+    record = train([*given, "--steps", "1"])
+    assert record["loss_settings"] == {"weight": 5}
+    assert record["settings"]["stage_weights"] is None
 
 
 def test_an_assistant_that_is_given(reference, materials, parallel, tmp_path):
@@ -189,7 +272,15 @@ MISTAKES = {
     "too many layers": (["--keep_layers", "9"], "--keep_layers 9 is out of range; the assistant has 2 layers"),
     "too wide a table": (["--embedding_size", "64"], "--embedding_size 64 is out of range"),
     "another width": (["--assistant", "NARROW"], "the teacher's embeddings have 48 dimensions and the assistant's 32"),
-    "nothing held out": (["--held_out", "0"], "cannot be split"),
+    "nothing held out": (["--held_out", "0"], "--held_out 0 is out of range; it must be 1 or more"),
+    "no vocabulary": (["--vocabulary", "-1"], "--vocabulary -1 is out of range"),
+    "no tokens": (["--max_seq_length", "-5"], "--max_seq_length -5 is out of range; it must be 3 or more"),
+    "a dropout": (["--dropout", "1.5"], "--dropout 1.5 is out of range; it must be from 0 to below 1"),
+    "a negative weight": (["--weight", "-1"], "--weight -1.0 is out of range"),
+    "a weight that is no number": (["--stage_weights", "1", "1", "nan", "1"], "--weight nan is out of range"),
+    "a rate that is no number": (["--learning_rate", "nan"], "--learning_rate nan is out of range"),
+    "passes that are no number": (["--stage_epochs", "1", "nan", "1", "1", "--steps", "-1"], "--epochs nan with --st"),
+    "one column for both": (["--other_column", "english"], "--other_column english is the English one too"),
 }
 
 

@@ -106,9 +106,21 @@ def test_no_held_out_sentence_is_trained_on(tmp_path):
         held_out_split(train.select(range(9)), 8)
 
 
+def test_no_held_out_sentence_of_the_other_side_is_trained_on(tmp_path):
+    """One translation stands beside several sentences: a held-out pair would be known by its other half."""
+    file = write(tmp_path / "a.en-de.tsv", [(f"thanks {i}", f"danke {i // 3}") for i in range(90)])
+    other = write(tmp_path / "a.en-fr.tsv", [(f"merci {i}", f"danke {i}") for i in range(90)])
+    train, held_out = held_out_split(read_parallel([file, other]), 8)
+    sides = [set(zip(part["language"], part["other"], strict=True)) for part in (train, held_out)]
+    assert not sides[0] & sides[1]
+    assert len(train) + len(held_out) < 180, "the sisters of a held-out pair are in neither"
+    assert len(train) > 140, "the same words of another language stay"
+
+
 @pytest.mark.parametrize(
     ("name", "content", "message"),
     [
+        ("a.en-de.csv", b"english,other\nA dog, small, runs.,Ein Hund.\n", "line 2: 4 columns, and the header has 2"),
         ("a.en-de.tsv", b"a\tb\nc\t\n", r"a\.en-de\.tsv, line 2: the other side is empty"),
         ("a.en-de.tsv", b"a\tb\n \tb\n", "line 2: the English side is empty"),
         ("a.en-de.tsv", b"a\tb\n\nc\n", "line 3: 1 columns; English and the other side, by one tab"),

@@ -176,7 +176,7 @@ sys.meta_path.insert(0, Refused())
 folder = sys.argv[1]
 tokenizer, encoder = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
 inputs = tokenizer(sys.argv[2:], padding=True, truncation=True, return_tensors="pt")
-assert set(inputs) == {"input_ids", "attention_mask"} or "token_type_ids" in inputs
+assert {"input_ids", "attention_mask"} <= set(inputs) <= {"input_ids", "attention_mask", "token_type_ids"}
 with torch.no_grad():
     output = encoder(**inputs)
 mask = inputs["attention_mask"].unsqueeze(-1)

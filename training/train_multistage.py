@@ -14,7 +14,7 @@ settings is not trained again, and ``--resume`` goes on in the middle of one. Ea
 import sys
 from typing import Any
 
-from distilface.crosslingual import NAMES, Materials, check_models, check_sources, run_stage
+from distilface.crosslingual import NAMES, Materials, check_models, check_sources, check_values, run_stage
 from distilface.crosslingual import MultistageSettings as Settings
 from distilface.data import read_sts
 from distilface.parallel import held_out_split, read_parallel
@@ -27,6 +27,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Run the stages and write the folder; return what stands in the ``run.json`` of the last one."""
     settings = parse(Settings, argv, __doc__ or "")
     check_stages(settings, NAMES)
+    check_values(settings)
     check_sources(settings)
     columns = (settings.text_column, settings.other_column)
     pairs = read_parallel(settings.data, settings.max_sentences, columns)

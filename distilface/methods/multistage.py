@@ -13,7 +13,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.merged_forward import embed_columns
 from torch import Tensor, nn
-from torch.nn.functional import cosine_similarity, mse_loss
+from torch.nn.functional import mse_loss, normalize
 
 from distilface.cache import embed
 from distilface.data import numbered
@@ -35,10 +35,14 @@ def prepare(pairs: Dataset) -> Dataset:
 
 
 def targets(
-    pairs: Dataset, teacher: SentenceTransformer, column: str = "english", cache_dir: str | Path | None = None
+    pairs: Dataset,
+    teacher: SentenceTransformer,
+    column: str = "english",
+    cache_dir: str | Path | None = None,
+    bf16: bool | None = None,
 ) -> Dataset:
     """Embed one side of the pairs, once, on disk: a column ``label`` of float32 that is read as tensors."""
-    return embed(teacher, pairs, cache_dir, column=column).select_columns(["label"]).with_format("torch")
+    return embed(teacher, pairs, cache_dir, column=column, bf16=bf16).select_columns(["label"]).with_format("torch")
 
 
 def check_width(width: int, teacher: SentenceTransformer) -> None:
@@ -114,10 +118,15 @@ class MultilingualContrastiveLoss(MatchLoss):
         super().__init__(model, english, english, weight)
 
     def _matched(self, embeddings: list[Tensor], wanted: list[Tensor]) -> Tensor:
-        teacher = wanted[0]
-        ours = cosine_similarity(embeddings[0].unsqueeze(1), embeddings[1].unsqueeze(0), dim=-1)
-        theirs = cosine_similarity(teacher.unsqueeze(1), teacher.unsqueeze(0), dim=-1)
-        return mse_loss(ours, theirs) + super()._matched(embeddings, wanted)
+        relations = mse_loss(_cosines(*embeddings), _cosines(wanted[0], wanted[0]))
+        return relations + super()._matched(embeddings, wanted)
+
+
+def _cosines(first: Tensor, second: Tensor) -> Tensor:
+    """Return the cosine of each row with each: under autocast too in fp32 or more, for bf16 would round them."""
+    wide = torch.promote_types(first.dtype, torch.float32)
+    with torch.autocast(first.device.type, enabled=False):
+        return normalize(first.to(wide), dim=-1) @ normalize(second.to(wide), dim=-1).T
 
 
 def embedding_output(model: SentenceTransformer, features: dict[str, Tensor]) -> Tensor:
