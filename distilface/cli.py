@@ -1,0 +1,127 @@
+"""The ``distilface`` command: verbs on a model folder. Trainings and benchmarks are scripts."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+
+from distilface import __version__
+from distilface.data import read_sts
+from distilface.export import FORMATS, Parity, export, read_record
+from distilface.folder import Folder, load
+from distilface.settings import InputError, check_known, cli, parse, setting
+
+USAGE = f"""distilface {__version__}: verbs on a model folder
+
+    distilface info FOLDER        what it is, sizes, scores, exports, and what it lacks
+    distilface export FOLDER      onnx/ beside the weights, each file through the parity gate
+
+distilface VERB --help tells a verb's settings. Trainings are scripts in training/, benchmarks in benchmarks/.
+"""
+
+
+@dataclass
+class InfoSettings:
+    """What ``info`` can be told."""
+
+    folder: str = setting("", "the model folder; also as the first word")
+
+
+@dataclass
+class ExportSettings:
+    """What ``export`` can be told."""
+
+    folder: str = setting("", "the model folder; also as the first word")
+    formats: list[str] = setting(list(FORMATS), f"of {', '.join(FORMATS)}")
+    dev: str = setting("sample", "scored pairs to measure on: a file, a Hub data set, or 'sample', 180 of our own")
+
+
+def _shape(model: SentenceTransformer) -> str:
+    encoder: Any = model[0]
+    config, modules = encoder.model.config, [type(module).__name__ for module in model][1:]
+    layers = config.num_hidden_layers * getattr(config, "inner_group_num", 1)
+    return (
+        f"{config.model_type}, {layers} layers of {config.hidden_size}, {len(model.tokenizer):,} tokens in the "
+        f"vocabulary; {', '.join(modules)}; {model.get_embedding_dimension()} dimensions; "
+        f"reads {model.max_seq_length} tokens"
+    )
+
+
+def _lines(folder: Folder) -> list[str]:
+    model = load(folder.path)
+    transformer: Any = model[0]
+    table = transformer.model.get_input_embeddings().weight.numel()
+    lines = [
+        f"{folder.path}: {_shape(model)}",
+        f"size: {folder.parameters:,} parameters ({table:,} in the embedding table), {folder.megabytes:.1f} MB",
+    ]
+    if run := folder.run:
+        scores = (f"{name} {score:.2f}" for name, score in run.get("scores", {}).items() if score is not None)
+        lines += [f"trained: {run.get('method')}, seed {run.get('seed')}, verdict {run.get('verdict')}"]
+        lines += [f"scores: {', '.join(scores)}"]
+    for file, found in read_record(folder).get("files", {}).items():
+        state = f"refused: {found['refused']}" if found["refused"] else f"Spearman {found['score_change']:+.2f}"
+        lines.append(f"{file} ({found['what']}): {found['megabytes']:.1f} MB, {state}")
+    return lines + [f"lacks: {what}" for what in _lacks(folder)]
+
+
+def _lacks(folder: Folder) -> list[str]:
+    lacks = [] if folder.run else ["run.json, which tells how it was trained"]
+    stale = (folder.path / "onnx").is_dir() and not read_record(folder)
+    if not read_record(folder):
+        lacks.append(f"exports of these weights{', for onnx/ is of others' if stale else ''} (distilface export)")
+    return lacks
+
+
+def info(words: list[str]) -> list[str]:
+    """Say what a folder is; return the lines."""
+    settings = parse(InfoSettings, words, "Say what a model folder is, and what it lacks.")
+    folder = Folder(Path(settings.folder))
+    folder.check()
+    lines = _lines(folder)
+    print("\n".join(lines))
+    return lines
+
+
+def export_folder(words: list[str]) -> dict[str, Parity]:
+    """Export a folder; return what was found of each format."""
+    settings = parse(ExportSettings, words, "Write onnx/ beside the weights, each file only where it passes.")
+    check_known(settings.formats, list(FORMATS), "format")
+    found = export(settings.folder, read_sts(settings.dev), settings.formats)
+    passed = sum(parity.refused is None for parity in found.values())
+    print(f"{passed} of {len(found)} files written to {settings.folder}/onnx")
+    return found
+
+
+VERBS: dict[str, Callable[[list[str]], Any]] = {"info": info, "export": export_folder}
+
+
+def run(argv: list[str] | None = None) -> Any:
+    """Run a verb on a folder; return what it found.
+
+    Raises:
+        InputError: on an unknown verb, or none of a folder.
+    """
+    words = list(sys.argv[1:] if argv is None else argv)
+    if not words or words[0] in ("-h", "--help"):
+        print(USAGE, end="")
+        return None
+    verb, *rest = words
+    check_known([verb], list(VERBS), "verb")
+    if rest and not rest[0].startswith("-"):
+        rest = ["--folder", *rest]
+    if not {"--folder", "-h", "--help"} & {word.split("=")[0] for word in rest}:
+        raise InputError(f"no folder given; as distilface {verb} models/mine")
+    return VERBS[verb](rest)
+
+
+def main() -> None:
+    """Run the command line, and end as every script here does."""
+    cli(run)
+
+
+if __name__ == "__main__":
+    main()
