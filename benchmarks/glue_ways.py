@@ -218,7 +218,7 @@ def ask(
         pooling: of each.
         bf16: autocast to bf16, as the students are trained.
     """
-    teacher.requires_grad_(False).eval()
+    teacher.requires_grad_(False).eval().to("cuda" if torch.cuda.is_available() else "cpu")
     width = teacher.linear.in_features
     logits = torch.zeros(len(tokens), teacher.linear.out_features)
     states = {layer: torch.zeros(len(tokens), 1, width) for layer in layers}
