@@ -58,7 +58,8 @@ class Result:
         """Add a finished training and write the file, whole or not at all."""
         if self.find(run["task"], run["way"], run["seed"]) is None:
             self.content["runs"].append(run)
-        self.content |= {"summary": summary(self.content["runs"]), **environment()}
+        runs = self.content["runs"]
+        self.content |= {"summary": summary(runs), "mean": overall(runs), **environment()}
         write_result(self.file, self.content)
 
 
@@ -67,33 +68,46 @@ def summary(runs: Sequence[Row]) -> dict[str, dict[str, Row]]:
     found: dict[str, dict[str, Row]] = {}
     for task, way in dict.fromkeys((run["task"], run["way"]) for run in runs):
         scores = [run["scores"] for run in runs if (run["task"], run["way"]) == (task, way)]
-        found.setdefault(task, {})[way] = {
-            metric: {
-                "mean": round(statistics.mean(score[metric] for score in scores), 2),
-                "sd": round(statistics.stdev([score[metric] for score in scores]), 2) if len(scores) > 1 else None,
-                "seeds": len(scores),
-            }
-            for metric in scores[0]
-        }
+        found.setdefault(task, {})[way] = {metric: _spread([score[metric] for score in scores]) for metric in scores[0]}
     return found
+
+
+def overall(runs: Sequence[Row]) -> dict[str, Row]:
+    """Return, by way, the mean over the tasks of their scores, as mean and deviation over the seeds that have all."""
+    tasks = {run["task"] for run in runs}
+    scores: dict[str, dict[int, list[float]]] = {}
+    for run in runs:
+        scores.setdefault(run["way"], {}).setdefault(run["seed"], []).append(run["scores"]["score"])
+    means = {
+        way: [statistics.mean(found) for found in seeds.values() if len(found) == len(tasks)]
+        for way, seeds in scores.items()
+    }
+    return {way: _spread(values) for way, values in means.items() if values}
+
+
+def _spread(values: Sequence[float]) -> Row:
+    sd = round(statistics.stdev(values), 2) if len(values) > 1 else None
+    return {"mean": round(statistics.mean(values), 2), "sd": sd, "seeds": len(values)}
 
 
 def print_table(content: Row) -> None:
     """Print one table: a row for each way, a column for each task, with the rows it was trained on."""
-    means, runs = content["summary"], content["runs"]
+    means, runs, over = content["summary"], content["runs"], overall(content["runs"])
     scored = "validation" if content["settings"]["report"] else "rows held out of the training set"
     table = Table(title=f"GLUE, {scored}, mean of the task's metrics (mean ± sd over seeds)")
-    table.add_column("way")
-    for column in ("parameters", *(f"{task}, {content['data'][task]['train']:,} rows" for task in means)):
+    table.add_column("way", overflow="fold")
+    for column in ("parameters", *(f"{task}, {content['data'][task]['train']:,} rows" for task in means), "mean"):
         table.add_column(column, justify="right")
     for way in dict.fromkeys(run["way"] for run in runs):
         size = next(run["parameters"] for run in runs if run["way"] == way)
-        table.add_row(way, f"{size / 1e6:.1f}M", *(_cell(task.get(way)) for task in means.values()))
+        table.add_row(
+            way, f"{size / 1e6:.1f}M", *(_cell(task.get(way)) for task in means.values()), _cell(over.get(way))
+        )
     Console().print(table)
 
 
-def _cell(metrics: Row | None) -> str:
-    if metrics is None:
+def _cell(found: Row | None) -> str:
+    if found is None:
         return "-"
-    score = metrics["score"]
+    score = found.get("score", found)
     return f"{score['mean']:.2f}" + ("" if score["sd"] is None else f" ± {score['sd']:.2f}")

@@ -294,6 +294,11 @@ def test_the_benchmark_in_small_stopped_and_gone_on(benchmark, materials, tmp_pa
             assert metrics["score"]["mean"] == pytest.approx(statistics.mean(found), abs=0.006)
             assert metrics["score"]["sd"] == pytest.approx(statistics.stdev(found), abs=0.006)
             assert metrics["score"]["seeds"] == 2
+    for way, mean in whole["mean"].items():
+        by_seed = [[r["scores"]["score"] for r in whole["runs"] if (r["way"], r["seed"]) == (way, s)] for s in (1, 2)]
+        found = [statistics.mean(scores) for scores in by_seed]
+        expected = pytest.approx(statistics.mean(found), abs=0.006), pytest.approx(statistics.stdev(found), abs=0.006)
+        assert (mean["mean"], mean["sd"], mean["seeds"]) == (*expected, 2)
     assert {len(r["held_out"]) for r in whole["runs"]} == {2}
     assert all(r["held_out"][r["best_epoch"] - 1] == max(r["held_out"]) for r in whole["runs"])
     assert whole["data"]["sst2"]["train"] == 54
