@@ -54,9 +54,12 @@ def environment() -> dict[str, Any]:
 
 
 def write_whole(file: Path, content: Any, indent: int | None = None) -> None:
-    """Write a JSON file whole or not at all."""
+    """Write a JSON file whole or not at all; one for people (indented) ends its last line.
+
+    One without an indent loses its meaning with its last character, so that a copy cut short is known.
+    """
     partial = file.with_name(f"{file.name}.part")
-    partial.write_text(json.dumps(content, indent=indent) + "\n", encoding="utf-8")
+    partial.write_text(json.dumps(content, indent=indent) + ("\n" if indent else ""), encoding="utf-8")
     partial.replace(file)
 
 
