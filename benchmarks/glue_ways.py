@@ -76,8 +76,8 @@ class Classifier(nn.Module):
             input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
         ).hidden_states
         mask = attention_mask.unsqueeze(-1).to(states[-1].dtype)
-        pooled = (states[-1] * mask).sum(1) / mask.sum(1)
-        return self.linear(self.dropout(pooled)).float(), states
+        mean = (states[-1] * mask).sum(1) / mask.sum(1)
+        return self.linear(self.dropout(mean)).float(), states
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:

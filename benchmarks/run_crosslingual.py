@@ -26,6 +26,7 @@ from distilface.crosslingual import NAMES
 from distilface.evaluate import evaluate, load_model
 from distilface.record import environment, write_result
 from distilface.settings import InputError, cli, parse, setting
+from distilface.stages import StagedSettings, stage_folder
 from distilface.tasks import CROSSLINGUAL, data_sources, find_tasks
 from distilface.teacher import resolve
 
@@ -50,12 +51,11 @@ def stages(model: str) -> dict[str, Path]:
     Raises:
         InputError: if the model is not what train_multistage.py writes.
     """
-    output = Path(model)
     if read_run(model).get("method") != "multistage":
         raise InputError(f"{model} is no folder of training/train_multistage.py; give --model one")
-    beside = output.with_name(f"{output.name}.stages")
-    folders = {name: beside / f"{number}-{name}" for number, name in enumerate(NAMES[:-1], 1)}
-    return {name: folder for name, folder in folders.items() if folder.is_dir()} | {NAMES[-1]: output}
+    settings = StagedSettings(output_dir=model)
+    folders = {name: stage_folder(settings, number, NAMES) for number, name in enumerate(NAMES, 1)}
+    return {name: folder for name, folder in folders.items() if folder.is_dir()}
 
 
 def table_size(model: str) -> int:

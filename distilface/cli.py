@@ -62,17 +62,18 @@ def _lines(folder: Folder) -> list[str]:
         scores = (f"{name} {score:.2f}" for name, score in run.get("scores", {}).items() if score is not None)
         lines += [f"trained: {run.get('method')}, seed {run.get('seed')}, verdict {run.get('verdict')}"]
         lines += [f"scores: {', '.join(scores)}"]
-    for file, found in read_record(folder).get("files", {}).items():
+    record = read_record(folder)
+    for file, found in record.get("files", {}).items():
         state = f"refused: {found['refused']}" if found["refused"] else f"Spearman {found['score_change']:+.2f}"
         lines.append(f"{file} ({found['what']}): {found['megabytes']:.1f} MB, {state}")
-    return lines + [f"lacks: {what}" for what in _lacks(folder)]
+    return lines + [f"lacks: {what}" for what in _lacks(folder, record)]
 
 
-def _lacks(folder: Folder) -> list[str]:
+def _lacks(folder: Folder, record: dict[str, Any]) -> list[str]:
     lacks = [] if folder.run else ["run.json, which tells how it was trained"]
-    stale = (folder.path / "onnx").is_dir() and not read_record(folder)
-    if not read_record(folder):
-        lacks.append(f"exports of these weights{', for onnx/ is of others' if stale else ''} (distilface export)")
+    if not record:
+        stale = ", for onnx/ is of others" if (folder.path / "onnx").is_dir() else ""
+        lacks.append(f"exports of these weights{stale} (distilface export)")
     return lacks
 
 

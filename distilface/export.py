@@ -85,6 +85,7 @@ class _Encoder(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the token vectors, shape (B, T, width), and the embeddings, shape (B, dimensions)."""
         features = self.model({"input_ids": input_ids, "attention_mask": attention_mask})
         return features["token_embeddings"], features["sentence_embedding"]
 
@@ -231,7 +232,8 @@ def compare(file: Path, folder: Path, pairs: Dataset, wanted: np.ndarray, exact:
     rate = len(texts) / (time.perf_counter() - began)
     cosines = (_unit(given) * _unit(wanted)).sum(1)
     alone = (_unit(encoder.encode(texts[:ALONE], batch_size=1)) * _unit(given[:ALONE])).sum(1)
-    score, change = _score(given, pairs["score"]), _score(given, pairs["score"]) - _score(wanted, pairs["score"])
+    score = _score(given, pairs["score"])
+    change = score - _score(wanted, pairs["score"])
     refused = None
     if exact and not cosines.min() >= SAME:
         refused = f"the least cosine to the folder's vectors is {cosines.min():.6f}, below {SAME}"
