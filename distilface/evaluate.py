@@ -9,13 +9,16 @@ from pathlib import Path
 from typing import Any
 
 import mteb
+import numpy as np
 import torch
+from datasets import Dataset
 from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from mteb.abstasks import AbsTask
 from mteb.cache import ResultCache
 from mteb.models import SentenceTransformerEncoderWrapper
 from sentence_transformers import SentenceTransformer
+from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from distilface.hub import unreachable
@@ -27,6 +30,29 @@ from distilface.teacher import LOAD_ERRORS, no_model, resolve, weights_id
 STS_TASKS = ("STS12", "STS13", "STS14", "STS15", "STS16", "STSBenchmark", "SICK-R")
 #: The five that the DistilFace paper ran (arXiv 2401.12472); its 72.1 is their mean.
 PAPER_TASKS = ("STS12", "STS13", "STS14", "STS15", "STSBenchmark")
+
+
+class OnceEncoder(SentenceTransformerEncoderWrapper):
+    """mteb's wrapper, which embeds a sentence of the STS tasks once, in however many pairs and tasks it stands.
+
+    Of the 47,700 sentences of the seven tasks 26,771 are different: nearly half of the time. A model with prompts,
+    which may depend on the task, and tasks of other types are left to mteb.
+    """
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        super().__init__(model)
+        self._known: dict[str, np.ndarray] = {}
+
+    def encode(self, inputs: DataLoader, *, task_metadata: Any, **kwargs: Any) -> Any:
+        """Return the embeddings of all sentences of ``inputs``, shape (sentences, dimension)."""
+        if task_metadata.type != "STS" or any((self.model_prompts or {}).values()):
+            return super().encode(inputs, task_metadata=task_metadata, **kwargs)
+        texts = [text for batch in inputs for text in batch["text"]]
+        if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
+            rows = DataLoader(Dataset.from_dict({"text": new}), batch_size=1000)  # type: ignore[arg-type]
+            vectors = super().encode(rows, task_metadata=task_metadata, **kwargs)
+            self._known.update(zip(new, vectors, strict=True))
+        return np.stack([self._known[text] for text in texts])
 
 
 def load_model(model: str | Path) -> SentenceTransformer:
@@ -128,7 +154,7 @@ def evaluate(
     loaded = _loaded(model)
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="mteb")
-        encoder = SentenceTransformerEncoderWrapper(loaded)
+        encoder = OnceEncoder(loaded)
     identity = {"name": _name(model), "revision": weights_fingerprint(loaded)}
     cache = ResultCache(cache_dir) if cache_dir is not None else None
     scores: dict[str, float] = {}

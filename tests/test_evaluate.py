@@ -71,6 +71,28 @@ def test_scores_are_spearman_of_cosines(tmp_path, data):
     assert scores["STS16"] == pytest.approx(by_hand(model, PAIRS[:6]), abs=1e-3)
 
 
+def test_a_sentence_is_embedded_once(tmp_path, data, encoded):
+    """STS16 is six pairs of STS12's ten, the sides of one turned round: it asks for nothing new."""
+    write_pairs(data / "STS16.jsonl.gz", [(PAIRS[0][1], PAIRS[0][0], PAIRS[0][2]), *PAIRS[1:6]])
+    model = tiny_model(tmp_path / "model")
+    scores = evaluate(model, ["STS12", "STS16"], data)
+    assert sum(encoded) == len({sentence for pair in PAIRS for sentence in pair[:2]})
+    assert scores["STS12"] == pytest.approx(by_hand(model, PAIRS), abs=1e-3)
+    assert scores["STS16"] == pytest.approx(by_hand(model, PAIRS[:6]), abs=1e-3)
+
+
+def test_prompts_are_left_to_mteb(tmp_path, data, encoded):
+    """Silent otherwise: what is embedded once would be served to a task whose prompt is another."""
+    model = tiny_model(tmp_path / "model")
+    model.prompts = {"STS12": "one two three: ", "STS16": "four: "}
+    plain = tiny_model(tmp_path / "model")
+    scores = evaluate(model, ["STS12", "STS16"], data)
+    assert encoded == [10, 10, 6, 6]
+    for task, pairs in (("STS12", PAIRS), ("STS16", PAIRS[:6])):
+        prompted = [(model.prompts[task] + a, model.prompts[task] + b, score) for a, b, score in pairs]
+        assert scores[task] == pytest.approx(by_hand(plain, prompted), abs=1e-3)
+
+
 def test_two_models_in_one_cache(tmp_path, data):
     """Silent otherwise: mteb calls every local model ``no_model_name/available`` and takes what is there."""
     cache = tmp_path / "cache"
