@@ -8,6 +8,7 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
+from series import shown, spread
 
 from distilface.record import environment, write_result
 from distilface.settings import InputError
@@ -86,8 +87,7 @@ def overall(runs: Sequence[Row]) -> dict[str, Row]:
 
 
 def _spread(values: Sequence[float]) -> Row:
-    sd = round(statistics.stdev(values), 2) if len(values) > 1 else None
-    return {"mean": round(statistics.mean(values), 2), "sd": sd, "seeds": len(values)}
+    return {**spread(values), "seeds": len(values)}
 
 
 def print_table(content: Row) -> None:
@@ -109,5 +109,4 @@ def print_table(content: Row) -> None:
 def _cell(found: Row | None) -> str:
     if found is None:
         return "-"
-    score = found.get("score", found)
-    return f"{score['mean']:.2f}" + ("" if score["sd"] is None else f" ± {score['sd']:.2f}")
+    return shown(found.get("score", found))

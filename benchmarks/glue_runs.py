@@ -6,8 +6,9 @@ from pathlib import Path
 from typing import Any
 
 from glue import TaskData
+from glue_models import Answers, Classifier, ask, predict, tokenise
 from glue_result import Result
-from glue_ways import Answers, BestEpoch, Classifier, FineTuning, ask, fine_tune, predict, read_way, tokenise
+from glue_ways import BestEpoch, FineTuning, fine_tune, read_way
 from safetensors.torch import load_file, save_file
 from transformers import DataCollatorWithPadding, set_seed
 

@@ -1,20 +1,16 @@
 """Ways to fine-tune a student on a labelled task beside a fine-tuned teacher: CE, KD, KD + L2, KD + CoDIR."""
 
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable
 from typing import Any
 
-import numpy as np
 import torch
 from datasets import Dataset
+from glue_models import Answers, Classifier, kd_loss, task_loss
 from torch import Tensor, nn
-from torch.nn.functional import cross_entropy, kl_div, log_softmax, mse_loss
 from torch.utils.data import DataLoader
 from transformers import (
     DataCollatorWithPadding,
-    PreTrainedModel,
-    PreTrainedTokenizerBase,
     PrinterCallback,
     Trainer,
     TrainerCallback,
@@ -24,7 +20,6 @@ from transformers import (
 )
 
 from distilface.methods.codir import CoDIRLoss, ContrastSettings, check_contrast
-from distilface.methods.codir.summary import SummaryPooling, pooled
 from distilface.settings import check_known, parse, variant_words
 from distilface.trainer import LengthBatchSampler, use_cpu_well
 
@@ -50,71 +45,6 @@ def read_way(way: str) -> tuple[str, dict[str, Any]]:
     return name, {
         key: getattr(settings, key) for key in (word[2:].split("=")[0] for word in words if word.startswith("--"))
     }
-
-
-class Classifier(nn.Module):
-    """An encoder under a head: the mean over the real tokens, dropout, one linear map.
-
-    The mean is what the encoder of a sentence model was trained under; DistilBERT's own head reads the first token,
-    which such an encoder never used. Two sentences are told apart by [SEP] alone, as in DistilBERT and RoBERTa, so
-    that teacher and student read the same.
-
-    Args:
-        encoder: a teacher's, or a cut of it.
-        classes: of the task; 0 is a score, one output.
-        dropout: before the linear map; BERT's.
-    """
-
-    def __init__(self, encoder: PreTrainedModel, classes: int, dropout: float = 0.1) -> None:
-        super().__init__()
-        self.encoder, self.dropout = encoder, nn.Dropout(dropout)
-        self.linear = nn.Linear(encoder.config.hidden_size, classes or 1)
-
-    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, tuple[Tensor, ...]]:
-        """Return the logits in fp32, shape (B, classes or 1), and all hidden states, the embeddings first."""
-        states = self.encoder(
-            input_ids=input_ids, attention_mask=attention_mask, output_hidden_states=True
-        ).hidden_states
-        mask = attention_mask.unsqueeze(-1).to(states[-1].dtype)
-        mean = (states[-1] * mask).sum(1) / mask.sum(1)
-        return self.linear(self.dropout(mean)).float(), states
-
-
-def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy, or for a score the squared error; a mean over the batch."""
-    return mse_loss(logits[:, 0], labels) if labels.is_floating_point() else cross_entropy(logits, labels)
-
-
-def kd_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
-    """Return T^2 KL(softmax(z_t / T) || softmax(z_s / T)), a mean over the batch; for a score the squared error.
-
-    A score is one output: it has no softmax, and T says nothing of it.
-    """
-    if logits.shape[1] == 1:
-        return mse_loss(logits, teacher)
-    goal = log_softmax(teacher / temperature, dim=1)
-    given = log_softmax(logits / temperature, dim=1)
-    return temperature**2 * kl_div(given, goal, reduction="batchmean", log_target=True)
-
-
-@dataclass(frozen=True)
-class Answers:
-    """What a fine-tuned teacher says of every example, asked once: it says the same in every epoch, to every student.
-
-    Attributes:
-        logits: shape (n, classes or 1).
-        states: by layer, its states pooled over the tokens, shape (n, 1, width). A summary's one linear map comes
-            after its pooling, so that each stands for the layer as if the example were a single token.
-    """
-
-    logits: Tensor
-    states: dict[int, Tensor]
-
-    def of(self, index: Tensor) -> tuple[Tensor, dict[int, Tensor], Tensor]:
-        """Return the logits, the states and the mask of some examples, on the device of their numbers."""
-        rows, device = index.cpu(), index.device
-        states = {layer: state[rows].to(device) for layer, state in self.states.items()}
-        return self.logits[rows].to(device), states, torch.ones(len(rows), 1, device=device)
 
 
 class FineTuning(nn.Module):
@@ -165,70 +95,6 @@ class FineTuning(nn.Module):
             )
             return loss + self.weight * difference.square().sum(1).mean()
         return loss + self.weight * self.contrast(states, attention_mask, teacher_states, one_token, index, labels)
-
-
-def tokenise(rows: Dataset, columns: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
-    """Tokenise a task: ``input_ids``, ``attention_mask``, ``labels``, and each example's number in ``index``."""
-    text = [rows[column][:] for column in columns]
-    tokens = tokenizer(*text, truncation=True, max_length=max_length)
-    kept = {name: tokens[name] for name in ("input_ids", "attention_mask")}
-    return Dataset.from_dict({**kept, "labels": rows["label"][:], "index": range(len(rows))})
-
-
-def _by_length(
-    model: Classifier, tokens: Dataset, collator: DataCollatorWithPadding
-) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-    """Yield rows of similar length and what the model reads of them, padded and on its device."""
-    order = np.argsort([len(ids) for ids in tokens["input_ids"]], kind="stable")
-    columns = tokens.select_columns(["input_ids", "attention_mask"])
-    for start in range(0, len(order), 64):
-        rows = order[start : start + 64]
-        batch = collator([columns[int(row)] for row in rows])
-        yield rows, {name: value.to(model.linear.weight.device) for name, value in batch.items()}
-
-
-@torch.no_grad()
-def predict(model: Classifier, tokens: Dataset, collator: DataCollatorWithPadding) -> np.ndarray:
-    """Return the logits for every row, in order, in fp32 and without dropout."""
-    training = model.training
-    model.eval()
-    logits = np.zeros((len(tokens), model.linear.out_features), np.float32)
-    for rows, batch in _by_length(model, tokens, collator):
-        logits[rows] = model(**batch)[0].cpu().numpy()
-    model.train(training)
-    return logits
-
-
-@torch.no_grad()
-def ask(
-    teacher: Classifier,
-    tokens: Dataset,
-    collator: DataCollatorWithPadding,
-    layers: Sequence[int],
-    pooling: SummaryPooling,
-    bf16: bool,
-) -> Answers:
-    """Ask a teacher, frozen and in eval mode from here on, for all that its students may want of it.
-
-    Args:
-        teacher: fine-tuned.
-        tokens: from :func:`tokenise`.
-        collator: pads a batch.
-        layers: whose states are kept, the embeddings 0.
-        pooling: of each.
-        bf16: autocast to bf16, as the students are trained.
-    """
-    teacher.requires_grad_(False).eval().to("cuda" if torch.cuda.is_available() else "cpu")
-    width = teacher.linear.in_features
-    logits = torch.zeros(len(tokens), teacher.linear.out_features)
-    states = {layer: torch.zeros(len(tokens), 1, width) for layer in layers}
-    for rows, batch in _by_length(teacher, tokens, collator):
-        with torch.autocast(teacher.linear.weight.device.type, torch.bfloat16, enabled=bf16):
-            given, hidden = teacher(**batch)
-        logits[rows] = given.cpu()
-        for layer in layers:
-            states[layer][rows, 0] = pooled(hidden[layer].float(), batch["attention_mask"], pooling).cpu()
-    return Answers(logits, states)
 
 
 class BestEpoch(TrainerCallback):

@@ -22,7 +22,7 @@ from rich.console import Console
 from rich.table import Table
 from run_mteb import read_run
 
-from distilface.crosslingual import NAMES
+from distilface.crosslingual_plan import NAMES
 from distilface.evaluate import evaluate, load_model
 from distilface.record import environment, write_result
 from distilface.settings import InputError, cli, parse, setting

@@ -13,7 +13,6 @@ makes a series of each, in folders named after them, and one result of all: sett
 the recipe's, so that the variants share their steps and data. What they cost stands in it as ``train_seconds``.
 """
 
-import statistics
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -25,7 +24,7 @@ from mteb.cache import ResultCache
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from series import load_script, split_words, trained, variant_folder
+from series import load_script, shown, split_words, spread, trained, variant_folder
 
 from distilface.evaluate import STS_TASKS, evaluate
 from distilface.record import environment, write_result
@@ -51,14 +50,7 @@ def summary(rows: list[dict[str, Any]]) -> dict[str, Any]:
     columns = {name: [row["scores"][name] for row in rows] for name in rows[0]["scores"]}
     columns |= {name: [row[name] for row in rows] for name in ("mean_of_5", "mean_of_7", "stsb_dev")}
     columns["train_seconds"] = [row["run"]["train_seconds"] for row in rows]
-    return {
-        name: {
-            "mean": round(statistics.mean(values), 2),
-            "sd": round(statistics.stdev(values), 2) if len(values) > 1 else None,
-        }
-        for name, values in columns.items()
-        if None not in values
-    }
+    return {name: spread(values) for name, values in columns.items() if None not in values}
 
 
 def print_variants(series: dict[str, list[dict[str, Any]]]) -> None:
@@ -70,12 +62,8 @@ def print_variants(series: dict[str, list[dict[str, Any]]]) -> None:
         table.add_column(head, justify="right")
     for name, rows in series.items():
         found = [summary(rows).get(head) for head in heads]
-        table.add_row(name, *("–" if value is None else _spread(value) for value in found))
+        table.add_row(name, *("–" if value is None else shown(value) for value in found))
     Console(highlight=False).print(table)
-
-
-def _spread(value: dict[str, float | None]) -> str:
-    return f"{value['mean']:.2f}" + ("" if value["sd"] is None else f" ± {value['sd']:.2f}")
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
@@ -114,7 +102,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         print_variants(series)
     else:
         for name, value in result["summary"].items():
-            print(f"{name:14} {_spread(value)}")
+            print(f"{name:14} {shown(value)}")
     return result
 
 

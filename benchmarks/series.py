@@ -1,7 +1,9 @@
-"""One training of several: made, found again, or gone on with. Shared by the series of seeds and the sweep."""
+"""One training of several: made, found again, or gone on with; mean and deviation of several. Shared by the series."""
 
 import importlib.util
+import statistics
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -54,3 +56,22 @@ def trained(script: Any, words: list[str], folder: str) -> dict[str, Any]:
         return run
     resume = ["--resume", "true"] if work_folder(settings).exists() else []
     return dict(script.main([*words, "--output_dir", folder, *resume]))
+
+
+def spread(values: Sequence[float]) -> dict[str, float | None]:
+    """Return mean and sample deviation (n - 1) of some scores; one score has no deviation.
+
+    >>> spread([1.0, 2.0, 3.0]), spread([4.0])
+    ({'mean': 2.0, 'sd': 1.0}, {'mean': 4.0, 'sd': None})
+    """
+    sd = round(statistics.stdev(values), 2) if len(values) > 1 else None
+    return {"mean": round(statistics.mean(values), 2), "sd": sd}
+
+
+def shown(value: dict[str, float | None]) -> str:
+    """Write what :func:`spread` has found.
+
+    >>> shown({'mean': 2.0, 'sd': 1.0}), shown({'mean': 4.0, 'sd': None})
+    ('2.00 ± 1.00', '4.00')
+    """
+    return f"{value['mean']:.2f}" + ("" if value["sd"] is None else f" ± {value['sd']:.2f}")

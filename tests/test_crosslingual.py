@@ -21,8 +21,8 @@ from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 from tiny import PAIRS, WORDS, on_one_thread, tiny_model, write_pairs
 
 from distilface.checkpoints import WholeCheckpoints
-from distilface.crosslingual import NAMES, MultistageSettings
 from distilface.crosslingual import Materials as StageMaterials
+from distilface.crosslingual_plan import NAMES, MultistageSettings
 from distilface.folder import load
 from distilface.parallel import held_out_split, read_parallel
 from distilface.recurrent import recurrent_student

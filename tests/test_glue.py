@@ -101,14 +101,14 @@ TEXTS = [
 
 def tuning(benchmark, materials, way: str, classes: int = 2):
     """Make a way to fine-tune, and its teacher; the teacher's answers are to :data:`TEXTS`, by their place."""
-    ways = benchmark("glue_ways")
+    ways, models = benchmark("glue_ways"), benchmark("glue_models")
     torch.manual_seed(0)
     encoder, tokenizer = load_backbone(str(materials / "teacher"))
-    teacher, student = ways.Classifier(encoder, classes), ways.Classifier(cut_layers(encoder, [0, 2]), classes)
+    teacher, student = models.Classifier(encoder, classes), models.Classifier(cut_layers(encoder, [0, 2]), classes)
     contrast = make_contrast(ContrastSettings(negatives=4), student.encoder.config, encoder.config, 8, seed=1)
-    rows = ways.tokenise(Dataset.from_dict({"s": TEXTS, "label": [0] * 8}), ("s",), tokenizer, 16)
+    rows = models.tokenise(Dataset.from_dict({"s": TEXTS, "label": [0] * 8}), ("s",), tokenizer, 16)
     collator, layers = DataCollatorWithPadding(tokenizer), contrast.teacher.layers
-    answers = None if way == "ce" else ways.ask(teacher, rows, collator, layers, "mean", bf16=False)
+    answers = None if way == "ce" else models.ask(teacher, rows, collator, layers, "mean", bf16=False)
     made = ways.FineTuning(student, answers, contrast if "+" in way else None, l2=way == "kd+l2", weight=0.5)
     return made, teacher
 
@@ -168,10 +168,10 @@ def test_a_teacher_in_training_mode_is_asked_without_dropout(benchmark, material
     answers = [tuning(benchmark, materials, "kd")[0].answers for _ in range(2)]
     torch.manual_seed(1)
     assert torch.equal(answers[0].logits, answers[1].logits)
-    ways, (made, teacher) = benchmark("glue_ways"), tuning(benchmark, materials, "kd")
+    models, (made, teacher) = benchmark("glue_models"), tuning(benchmark, materials, "kd")
     tokenizer = AutoTokenizer.from_pretrained(materials / "teacher")
-    rows = ways.tokenise(Dataset.from_dict({"s": TEXTS, "label": [0] * 8}), ("s",), tokenizer, 16)
-    again = ways.ask(teacher.train(), rows, DataCollatorWithPadding(tokenizer), [0, 3], "cls", bf16=False)
+    rows = models.tokenise(Dataset.from_dict({"s": TEXTS, "label": [0] * 8}), ("s",), tokenizer, 16)
+    again = models.ask(teacher.train(), rows, DataCollatorWithPadding(tokenizer), [0, 3], "cls", bf16=False)
     assert torch.equal(again.logits, made.answers.logits)
     tokens = tokenizer(TEXTS[4], return_tensors="pt", return_token_type_ids=False)
     _, states = teacher(**tokens)
@@ -180,10 +180,11 @@ def test_a_teacher_in_training_mode_is_asked_without_dropout(benchmark, material
 
 
 def test_an_epoch_reads_every_row_once_in_an_order_of_its_own(benchmark, materials, tmp_path):
-    ways, (made, _) = benchmark("glue_ways"), tuning(benchmark, materials, "ce")
+    ways, models = benchmark("glue_ways"), benchmark("glue_models")
+    made, _ = tuning(benchmark, materials, "ce")
     tokenizer = AutoTokenizer.from_pretrained(materials / "teacher")
     texts = [" ".join(WORDS.split()[: 1 + k % 5]) for k in range(64)]
-    rows = ways.tokenise(Dataset.from_dict({"s": texts, "label": [0, 1] * 32}), ("s",), tokenizer, 16)
+    rows = models.tokenise(Dataset.from_dict({"s": texts, "label": [0, 1] * 32}), ("s",), tokenizer, 16)
     seen: list[list[int]] = []
     made.register_forward_pre_hook(lambda _, args, given: seen.append(given["index"].tolist()), with_kwargs=True)
     best = ways.BestEpoch(lambda _: 0.0, "made up")
@@ -262,13 +263,13 @@ def test_rows_that_are_not_the_tasks_are_refused(benchmark, tmp_path, row, sente
 
 def test_the_order_of_predictions_is_the_rows(benchmark, materials):
     """They are made by length, and must come back in order."""
-    ways = benchmark("glue_ways")
+    models = benchmark("glue_models")
     student = tuning(benchmark, materials, "ce")[0].student
     tokenizer = AutoTokenizer.from_pretrained(materials / "teacher")
     texts = ["a big old dog runs", "the cat", "a tree and a river in the park", "a"]
-    rows = ways.tokenise(Dataset.from_dict({"s": texts, "label": [0, 1, 0, 1]}), ("s",), tokenizer, 16)
+    rows = models.tokenise(Dataset.from_dict({"s": texts, "label": [0, 1, 0, 1]}), ("s",), tokenizer, 16)
     assert rows["index"][:] == [0, 1, 2, 3]
-    together = ways.predict(student, rows, DataCollatorWithPadding(tokenizer))
+    together = models.predict(student, rows, DataCollatorWithPadding(tokenizer))
     student.eval()
     for text, row in zip(texts, together, strict=True):
         alone = student(**{k: v for k, v in tokenizer([text], return_tensors="pt").items() if k != "token_type_ids"})[0]

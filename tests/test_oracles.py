@@ -149,13 +149,13 @@ def test_a_summary():
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
 def test_kd_beside_the_cross_entropy(beta, monkeypatch, request):
     monkeypatch.syspath_prepend(request.config.rootpath / "benchmarks")
-    import glue_ways
+    import glue_models
 
     student, teacher, labels = numbers(5, 3), numbers(5, 3, seed=1), np.array([0, 2, 1, 1, 0])
 
     def ours(x):
-        cross = glue_ways.task_loss(x, torch.tensor(labels))
-        return (1 - beta) * cross + beta * glue_ways.kd_loss(x, torch.tensor(teacher), 2.0)
+        cross = glue_models.task_loss(x, torch.tensor(labels))
+        return (1 - beta) * cross + beta * glue_models.kd_loss(x, torch.tensor(teacher), 2.0)
 
     check(ours, lambda x: oracles.kd(x, teacher, labels, beta, 2.0), student)
 

@@ -14,8 +14,9 @@ settings is not trained again, and ``--resume`` goes on in the middle of one. Ea
 import sys
 from typing import Any
 
-from distilface.crosslingual import NAMES, Materials, check_models, check_sources, check_values, run_stage
-from distilface.crosslingual import MultistageSettings as Settings
+from distilface.crosslingual import Materials, run_stage
+from distilface.crosslingual_plan import NAMES, check_models, check_sources, check_values
+from distilface.crosslingual_plan import MultistageSettings as Settings
 from distilface.data import read_sts
 from distilface.parallel import held_out_split, read_parallel
 from distilface.settings import cli, parse
