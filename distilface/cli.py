@@ -9,6 +9,7 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 
 from distilface import __version__
+from distilface.card import lacking, write_card
 from distilface.data import read_sts
 from distilface.export import FORMATS, Parity, export, read_record
 from distilface.folder import Folder, load
@@ -18,6 +19,7 @@ USAGE = f"""distilface {__version__}: verbs on a model folder
 
     distilface info FOLDER        what it is, sizes, scores, exports, and what it lacks
     distilface export FOLDER      onnx/ beside the weights, each file through the parity gate
+    distilface card FOLDER        README.md of the model, from how it was trained, scored and exported
 
 distilface VERB --help tells a verb's settings. Trainings are scripts in training/, benchmarks in benchmarks/.
 """
@@ -37,6 +39,17 @@ class ExportSettings:
     folder: str = setting("", "the model folder; also as the first word")
     formats: list[str] = setting(list(FORMATS), f"of {', '.join(FORMATS)}")
     dev: str = setting("sample", "scored pairs to measure on: a file, a Hub data set, or 'sample', 180 of our own")
+
+
+@dataclass
+class CardSettings:
+    """What ``card`` can be told."""
+
+    folder: str = setting("", "the model folder; also as the first word")
+    results: list[str] = setting([], "scores of it: files of run_mteb.py, run_seeds.py or run_crosslingual.py")
+    repo_id: str | None = setting(None, "what the snippets call it, as org/name; default the folder's name")
+    license: str | None = setting(None, "its licence; default that of the model whose weights it starts from")
+    facts: str | None = setting(None, "a YAML file of more facts, as the licence of your text: model_card/facts.yaml")
 
 
 def _shape(model: SentenceTransformer) -> str:
@@ -74,7 +87,8 @@ def _lacks(folder: Folder, record: dict[str, Any]) -> list[str]:
     if not record:
         stale = ", for onnx/ is of others" if (folder.path / "onnx").is_dir() else ""
         lacks.append(f"exports of these weights{stale} (distilface export)")
-    return lacks
+    missing = lacking(folder)
+    return lacks + ([f"{missing} (distilface card)"] if missing else [])
 
 
 def info(words: list[str]) -> list[str]:
@@ -97,7 +111,15 @@ def export_folder(words: list[str]) -> dict[str, Parity]:
     return found
 
 
-VERBS: dict[str, Callable[[list[str]], Any]] = {"info": info, "export": export_folder}
+def write_folder_card(words: list[str]) -> Path:
+    """Write a folder's card; return its file."""
+    settings = parse(CardSettings, words, "Write README.md of a model folder: what is known of it, and what is not.")
+    file = write_card(settings.folder, settings.repo_id, settings.results, settings.facts, settings.license)
+    print(f"card: {file}")
+    return file
+
+
+VERBS: dict[str, Callable[[list[str]], Any]] = {"info": info, "export": export_folder, "card": write_folder_card}
 
 
 def run(argv: list[str] | None = None) -> Any:

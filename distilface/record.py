@@ -53,14 +53,19 @@ def environment() -> dict[str, Any]:
     }
 
 
+def replace_text(file: Path, text: str) -> None:
+    """Write a text file whole or not at all."""
+    partial = file.with_name(f"{file.name}.part")
+    partial.write_text(text, encoding="utf-8")
+    partial.replace(file)
+
+
 def write_whole(file: Path, content: Any, indent: int | None = None) -> None:
     """Write a JSON file whole or not at all; one for people (indented) ends its last line.
 
     One without an indent loses its meaning with its last character, so that a copy cut short is known.
     """
-    partial = file.with_name(f"{file.name}.part")
-    partial.write_text(json.dumps(content, indent=indent) + ("\n" if indent else ""), encoding="utf-8")
-    partial.replace(file)
+    replace_text(file, json.dumps(content, indent=indent) + ("\n" if indent else ""))
 
 
 def write_result(file: str | Path, result: dict[str, Any]) -> None:
