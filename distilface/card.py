@@ -8,7 +8,7 @@ from typing import Any
 
 from huggingface_hub import ModelCard, ModelCardData, metadata_load
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Pooling, WeightedLayerPooling
@@ -75,7 +75,7 @@ def _widget(rows: Sequence[int]) -> list[dict[str, Any]]:
 
 
 def _claim(shape: dict[str, Any], tables: list[dict[str, Any]]) -> str:
-    means = next((table["means"] for table in tables if table["means"]), {})
+    means: dict[str, float] = next((table["means"] for table in tables if table["means"]), {})
     millions = f"{shape['parameters'] / 1e6:.1f}M" if shape["parameters"] >= 1e5 else f"{shape['parameters']:,}"
     claim = (
         f"A sentence encoder of {millions} parameters: text of up to {shape['length']} tokens to a vector of "
@@ -125,7 +125,7 @@ def card_content(
     tables = [table(read_scores(file, folder.run, weights)) for file in results]
     licence, chosen = license_of(license, run, facts)
     widget = _widget(facts["widget"])[0]
-    content = {
+    content: dict[str, Any] = {
         "name": repo_id.rpartition("/")[2],
         "repo": json.dumps(repo_id),
         "hub": "/" in repo_id,

@@ -57,6 +57,8 @@ def read_facts(own: str | Path | None = None) -> dict[str, Any]:
         return facts
     try:
         more = yaml.safe_load(Path(own).read_text(encoding="utf-8"))
+        if not isinstance(more, dict):
+            raise TypeError
         check_known(list(more), list(facts), f"section in {own}:")
         return {name: {**entries, **more.get(name, {})} if name in more else entries for name, entries in facts.items()}
     except FileNotFoundError:

@@ -118,6 +118,7 @@ def table(scores: Scores) -> dict[str, Any]:
     """Lay out one result: a row for each task, then the means, in the columns that it has."""
     from distilface.evaluate import means  # with mteb, which takes seconds to import
 
+    several = len(scores.seeds) > 1
     columns = {"this model": scores.own, **scores.relatives}
     totals = {name: means(column) for name, column in columns.items()}
     spread = {name: f"{shown(value['mean'])} ± {shown(value['sd'])}" for name, value in scores.spread.items()}
@@ -129,10 +130,8 @@ def table(scores: Scores) -> dict[str, Any]:
         if totals["this model"][name] is not None:
             rows.append((name, words, [shown(total[name]) for total in totals.values()]))
     return {
-        "heads": [*columns, *(["mean ± sd"] if scores.seeds else [])],
-        "rows": [
-            (words, [*found, *([spread.get(name, UNKNOWN)] if scores.seeds else [])]) for name, words, found in rows
-        ],
+        "heads": [*columns, *(["mean ± sd"] if several else [])],
+        "rows": [(words, [*found, *([spread.get(name, UNKNOWN)] if several else [])]) for name, words, found in rows],
         "means": {name: total["mean_of_7"] for name, total in totals.items() if total["mean_of_7"] is not None},
         "scores": scores,
     }

@@ -46,8 +46,8 @@ def languages(run: dict[str, Any], facts: dict[str, Any]) -> list[str]:
     others = [found[1] for source in texts(run) if (found := _LANGUAGE.search(source))]
     if others:
         return ["en", *sorted(set(others))]
-    found = [source.facts.get("languages", []) for _, source in ancestors(run, facts)]
-    return next((list(some) for some in found if some), [])
+    theirs = [list(source.facts.get("languages", [])) for _, source in ancestors(run, facts)]
+    return next(filter(None, theirs), [])
 
 
 def texts(run: dict[str, Any]) -> list[str]:
@@ -106,7 +106,8 @@ def limits(model: SentenceTransformer, run: dict[str, Any], facts: dict[str, Any
 
 def measured(run: dict[str, Any], facts: dict[str, Any]) -> list[dict[str, Any]]:
     """List the scores that chose the checkpoint, each with those of the teacher and of the beginning."""
-    scores, dev = run.get("scores", {}), next((part for part in run.get("data", []) if "dev" in part), {})
+    scores = run.get("scores", {})
+    dev: dict[str, Any] = next((part for part in run.get("data", []) if "dev" in part), {})
     source = named(str(dev.get("dev", UNKNOWN)), "data", facts, run)
     return [
         {
@@ -127,7 +128,7 @@ def measured(run: dict[str, Any], facts: dict[str, Any]) -> list[dict[str, Any]]
 def trained(run: dict[str, Any], facts: dict[str, Any]) -> dict[str, Any]:
     """Tell a training."""
     sources = [named(text, "data", facts, run) for text in texts(run)]
-    rows = next((part for part in run.get("data", []) if {"rows", "sha256"} == set(part)), {})
+    rows: dict[str, Any] = next((part for part in run.get("data", []) if {"rows", "sha256"} == set(part)), {})
     method = facts["methods"].get(run.get("method"), {"name": run.get("method") or UNKNOWN})
     seconds = run.get("train_seconds")
     hours = seconds / 3600 if isinstance(seconds, int | float) else None

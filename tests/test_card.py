@@ -1,0 +1,597 @@
+"""The card of a model: as a whole, its metadata, its snippets run, what it says of the unknown and never says."""
+
+import json
+import re
+import shutil
+import subprocess
+import tomllib
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import huggingface_hub
+import jinja2
+import numpy as np
+import pytest
+import yaml
+from datasets import Dataset
+from huggingface_hub import ModelCard, metadata_load, parse_eval_result_entries
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Normalize
+from tiny import PAIRS, tiny_backbone, tiny_model
+
+import distilface
+from distilface import card, cli, export, trained
+from distilface.evaluate import STS_TASKS, weights_fingerprint
+from distilface.facts import data_folder, named, read_facts
+from distilface.folder import Folder, load, save_folder
+from distilface.record import write_whole
+from distilface.samples import sts_sample
+from distilface.settings import InputError
+from distilface.student import load_student
+
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+
+ROOT = Path(__file__).parent.parent
+PAIRS_SET = Dataset.from_list([{"sentence1": a, "sentence2": b, "score": score} for a, b, score in PAIRS])
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"
+MACHINE = {"cpu": "Some CPU", "cores": 2, "threads": 1, "gpu": None, "platform": "Linux x86_64"}
+VERSIONS = {"python": "3.11.7", "sentence-transformers": "6.2.0", "mteb": "2.26.24", "numpy": None}
+RUN: dict[str, Any] = {
+    "method": "embedding",
+    "baseline_model": MINILM,
+    "layers": [0, 2, 5],
+    "teacher": MINILM,
+    "loss_settings": {"distance_metric": "cosine", "projection_dim": None},
+    "settings": {
+        "data": ["/home/somebody/secret/news.txt.gz", "python"],
+        "output_dir": "/home/somebody/models/mine",
+        "cache_dir": "/home/somebody/cache",
+        "dev": r"C:\Users\somebody\dev.jsonl",
+        "backbone": None,
+        "teacher": MINILM,
+        "batch_size": 128,
+        "learning_rate": 0.0003,
+        "train_max_length": 32,
+        "layers": [0, 2, 5],
+        "projection": False,
+        "seed": 3,
+    },
+    "data": [
+        {"source": "/home/somebody/secret/news.txt.gz"},
+        {"source": "python"},
+        {"rows": 300000, "sha256": "8e670f6a1557ca96"},
+        {"dev": r"C:\Users\somebody\dev.jsonl", "rows": 1500, "sha256": "0123456789abcdef"},
+    ],
+    "seed": 3,
+    "steps": 2344,
+    "best_step": 2000,
+    "parameters": 22240,
+    "train_seconds": 955.9,
+    "scores": {"baseline_stsb_dev": 81.976, "teacher_stsb_dev": 86.716, "stsb_dev": 86.75993},
+    "versions": VERSIONS,
+    "machine": MACHINE,
+    "verdict": "WIN",
+}
+OWN = {task: 70.125 + place for place, task in enumerate(STS_TASKS)}
+TEACHER = {task: 72.5 + place for place, task in enumerate(STS_TASKS)}
+LOCAL = {task: {"path": f"{task}.jsonl.gz", "revision": f"sha256:{task}"} for task in STS_TASKS}
+HUB = {task: {"path": f"mteb/{task.lower()}", "revision": f"{place:040}"} for place, task in enumerate(STS_TASKS)}
+SEEDS: dict[str, Any] = {
+    "seeds": [3, 4],
+    "summary": {name: {"mean": 73.0, "sd": 0.25} for name in (*STS_TASKS, "mean_of_5", "mean_of_7")},
+    "models": [
+        {"name": "models/mine-seed4", "scores": TEACHER, "run": {**RUN, "seed": 4}},
+        {"name": "models/mine-seed3", "scores": OWN, "run": RUN},
+    ],
+    "compared": [{"name": MINILM, "role": "teacher", "scores": TEACHER}],
+    "data": {"from": "local files", "tasks": LOCAL},
+    "versions": VERSIONS,
+}
+EXPORT = {
+    "what": "fp32",
+    "megabytes": 0.44,
+    "min_cosine": 0.999999,
+    "mean_cosine": 1.0,
+    "min_alone": 1.0,
+    "score": 27.2727,
+    "score_change": 0.0,
+    "sentences_per_second": 5900.4,
+    "refused": None,
+}
+INT8 = {**EXPORT, "what": "int8, for browsers", "min_alone": 0.991234, "score_change": -0.5, "megabytes": 0.11}
+REFUSED = {**EXPORT, "what": "int8, ARM", "score_change": -2.0, "refused": "Spearman falls by 2.00 points to 25.27"}
+
+
+#: The kinds that have an ONNX file; each takes seconds.
+EXPORTED = ("mean", "cls", "dense")
+
+
+def give_prompt(folder: Path) -> None:
+    """Have a folder put words before every text; its ONNX file, which reads tokens, stays as it is."""
+    file = folder / "config_sentence_transformers.json"
+    prompts = {"prompts": {"query": "the dog: "}, "default_prompt_name": "query"}
+    write_whole(file, {**json.loads(file.read_text()), **prompts})
+    record = json.loads((folder / "export.json").read_text())
+    write_whole(folder / "export.json", {**record, "fingerprint": Folder(folder).fingerprint})
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """Save a model of each kind, those of :data:`EXPORTED` also in fp32; ``cls`` has a prompt."""
+    place = tmp_path_factory.mktemp("cards")
+    mean = tiny_model(place / "made")
+    models = {
+        "mean": mean,
+        "cls": tiny_model(place / "made-cls", pooling="cls"),
+        "dense": SentenceTransformer(modules=[*mean, Dense(32, 12), Normalize()], device="cpu"),
+        "last4": load_student(str(tiny_backbone(place / "backbone", layers=4)), pooling="last4"),
+        "bare": mean,
+    }
+    for name, model in models.items():
+        save_folder(model, place / name)
+        if name in EXPORTED:
+            export.export(place / name, PAIRS_SET, ["onnx"])
+    give_prompt(place / "cls")
+    return {name: place / name for name in models}
+
+
+@pytest.fixture
+def folder(folders, tmp_path) -> Path:
+    """Copy ``bare``, with a training."""
+    shutil.copytree(folders["bare"], tmp_path / "mine")
+    write_whole(tmp_path / "mine" / "run.json", RUN)
+    return tmp_path / "mine"
+
+
+@pytest.fixture
+def results(tmp_path) -> Path:
+    write_whole(tmp_path / "seeds.json", SEEDS)
+    return tmp_path / "seeds.json"
+
+
+def exported(folder: Path) -> None:
+    """Put the record of an export into a folder, and the files that it names as written."""
+    files = {"onnx/model.onnx": EXPORT, "onnx/model_quantized.onnx": INT8, "onnx/model_qint8_arm64.onnx": REFUSED}
+    record = {"fingerprint": Folder(folder).fingerprint, "pairs": 180, "files": files, "machine": MACHINE}
+    write_whole(folder / "export.json", record)
+    (folder / "onnx").mkdir()
+    for name in ("model", "model_quantized"):
+        (folder / "onnx" / f"{name}.onnx").touch()
+
+
+def body(text: str) -> str:
+    """Return a card without its metadata."""
+    return text.split("\n---\n", 1)[1]
+
+
+def blocks(text: str, language: str) -> dict[str, str]:
+    """Return the code blocks of a language by the heading that each stands under."""
+    found = re.findall(rf"^### (\S+)\n(?:(?!^#).*\n)*?```{language}\n((?:.*\n)*?)```", text, re.MULTILINE)
+    return dict(found)
+
+
+# ---- as a whole
+
+
+def test_the_whole_card(folder, results):
+    """A section that is gone, a table without a row or a sentence that changed fails here.
+
+    After a change that is wanted, read the card that this leaves beside the folder and copy it over golden_card.md.
+    """
+    exported(folder)
+    cli.run(["card", str(folder), "--results", str(results), "--repo-id", "org/mine"])
+    text = (folder / "README.md").read_text(encoding="utf-8")
+    text = text.replace(Folder(folder).fingerprint, "FINGERPRINT").replace(f"card` {distilface.__version__}", "card` V")
+    (folder.parent / "golden_card.md").write_text(text, encoding="utf-8")
+    assert text == (Path(__file__).parent / "golden_card.md").read_text(encoding="utf-8")
+
+
+def test_the_same_folder_gives_the_same_bytes(folder, results):
+    first = card.write_card(folder, "org/mine", [results]).read_bytes()
+    assert card.write_card(folder, "org/mine", [results]).read_bytes() == first
+
+
+def test_nothing_of_the_card_that_saving_writes_is_left(folder):
+    before = (folder / "README.md").read_text()
+    after = card.write_card(folder).read_text()
+    for line in ("With [sentence-transformers](https://www.sbert.net):", "With transformers alone:"):
+        assert line in before.splitlines()
+        assert line not in after.splitlines()
+    assert metadata_load(folder / "README.md")["library_name"] == "sentence-transformers"
+    assert after.count("\n# ") == 1
+
+
+def test_a_write_that_fails_leaves_the_old_card(folder, monkeypatch):
+    before = (folder / "README.md").read_bytes()
+
+    def full(*_: Any) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(Path, "replace", full)
+    with pytest.raises(OSError, match="No space"):
+        card.write_card(folder)
+    assert (folder / "README.md").read_bytes() == before
+
+
+def test_every_name_in_the_template_is_given(folders, results):
+    """Jinja writes nothing, without a word, for a name that it is not given."""
+    template = (data_folder() / "template.md").read_text(encoding="utf-8")
+    strict = jinja2.Environment(undefined=jinja2.StrictUndefined).from_string(template)
+    for kind in ("bare", "mean", "dense"):
+        metadata, content = card.card_content(Folder(folders[kind]), "org/mine", [], read_facts(), None)
+        assert "# mine" in strict.render(card_data=metadata.to_yaml(), **content)
+
+
+# ---- the metadata
+
+
+def test_the_metadata_are_what_is_known(folder, results):
+    file = card.write_card(folder, "org/mine", [results])
+    known = ModelCard.load(file).data
+    assert known.language == ["en"]
+    assert (known.license, known.library_name, known.pipeline_tag) == (
+        "apache-2.0",
+        "sentence-transformers",
+        "sentence-similarity",
+    )
+    assert known.base_model == [MINILM]
+    assert known.datasets is None, "a file is no data set of the Hub"
+    assert {"sentence-transformers", "distilface", "embedding"} <= set(known.tags)
+    assert "onnx" not in known.tags
+    sample = {text for pair in sts_sample() for text in (pair["sentence1"], pair["sentence2"])}
+    (widget,) = known.widget
+    assert {widget["source_sentence"], *widget["sentences"]} <= sample
+    assert metadata_load(file)["model-index"][0]["name"] == "mine"
+
+
+def test_the_model_index_holds_every_score(folder, results):
+    found = ModelCard.load(card.write_card(folder, "org/mine", [results])).data.eval_results
+    scores = {result.dataset_name.removeprefix("MTEB ").partition(",")[0]: result.metric_value for result in found}
+    assert scores == {**OWN, "development set dev.jsonl": RUN["scores"]["stsb_dev"]}
+    assert {result.metric_type for result in found} == {"cosine_spearman"}
+    assert [found[0].dataset_type, found[0].dataset_split, found[0].dataset_revision] == [
+        "mteb/sts12-sts",
+        "test",
+        None,
+    ]
+
+
+def test_the_seed_of_this_folder_is_the_one_that_is_told(folder, results):
+    """The other seed's scores are the teacher's here: a row taken for another would show."""
+    text = card.write_card(folder, "org/mine", [results]).read_text()
+    assert "| STS12 | 70.12 | 72.50 | 73.00 ± 0.25 |" in text
+    assert "| mean of the seven English STS tasks | 73.12 | 75.50 | 73.00 ± 0.25 |" in text
+    assert "with a mean of 73.12 on MTEB's seven English STS tasks, where its teacher has 75.50." in text
+    assert "under the seeds 3, 4, this model among them" in text
+
+
+def test_data_sets_and_models_of_the_hub_are_named_as_such(folder):
+    run = {
+        **RUN,
+        "teacher": ["BAAI/bge-small-en-v1.5", "models/other"],
+        "data": [{"source": "princeton-nlp/datasets-for-simcse"}],
+    }
+    write_whole(folder / "run.json", run)
+    known = metadata_load(card.write_card(folder))
+    assert known["base_model"] == [MINILM, "BAAI/bge-small-en-v1.5"]
+    assert known["datasets"] == ["princeton-nlp/datasets-for-simcse"]
+    assert "Its teacher is `other`; its licence is not known to us." in (folder / "README.md").read_text()
+
+
+@pytest.mark.parametrize(
+    ("source", "name", "hub"),
+    [
+        (MINILM, MINILM, True),
+        ("owner/name", "owner/name", True),
+        ("models/mine", "mine", False),
+        ("out/teacher", "teacher", False),
+        ("tests/tiny.py", "tiny.py", False),
+        ("/srv/a/b", "b", False),
+        ("../a/b/", "b", False),
+        (r"D:\a\b", "b", False),
+    ],
+)
+def test_a_path_is_not_taken_for_an_id_of_the_hub(source, name, hub, monkeypatch):
+    """Both may be two words with a slash between; the run wrote into out/, and tests/ is a folder here."""
+    monkeypatch.chdir(ROOT)
+    found = named(source, "models", read_facts(), {"settings": {"output_dir": "out/mine"}})
+    assert (found.name, found.hub) == (name, hub)
+
+
+# ---- the snippets
+
+
+@pytest.mark.parametrize("repo_id", ["org/mine", None])
+@pytest.mark.parametrize("kind", ["mean", "cls", "dense", "last4"])
+def test_the_python_snippets_give_the_folders_vectors(folders, kind, repo_id, monkeypatch):
+    text, _ = card.make_card(folders[kind], repo_id)
+    code = blocks(text, "python")
+    runtimes = ["sentence-transformers", "transformers"] + ["onnxruntime"] * (kind in EXPORTED)
+    assert list(code) == runtimes + ["fastembed"] * (kind in ("mean", "cls"))
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **_: repo)
+    for runtime in runtimes:
+        here = code[runtime].replace(json.dumps(repo_id or kind), json.dumps(str(folders[kind])))
+        assert here != code[runtime]
+        names: dict[str, Any] = {}
+        exec(compile(here, f"{kind}, {runtime}", "exec"), names)
+        given = np.asarray(names["embeddings"])
+        wanted = load(folders[kind]).encode(json.loads(re.search(r"sentences = (\[.*\])", here)[1]))
+        assert given.shape == wanted.shape
+        cosines = (given * wanted).sum(1) / np.linalg.norm(given, axis=1) / np.linalg.norm(wanted, axis=1)
+        assert cosines.min() > 0.9999, runtime
+        assert np.allclose(np.linalg.norm(given, axis=1), np.linalg.norm(wanted, axis=1), rtol=1e-4), runtime
+
+
+@pytest.mark.parametrize("kind", EXPORTED)
+def test_the_other_snippets_pool_as_the_folder_does(folders, kind):
+    """The runtimes themselves do not fit into this environment; what they are told is checked."""
+    text, _ = card.make_card(folders[kind], "org/mine")
+    js = blocks(text, "js")["transformers.js"]
+    if kind == "dense":
+        assert "const { sentence_embedding: embeddings } = await model(inputs);" in js
+        assert "fastembed pools by the mean or by the first token only" in text
+        return
+    pooled = "cls" if kind == "cls" else "mean"
+    assert f'{{ pooling: "{pooled}", normalize: false }}' in js
+    fastembed = blocks(text, "python")["fastembed"]
+    compile(fastembed, "fastembed", "exec")
+    assert f"pooling=PoolingType.{pooled.upper()},\n    normalization=False," in fastembed
+    assert f'dim={load(folders[kind]).get_embedding_dimension()},\n    model_file="onnx/model.onnx",' in fastembed
+
+
+@pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
+@pytest.mark.parametrize("kind", ["cls", "dense"])
+def test_the_javascript_is_well_formed(folders, kind, tmp_path):
+    (tmp_path / "snippet.mjs").write_text(blocks(card.make_card(folders[kind])[0], "js")["transformers.js"])
+    done = subprocess.run(["node", "--check", "snippet.mjs"], cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+
+
+# ---- what is not known
+
+
+def test_what_is_not_known_is_said(folders):
+    text, files = card.make_card(folders["bare"])
+    assert files == {}
+    for sentence in (
+        "| mean of MTEB's seven English STS tasks | not measured |",
+        "| sentences a second on a CPU | not measured |",
+        "| languages | not known to us |",
+        "| licence | not known to us |",
+        "There is no ONNX file in fp32 of these weights",
+        "How it was trained is not known to us: the folder has no `run.json`.",
+        "It has not been scored on MTEB's tasks",
+        "Scores on a development set are not known to us.",
+        "No export of these weights has been made.",
+        "How long the training took, and on what, is not known to us.",
+        "Energy and carbon were not measured.",
+        "Which paper is to be cited is not known to us.",
+    ):
+        assert sentence in text
+    known = yaml.safe_load(text.split("---\n")[1])
+    assert known["license"] == "unknown"
+    assert not {"language", "base_model", "datasets", "model-index"} & set(known)
+
+
+@pytest.mark.parametrize("left_out", sorted(set(RUN) - {"verdict", "parameters", "seed"}))
+def test_a_run_that_lacks_something_still_gives_a_card(folder, left_out):
+    write_whole(folder / "run.json", {key: value for key, value in RUN.items() if key != left_out})
+    text = card.write_card(folder).read_text()
+    assert not re.search(r"\b(None|nan|null|undefined)\b", text)
+    assert re.search(r"not known|not measured", body(text))
+
+
+def test_numbers_that_are_none_are_not_shown_as_numbers(folder, results, tmp_path):
+    scores = {"baseline_stsb_dev": None, "teacher_stsb_dev": float("nan"), "stsb_dev": 80.0}
+    run = {**RUN, "scores": scores, "train_seconds": float("nan"), "machine": {"cpu": None}}
+    (folder / "run.json").write_text(json.dumps(run))
+    seeds = {**SEEDS, "models": [{"name": "m", "run": {**run, "scores": {}}, "scores": {"STS12": float("nan")}}]}
+    (tmp_path / "odd.json").write_text(json.dumps(seeds).replace('"scores": {}', f'"scores": {json.dumps(scores)}'))
+    text = card.write_card(folder).read_text()
+    assert not re.search(r"\b(None|nan)\b", text)
+    assert "before the training not known; its teacher not known" in text
+    assert "How long the training took is not known to us." in text
+
+
+def test_a_licence_is_given_or_that_of_what_it_starts_from(folder, tmp_path):
+    assert metadata_load(card.write_card(folder))["license"] == "apache-2.0"
+    cli.run(["card", str(folder), "--license", "mit"])
+    assert metadata_load(folder / "README.md")["license"] == "mit"
+    assert "| licence | `mit`, as its publisher has chosen |" in (folder / "README.md").read_text()
+    write_whole(folder / "run.json", {**RUN, "baseline_model": "models/minilm-mlm"})
+    assert metadata_load(card.write_card(folder))["license"] == "unknown", "that of its teacher is not its own"
+
+
+def test_ones_own_facts_are_told(folder, tmp_path):
+    text = card.write_card(folder).read_text()
+    assert "- files of which nothing more is known to us: `news.txt.gz`" in text
+    assert "The licence of the training text is not known to us, but for what is told above." in text
+    own = tmp_path / "own.yaml"
+    own.write_text("data:\n  news.txt.gz: {license: cc0-1.0, what: news of our own}\n")
+    cli.run(["card", str(folder), "--facts", str(own)])
+    text = (folder / "README.md").read_text()
+    assert "- `news.txt.gz`: news of our own; licence `cc0-1.0`" in text
+    assert "licence `PSF-2.0`" in text
+    assert "The licence of the training text is not known to us" not in text
+
+
+# ---- what it never says
+
+
+@pytest.mark.parametrize("method", sorted(trained.LOSSES))
+def test_no_path_and_no_address_from_outside(folder, results, method):
+    """Every address is https and one of facts.yaml; a paper's own BibTeX may name its address too."""
+    exported(folder)
+    write_whole(folder / "run.json", {**RUN, "method": method, "teacher": "/home/somebody/teacher"})
+    text = card.write_card(folder).read_text()
+    for trace in ("/home", "somebody", "secret", "Users", "C:", str(folder.parent)):
+        assert trace not in text
+    assert "`news.txt.gz`" in text
+    assert "`dev.jsonl`" in text
+    facts = read_facts()
+    assert facts["methods"][method]["name"] in text
+    pages = [f"https://huggingface.co/{name}" for name in facts["models"]]
+    pages += [f"https://huggingface.co/datasets/{name}" for name in facts["data"]]
+    links = re.findall(r"https?://[^\s)>\"`}]+", text)
+    assert set(links) <= {*facts["links"].values(), *pages}
+    assert len(re.findall(r"\]\((?!https://)", text)) == 0
+    for link in links:
+        assert (urlsplit(link).scheme, bool(urlsplit(link).hostname)) == ("https", True)
+
+
+@pytest.mark.parametrize("method", sorted(trained.LOSSES))
+def test_the_papers_are_the_losses_own(method):
+    run = {"method": method, "settings": {"base": "simcse"}}
+    text = trained.citation(run)
+    keys = re.findall(r"^@\w+\{(\w+),", text, re.MULTILINE)
+    wanted = {
+        "simcse": ["gao2021simcse", "distilface2024"],
+        "embedding": ["kim2023embeddistill"],
+        "codir": ["sun2020codir", "tian2020crd", "gao2021simcse", "distilface2024"],
+        "online": ["xu2023distillcse", "gao2021simcse", "distilface2024"],
+        "multistage": ["ding2022multistage"],
+    }
+    assert keys == wanted[method]
+    assert text.count("{") == text.count("}")
+
+
+def test_what_comes_from_outside_is_no_markup(folder):
+    run = {**RUN, "data": [{"source": "a|b`c](http://x).txt"}], "settings": {"text_column": "x | y\n# z"}}
+    write_whole(folder / "run.json", run)
+    text = card.write_card(folder).read_text()
+    assert "| `text_column` | `x ¦ y # z` |" in text
+    assert "\n# z" not in text
+
+
+# ---- the facts
+
+
+def test_the_pinned_versions_are_those_of_the_constraints():
+    """Of fastembed and transformers.js no environment of ours has any."""
+    pins = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
+    for package, version in read_facts()["versions"].items():
+        if package not in ("fastembed", "transformers.js"):
+            assert pins[package] == version, package
+
+
+def test_the_facts_are_whole():
+    """A comma in a YAML list would cut a sentence in two."""
+    facts = read_facts()
+    assert set(facts["methods"]) == set(trained.LOSSES)
+    limits = [*facts["limits"]["always"], *(one for one in facts["limits"].values() if isinstance(one, str))]
+    for method in facts["methods"].values():
+        assert set(method["papers"]) <= set(facts["links"])
+        limits += method["limits"]
+    for limit in limits:
+        assert re.fullmatch(r"[A-Z{].*\.", limit), limit
+
+
+def test_an_installed_package_finds_template_and_facts(tmp_path):
+    """Lay the files as the wheel has them."""
+    wheel = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"]["wheel"]
+    for source, target in wheel["force-include"].items():
+        (tmp_path / target).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(ROOT / source, tmp_path / target)
+    assert data_folder(tmp_path / "distilface") == tmp_path / "distilface" / "model_card"
+    assert {file.name for file in data_folder(tmp_path / "distilface").iterdir()} == {"facts.yaml", "template.md"}
+    assert data_folder() == ROOT / "model_card", "in a checkout"
+
+
+# ---- results
+
+
+def test_a_result_of_run_mteb_is_known_by_its_fingerprint(folder, tmp_path):
+    result = {
+        "name": "models/mine",
+        "scores": OWN,
+        "fingerprint": weights_fingerprint(folder),
+        "compared": {"teacher": {"role": "teacher", "scores": TEACHER}},
+        "data": {"from": "Hugging Face Hub", "tasks": HUB},
+        "date": "2026-11-21T04:45:55+00:00",
+        "versions": VERSIONS,
+    }
+    write_whole(tmp_path / "mteb.json", result)
+    text = card.write_card(folder, None, [tmp_path / "mteb.json"]).read_text()
+    assert "| STS13 | 71.12 | 73.50 |" in text
+    assert "the Hub's, in the revisions that mteb names" in text
+    (entry,) = parse_eval_result_entries(yaml.safe_load((folder / ".eval_results" / "STS13.yaml").read_text()))
+    assert (entry.dataset_id, entry.task_id, entry.value) == ("mteb/sts13", "STS13", OWN["STS13"])
+    assert (entry.dataset_revision, entry.date) == (HUB["STS13"]["revision"], result["date"])
+    assert {file.stem for file in (folder / ".eval_results").iterdir()} == set(STS_TASKS)
+    assert ModelCard.load(folder / "README.md").data.eval_results[1].dataset_revision == HUB["STS13"]["revision"]
+
+
+def test_scores_on_local_files_claim_no_revision_of_the_hub(folder, results):
+    """Nor do those of an earlier card stay; what another has put there does."""
+    (folder / ".eval_results").mkdir()
+    (folder / ".eval_results" / "STS12.yaml").write_text("- source: {name: 'distilface, with mteb 2.26.24'}\n")
+    (folder / ".eval_results" / "other.yaml").write_text("- source: {name: somebody}\n")
+    card.write_card(folder, None, [results])
+    assert [file.name for file in (folder / ".eval_results").iterdir()] == ["other.yaml"]
+
+
+def test_variants_and_stages_are_read_too(folder, tmp_path):
+    variants = {**SEEDS, "variants": {"a=1": {"models": SEEDS["models"][:1], "summary": {}}, "a=2": SEEDS}}
+    stages = {
+        "models": [
+            {"stage": "teacher", "name": MINILM, "scores": {"STS17": 60.0, "STS17 (es-en)": 16.25}},
+            {"stage": "contrastive", "name": "mine", "scores": {"STS17": 70.0, "STS17 (es-en)": 62.5}},
+        ],
+        "runs": {"contrastive": RUN},
+        "data": {"STS17": {"path": ["es-en.jsonl.gz"], "revision": "sha256:x"}},
+        "versions": VERSIONS,
+    }
+    for name, result in {"variants": variants, "stages": stages}.items():
+        write_whole(tmp_path / f"{name}.json", result)
+    text = card.write_card(folder, None, [tmp_path / "variants.json", tmp_path / "stages.json"]).read_text()
+    assert "| STS12 | 70.12 | 72.50 | 73.00 ± 0.25 |" in text
+    assert "| STS17 (es-en) | 62.50 | 16.25 |" in text
+    found = {result.dataset_name: result for result in ModelCard.load(folder / "README.md").data.eval_results}
+    assert found["MTEB STS17 (es-en), read from local files"].dataset_config == "es-en"
+    assert "with a mean of 73.12" in text
+
+
+# ---- the command
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--repo-id", "a/b/c"], "--repo-id a/b/c is no id of the Hub; give one as org/name"),
+        (["--results", "none.json"], "none.json does not exist; benchmarks/run_mteb.py --output writes such a file"),
+        (["--results", "RUN"], "run.json is no result of run_mteb.py, run_seeds.py or run_crosslingual.py"),
+        (["--results", "OTHER"], "scores other models than this folder (models/mine-seed4, models/mine-seed3)"),
+        (["--facts", "none.yaml"], "none.yaml does not exist; name a YAML file of facts"),
+        (["--facts", "RUN"], "unknown section in"),
+        (["--facts", "TEXT"], "holds no facts"),
+        (["--repoid", "a/b"], "unknown option 'repoid': did you mean 'repo_id'?"),
+    ],
+)
+def test_a_mistake_is_one_sentence(folder, results, words, sentence, tmp_path):
+    before = (folder / "README.md").read_bytes()
+    (tmp_path / "other.json").write_text(json.dumps(SEEDS).replace("955.9", "955.8"))
+    (tmp_path / "text.yaml").write_text("- one\n- 2\n")
+    files = {"RUN": folder / "run.json", "OTHER": tmp_path / "other.json", "TEXT": tmp_path / "text.yaml"}
+    with pytest.raises(InputError) as error:
+        cli.run(["card", str(folder), *(str(files.get(word, word)) for word in words)])
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+    assert (folder / "README.md").read_bytes() == before
+
+
+def test_a_fingerprint_of_other_weights_is_refused(folder, tmp_path):
+    write_whole(tmp_path / "mteb.json", {"name": "models/other", "scores": OWN, "fingerprint": "0" * 64})
+    with pytest.raises(InputError, match=r"scores other models than this folder \(models/other\)"):
+        card.write_card(folder, None, [tmp_path / "mteb.json"])
+
+
+def test_info_says_what_the_card_lacks(folder, folders, capsys):
+    assert "lacks: a card (distilface card)" in cli.run(["info", str(folder)])
+    assert cli.run(["card", str(folder)]) == folder / "README.md"
+    assert capsys.readouterr().out.endswith(f"card: {folder / 'README.md'}\n")
+    assert not any("card" in line for line in cli.run(["info", str(folder)]) if line.startswith("lacks"))
+    shutil.copyfile(folders["cls"] / "1_Pooling" / "config.json", folder / "1_Pooling" / "config.json")
+    assert "lacks: a card of these weights (distilface card)" in cli.run(["info", str(folder)])
+    (folder / "README.md").unlink()
+    assert "lacks: a card (distilface card)" in cli.run(["info", str(folder)])
