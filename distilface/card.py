@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import yaml
 from huggingface_hub import ModelCard, ModelCardData, metadata_load
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
@@ -210,7 +211,11 @@ def write_card(path: str | Path, *args: Any, **kwargs: Any) -> Path:
 
 def lacking(folder: Folder) -> str | None:
     """Say what a folder's card lacks: there is none but the one of its saving, or it was made of other weights."""
-    if not folder.card.is_file() or "license" not in (metadata_load(folder.card) or {}):
+    try:
+        metadata = metadata_load(folder.card) if folder.card.is_file() else None
+    except (ValueError, yaml.YAMLError):
+        return "a card whose metadata can be read"
+    if "license" not in (metadata or {}):
         return "a card"
     told = _WEIGHTS.search(folder.card.read_text(encoding="utf-8"))
     return "a card of these weights" if told and told[1] != folder.fingerprint else None

@@ -593,5 +593,7 @@ def test_info_says_what_the_card_lacks(folder, folders, capsys):
     assert not any("card" in line for line in cli.run(["info", str(folder)]) if line.startswith("lacks"))
     shutil.copyfile(folders["cls"] / "1_Pooling" / "config.json", folder / "1_Pooling" / "config.json")
     assert "lacks: a card of these weights (distilface card)" in cli.run(["info", str(folder)])
+    (folder / "README.md").write_text("---\na: [1\n---\n")
+    assert "lacks: a card whose metadata can be read (distilface card)" in cli.run(["info", str(folder)])
     (folder / "README.md").unlink()
     assert "lacks: a card (distilface card)" in cli.run(["info", str(folder)])
