@@ -1,9 +1,9 @@
 """What a Hub's answer means where a call fails: whether to repeat the call, and one sentence with the remedy."""
 
 import json
+import re
 
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
-from huggingface_hub.utils import parse_ratelimit_headers
 
 from distilface.settings import disk_is_full
 
@@ -38,9 +38,8 @@ def passes(error: BaseException) -> bool:
 def asked_wait(error: BaseException) -> int | None:
     """Return the seconds that the Hub asks to wait, if it does."""
     headers = getattr(getattr(error, "response", None), "headers", {})
-    limit = parse_ratelimit_headers(headers)
-    if limit is not None and limit.remaining == 0:
-        return limit.reset_in_seconds
+    if spent := re.search(r";\s*r=0\s*;\s*t=(\d+)", headers.get("RateLimit", "")):  # none are left, for t seconds
+        return int(spent[1])
     asked = str(headers.get("Retry-After", "")).strip()
     return int(asked) if asked.isdigit() else None
 

@@ -12,7 +12,7 @@ from typing import Any
 import yaml
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, get_token
 from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id
+from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from distilface.folder import Folder, load
 from distilface.publishable import RECORDS, Upload, publishable
@@ -104,11 +104,14 @@ def publish(path: str | Path, request: Request, agree: Callable[[str], bool], ap
     repository = Repository(api, request.repo_id, request.revision)
     state = _look(repository, request)
     found["deleted"] = stale(state, uploads)
+    additions = [CommitOperationAdd(upload.name, upload.content) for upload in uploads]
+    if state and request.tags and not request.dry_run:
+        _check_tags(repository, request, state, bool(found["deleted"] or differing(state, additions)))
     _show_repository(repository, state, found["deleted"])
     if request.dry_run:
         print("dry run: nothing was sent")
     elif agree(f"Publish {len(uploads)} files to {repository.url}?"):
-        found |= _send(repository, request, uploads, found["deleted"], folder.fingerprint)
+        found |= _send(repository, request, additions, found["deleted"], folder.fingerprint)
     else:
         print("nothing was sent")
     return found
@@ -169,7 +172,6 @@ def _look(repository: Repository, request: Request) -> State | None:
     """Look at what is on the Hub, and refuse what does not fit it; a dry run does without a Hub in reach."""
     try:
         state = repository.state()
-        tags = repository.tags() if state and request.tags else {}
     except InputError as error:
         if not request.dry_run:
             raise
@@ -179,13 +181,22 @@ def _look(repository: Repository, request: Request) -> State | None:
         raise InputError(f"there is no {request.repo_id} to open a pull request on; leave --create-pr out to create it")
     if state and request.private and not state.private:
         raise InputError(f"{request.repo_id} is there and is public; make it private in its settings on the Hub first")
-    if taken := [tag for tag in request.tags if tag in tags and tags[tag] != (state and state.commit)]:
-        raise InputError(f"the tag {taken[0]} is of an older commit; name another, for users rely on it")
     return state
 
 
+def _check_tags(repository: Repository, request: Request, state: State, changes: bool) -> None:
+    """Refuse to move a tag: one that is there must be of the very commit that stays, for nothing changes."""
+    known = repository.tags()
+    if taken := [tag for tag in request.tags if tag in known and (changes or known[tag] != state.commit)]:
+        raise InputError(f"the tag {taken[0]} is of an older commit; name another, for users rely on it")
+
+
 def _send(
-    repository: Repository, request: Request, uploads: Sequence[Upload], deleted: Sequence[str], fingerprint: str
+    repository: Repository,
+    request: Request,
+    additions: list[CommitOperationAdd],
+    deleted: Sequence[str],
+    fingerprint: str,
 ) -> dict[str, str]:
     """Create what is not there, send the files, commit them, tag the commit."""
     if not request.create_pr:
@@ -193,7 +204,6 @@ def _send(
     state = repository.state()
     if state is None:
         raise InputError(f"{request.repo_id} was created and cannot be seen by this login; log in as its owner")
-    additions = [CommitOperationAdd(upload.name, upload.content) for upload in uploads]
     deletions = [CommitOperationDelete(name) for name in deleted if name in state.files]
     words = (request.message, f"Fingerprint of the model: {fingerprint}")
     repository.send(additions, request.create_pr)

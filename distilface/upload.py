@@ -122,12 +122,12 @@ class Repository:
         Raises:
             InputError: if it is refused, or the branch has moved on from ``parent``.
         """
-        operations, (summary, description) = [*deletions, *additions], words
+        summary, description = words
         for wait in (*WAITS, None):
             try:
                 return self.api.create_commit(
                     self.id,
-                    operations,
+                    [*deletions, *additions],
                     commit_message=summary,
                     commit_description=description,
                     revision=self.branch,

@@ -1,5 +1,7 @@
 """A Hugging Face Hub on loopback: serves local folders to the unmodified client libraries, for reading.
 
+:mod:`hub_writing` has one that is written to.
+
 The libraries fix their endpoint on import, so a test runs them in a subprocess with :meth:`Hub.env`.
 """
 
@@ -46,6 +48,7 @@ class Repo:
     id: str
     folder: Path
     sha: str
+    private: bool = False
 
     def files(self) -> list[str]:
         """List every file, relative to the repository's root."""
@@ -82,10 +85,10 @@ class Repo:
     def info(self) -> dict[str, Any]:
         """Describe the repository as ``model_info`` and ``dataset_info`` expect it."""
         siblings = [{"rfilename": name} for name in self.files()]
-        return {"id": self.id, "sha": self.sha, "private": False, "tags": [], "siblings": siblings}
+        return {"id": self.id, "sha": self.sha, "private": self.private, "tags": [], "siblings": siblings}
 
 
-class _Missing(Exception):
+class Missing(Exception):
     """A 404 with the Hub's error code; a missing entry names the commit, so that clients remember it."""
 
     def __init__(self, code: str, commit: str = "") -> None:
@@ -94,7 +97,7 @@ class _Missing(Exception):
             self.headers["X-Repo-Commit"] = commit
 
 
-class _Handler(BaseHTTPRequestHandler):
+class Handler(BaseHTTPRequestHandler):
     """Answers one request; the routes at the end of the class say which method answers which path."""
 
     protocol_version = "HTTP/1.1"
@@ -111,7 +114,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if self.command in method.split() and (match := re.fullmatch(pattern, path)):
                     return answer(self, **{k: unquote(v or "") for k, v in match.groupdict().items()})
             self.send_bytes(404, b"{}")
-        except _Missing as missing:
+        except Missing as missing:
             self.send_bytes(404, b"{}", missing.headers)
 
     do_HEAD = do_POST = do_GET
@@ -137,13 +140,15 @@ class _Handler(BaseHTTPRequestHandler):
         self.send_bytes(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def repo(self, kind: str, id: str, rev: str = "main") -> Repo:
-        """Find a repository at a revision: ``main`` or its commit."""
+        """Find a repository at a revision: ``main``, its commit, or another branch, tag or commit."""
         found = self.server.hub.repos.get((kind.strip("/") or "models", id))
         if found is None:
-            raise _Missing("RepoNotFound")
-        if rev not in ("main", found.sha):
-            raise _Missing("RevisionNotFound")
-        return found
+            raise Missing("RepoNotFound")
+        if rev in ("main", found.sha):
+            return found
+        if (other := self.server.hub.refs.get((found.kind, id, rev))) is None:
+            raise Missing("RevisionNotFound")
+        return other
 
     def info(self, kind: str, id: str, rev: str = "main") -> None:
         """Answer ``model_info``, ``dataset_info`` and the resolution of a revision."""
@@ -161,7 +166,7 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self.repo(kind, id, rev)
         entries = repo.tree(under, recursive)
         if under and not entries:
-            raise _Missing("EntryNotFound", repo.sha)
+            raise Missing("EntryNotFound", repo.sha)
         self.send_json(entries)
 
     def paths_info(self, kind: str, id: str, rev: str) -> None:
@@ -178,7 +183,7 @@ class _Handler(BaseHTTPRequestHandler):
         repo = self.repo(kind, id, rev)
         path = repo.path(name)
         if path is None:
-            raise _Missing("EntryNotFound", repo.sha)
+            raise Missing("EntryNotFound", repo.sha)
         size = path.stat().st_size
         headers = {"ETag": f'"{repo.etag(name)}"', "X-Repo-Commit": repo.sha, "Accept-Ranges": "bytes"}
         part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
@@ -221,14 +226,18 @@ class Hub:
 
     Attributes:
         url: the endpoint.
-        repos: what is served, by ``("models" | "datasets", id)``.
+        repos: what is served, by ``("models" | "datasets", id)``; its ``main``.
+        refs: what is served at another revision, by ``("models" | "datasets", id, revision)``.
         requests: every ``(method, path)`` asked for, in order.
     """
 
+    handler: type[Handler] = Handler
+
     def __init__(self) -> None:
         self.repos: dict[tuple[str, str], Repo] = {}
+        self.refs: dict[tuple[str, str, str], Repo] = {}
         self.requests: list[tuple[str, str]] = []
-        self._server = _Server(("127.0.0.1", 0), _Handler)
+        self._server = _Server(("127.0.0.1", 0), self.handler)
         self._server.hub = self
         self.url = f"http://127.0.0.1:{self._server.server_port}"
         self._closed_port = socket.socket()  # bound and never listening: a connection is refused

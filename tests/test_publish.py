@@ -1,0 +1,503 @@
+"""Publishing to a Hub on loopback: the round trip, what is refused before anything is sent, and every failure."""
+
+import importlib
+import json
+import os
+import shutil
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import huggingface_hub.constants
+import numpy as np
+import pytest
+from hub import run_python
+from hub_writing import TOKEN, Fault, WritableHub
+from huggingface_hub.utils import close_session
+from tiny import sentences, tiny_model
+
+from distilface import publish
+from distilface.folder import load, save_folder
+from distilface.publishable import local_paths, without_places
+from distilface.settings import InputError
+
+ROOT = Path(__file__).parents[1]
+SCRIPT = ROOT / "model_card" / "push_to_hub.py"
+ID = "org/distilface"
+CARD = "---\nlicense: apache-2.0\nlanguage: en\n---\n\n# distilface\n\nIt embeds text.\n"
+SCORE = publish.score_again
+LOAD = """
+import json, sys
+from sentence_transformers import SentenceTransformer
+from transformers import AutoModel
+
+model = SentenceTransformer("org/distilface")
+assert AutoModel.from_pretrained("org/distilface").config.model_type == "distilbert"
+print(json.dumps(model.encode(json.loads(sys.argv[1])).tolist()))
+"""
+
+
+def make_folder(place: Path, seed: int = 0) -> Path:
+    save_folder(tiny_model(place.with_name(f"{place.name}-made"), seed=seed), place, run={"seed": seed})
+    (place / "README.md").write_text(CARD)
+    return place
+
+
+@pytest.fixture(scope="module")
+def made(tmp_path_factory) -> tuple[Path, Path]:
+    place = tmp_path_factory.mktemp("made")
+    return make_folder(place / "first"), make_folder(place / "second", seed=1)
+
+
+@pytest.fixture
+def folder(made, tmp_path) -> Path:
+    return shutil.copytree(made[0], tmp_path / "model")
+
+
+@pytest.fixture
+def hub(tmp_path):
+    with WritableHub(tmp_path / "hub") as running:
+        yield running
+
+
+@pytest.fixture
+def waits(monkeypatch) -> list[float]:
+    """Wait for nothing, and note for how long."""
+    waited: list[float] = []
+    monkeypatch.setattr(time, "sleep", waited.append)
+    return waited
+
+
+@pytest.fixture
+def push(hub, folder, waits, monkeypatch):
+    """Run the script in this process; the score has tests of its own."""
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(publish, "score_again", lambda folder: 50.0)
+    monkeypatch.setenv("HF_TOKEN", TOKEN)
+    monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+    monkeypatch.syspath_prepend(str(SCRIPT.parent))
+    script = importlib.import_module("push_to_hub")
+    close_session()
+
+    def run(*words: str, path: Path = folder, yes: bool = True) -> dict:
+        return script.main(["--folder", str(path), "--repo-id", ID, *(["--yes"] if yes else []), *words])
+
+    return run
+
+
+def contents(hub: WritableHub, rev: str = "main") -> dict[str, bytes]:
+    repo = hub.repos["models", ID] if rev == "main" else hub.refs["models", ID, rev]
+    return {name: (repo.folder / name).read_bytes() for name in repo.files()}
+
+
+def refused(push, *words: str, **options) -> str:
+    """Have a push refused, and give its sentence."""
+    with pytest.raises(InputError) as error:
+        push(*words, **options)
+    sentence = str(error.value)
+    assert "\n" not in sentence
+    assert TOKEN not in sentence
+    return sentence
+
+
+# ---- the round trip
+
+
+def test_a_pushed_folder_loads_by_its_id_with_the_same_vectors(made, tmp_path):
+    """The script as a user runs it, then a fresh process that knows nothing of the folder."""
+    texts = sentences(5)
+    folder = shutil.copytree(made[0], tmp_path / "model")
+    run = {"settings": {"dev": "sample", "data": ["/home/somebody/my text/a.txt"], "output_dir": str(folder)}}
+    score = SCORE(publish.Folder(folder))
+    (folder / "run.json").write_text(json.dumps(run | {"scores": {"stsb_dev": score, "teacher_stsb_dev": None}}))
+    with WritableHub(tmp_path / "hub") as hub:
+        words = [sys.executable, str(SCRIPT), "--folder", str(folder), "--repo-id", ID, "--tag", "v1", "--yes"]
+        environment = hub.env(tmp_path / "pusher") | {"HF_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
+        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=240, check=False)
+        assert done.returncode == 0, done.stderr
+        reader = hub.env(tmp_path / "reader") | {"PYTHONPATH": str(ROOT)}
+        vectors = json.loads(run_python(LOAD, reader, json.dumps(texts)))
+        np.testing.assert_array_equal(np.float32(vectors), load(folder).encode(texts))
+        assert TOKEN not in done.stdout + done.stderr
+        assert f"score: {score:.2f} on our own 180 pairs, now; run.json: stsb_dev {score:.2f} on sample" in done.stdout
+        assert "license: apache-2.0" in done.stdout
+        commit = hub.repos["models", ID].sha
+        assert f"published: {hub.url}/{ID}/commit/{commit}" in done.stdout
+        assert hub.refs["models", ID, "v1"].sha == commit
+        published = json.loads(contents(hub)["run.json"])
+        assert published["settings"] == {"dev": "sample", "data": ["a.txt"], "output_dir": "model"}
+        assert json.loads((folder / "run.json").read_text())["settings"] == run["settings"], "the user's own stays"
+
+
+def test_all_files_are_one_commit_and_a_second_push_replaces_them(push, hub, folder, made):
+    (folder / "2_Dense").mkdir()
+    (folder / "2_Dense" / "config.json").write_text("{}")
+    first = push()
+    (_, names), *others = hub.commits
+    assert not others
+    assert sorted(names) == sorted(first["files"])
+    assert first["url"] == f"{hub.url}/{ID}/commit/{first['commit']}"
+    head = hub.repos["models", ID]
+    (head.folder / "LICENSE").write_text("theirs")
+    (head.folder / "pytorch_model.bin").write_bytes(b"older weights")
+    second = push(path=made[1])
+    assert second["deleted"] == ["2_Dense/config.json", "pytorch_model.bin"]
+    expected = {name: (made[1] / name).read_bytes() for name in second["files"]}
+    there = contents(hub)
+    assert {name: there[name] for name in expected} == expected
+    assert there.keys() - expected.keys() == {".gitattributes", "LICENSE"}
+    assert len(hub.commits) == 2
+    assert "model.safetensors" in hub.commits[1][1], "weights and card are of one commit"
+    assert contents(hub, first["commit"])["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+
+
+def test_an_unchanged_folder_is_not_committed_again_and_can_be_tagged(push, hub, capsys):
+    first = push()
+    again = push("--tag", "v1", "v1.0")
+    assert (again["commit"], len(hub.commits)) == (first["commit"], 1)
+    assert "nothing has changed since" in capsys.readouterr().out
+    assert {hub.refs["models", ID, tag].sha for tag in ("v1", "v1.0")} == {first["commit"]}
+
+
+def test_a_pull_request_leaves_main_as_it_is(push, hub, made):
+    push()
+    before = contents(hub)
+    found = push("--create-pr", path=made[1])
+    assert contents(hub) == before
+    assert found["url"] == f"{hub.url}/{ID}/discussions/1"
+    assert contents(hub, "refs/pr/1")["model.safetensors"] == (made[1] / "model.safetensors").read_bytes()
+
+
+def test_another_branch_leaves_main_as_it_is(push, hub, made, capsys):
+    push()
+    before = contents(hub)
+    push("--revision", "next", path=made[1])
+    assert "next is new" in capsys.readouterr().out
+    assert contents(hub) == before
+    assert contents(hub, "next")["model.safetensors"] == (made[1] / "model.safetensors").read_bytes()
+
+
+def test_private_is_private(push, hub):
+    push("--private")
+    assert hub.repos["models", ID].private
+
+
+def test_what_the_hub_would_ignore_is_sent_all_the_same(push, hub):
+    """A .gitignore on the Hub would drop the weights without a word, and leave the card of no model."""
+    push()
+    head = hub.repos["models", ID]
+    (head.folder / ".gitignore").write_text("*.safetensors\n")
+    (head.folder / "model.safetensors").unlink()
+    push()
+    assert "model.safetensors" in contents(hub)
+
+
+def test_a_hub_that_drops_a_file_is_found_out(push, hub):
+    hub.dropped.append("model.safetensors")
+    assert "the Hub has left model.safetensors out of" in refused(push)
+
+
+# ---- shown, asked
+
+
+def test_a_dry_run_shows_all_and_sends_nothing(push, hub, made, capsys):
+    push()
+    (hub.repos["models", ID].folder / "model.onnx").write_bytes(b"older")
+    before = hub.writes()
+    found = push("--dry-run", path=made[1], yes=False)
+    assert hub.writes() == before
+    assert "commit" not in found
+    shown = capsys.readouterr().out
+    for line in ("  license: apache-2.0", "deleted with the same commit: model.onnx", "dry run: nothing was sent"):
+        assert line in shown
+    size = (made[1] / "model.safetensors").stat().st_size
+    assert f"  {size:>13,}  model.safetensors\n" in shown
+
+
+def test_a_dry_run_needs_neither_login_nor_hub(push, hub, monkeypatch, capsys, tmp_path):
+    monkeypatch.delenv("HF_TOKEN")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
+    hub.faults.append(Fault("."))
+    push("--dry-run", yes=False)
+    assert "what is on the Hub is not known: no answer came" in capsys.readouterr().err
+    assert "there is no login to the Hub; hf auth login" in refused(push)
+
+
+@pytest.mark.parametrize(("answer", "published"), [("y", True), ("n", False), ("", False), (None, False)])
+def test_it_asks(push, hub, monkeypatch, answer, published):
+    def say(question: str) -> str:
+        assert f"to {hub.url}/{ID}?" in question
+        if answer is None:
+            raise EOFError
+        return answer
+
+    monkeypatch.setattr("builtins.input", say)
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    assert ("commit" in push(yes=False)) == published
+    assert bool(hub.commits) == published
+
+
+def test_without_a_terminal_it_is_refused(push, hub, monkeypatch):
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
+    assert "there is no terminal to ask at; add --yes" in refused(push, yes=False)
+    assert hub.requests == []
+
+
+def test_the_placeholder_of_a_card_is_warned_of(push, tmp_path, capsys):
+    save_folder(tiny_model(tmp_path / "made"), tmp_path / "m")
+    push("--dry-run", path=tmp_path / "m")
+    assert "warning: README.md is what a training leaves there" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--repo-id", "distilface"], "names no owner; give owner/name"),
+        (["--repo-id", "org/a b"], "--repo-id 'org/a b': "),
+        (["--create-pr", "--tag", "v1"], "merge the pull request first"),
+        (["--create-pr", "--revision", "next"], "is opened on main, not on next"),
+        (["--create-pr"], "there is no org/distilface to open a pull request on"),
+        (["--folder", "nowhere"], "nowhere does not exist"),
+        (["--tags", "v1"], "unknown option 'tags': did you mean 'tag'?"),
+    ],
+)
+def test_a_mistake_is_one_sentence(push, hub, words, sentence):
+    assert sentence in refused(push, *words)
+    assert hub.writes() == []
+
+
+def test_a_public_repository_is_not_taken_for_private(push, hub):
+    """The Hub keeps the visibility of a repository that is there, without a word."""
+    push()
+    assert "is there and is public; make it private" in refused(push, "--private")
+
+
+def test_a_tag_is_not_moved(push, hub, made):
+    push("--tag", "v1")
+    before = contents(hub)
+    assert "the tag v1 is of an older commit; name another" in refused(push, "--tag", "v1", path=made[1])
+    assert contents(hub) == before
+
+
+def test_weights_of_another_training_than_run_json_tells_of(folder):
+    tells = {"settings": {"dev": "sample"}, "scores": {"stsb_dev": 99.0}}
+    (folder / "run.json").write_text(json.dumps(tells))
+    with pytest.raises(InputError, match=r"on the pairs on which its run\.json says 99\.00"):
+        SCORE(publish.Folder(folder))
+
+
+# ---- what must not leave the machine
+
+
+def write(name: str, content: str | bytes = "x"):
+    def spoil(folder: Path) -> None:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_bytes(content.encode() if isinstance(content, str) else content)
+
+    return spoil
+
+
+def link(folder: Path) -> None:
+    (folder / "notes.txt").symlink_to("/etc/hostname")
+
+
+REFUSED = {
+    ".env is a file of secrets": write(".env"),
+    "server.pem is a file of secrets": write("server.pem"),
+    "notes.txt, line 2, holds a Hugging Face token": write("notes.txt", "a\nlogin: hf_" + "a1B2" * 9),
+    "README.md, line 9, holds the token of your login": write("README.md", f"{CARD}{TOKEN}"),
+    "notes.txt, line 1, holds an AWS key": write("notes.txt", "AKIA" + "ABCDEFGH" * 2),
+    "aws.txt, line 1, holds an AWS key": write("aws.txt", "aws_secret_access_key = " + "aB3/" * 10),
+    "notes.txt, line 1, holds a private key": write("notes.txt", "-----BEGIN RSA " + "PRIVATE KEY-----"),
+    "notes.txt, line 1, holds a GitHub token": write("notes.txt", "ghp_" + "aB3d" * 9),
+    "notes.txt, line 1, holds an API key": write("notes.txt", "sk-" + "aB3d" * 10),
+    "notes.txt, line 1, holds a URL with a password": write("notes.txt", "https://me:" + "word@host/x"),
+    "optimizer.pt is the state of a training": write("optimizer.pt"),
+    "scheduler.pt is the state of a training": write("scheduler.pt"),
+    "rng_state_0.pth is the state of a training": write("rng_state_0.pth"),
+    "training_args.bin is the state of a training": write("training_args.bin"),
+    "checkpoint-40/model.safetensors is a checkpoint": write("checkpoint-40/model.safetensors"),
+    "pytorch_model.bin is a pickle": write("pytorch_model.bin"),
+    "weights.pkl is a pickle": write("weights.pkl"),
+    "last.ckpt is a pickle": write("last.ckpt"),
+    "state is an archive or a pickle, by its first bytes": write("state", b"\x80\x04K\x01."),
+    "zipped is an archive or a pickle, by its first bytes": write("zipped", b"PK\x03\x04rest"),
+    "modeling.py is code": write("modeling.py"),
+    ".cache/x is hidden": write(".cache/x"),
+    "notes.txt is a link": link,
+    "notes.txt, line 1, holds a path of this machine, /home/somebody/data": write(
+        "notes.txt", "in /home/somebody/data"
+    ),
+    "config.json, line 1, holds a path of this machine, /root/models": write(
+        "config.json", '{"_name_or_path": "/root/models/x"}'
+    ),
+    "README.md, line 9, holds a path of this machine, /tmp/out": write("README.md", CARD + "Run with --out=/tmp/out."),
+    "notes.txt, line 1, holds a path of this machine, C:\\Users\\me": write("notes.txt", "C:\\Users\\me\\data"),
+    "x.dat holds a path of this machine, /home/somebody/x": write("x.dat", b"\0\0\0/home/somebody/x.py\0"),
+    "config.json asks for code of its own (auto_map)": write("config.json", '{"auto_map": {"AutoModel": "a.B"}}'),
+    "needs code of its own (custom.Encoder)": write(
+        "modules.json", '[{"idx": 0, "name": "0", "path": "", "type": "custom.Encoder"}]'
+    ),
+    "onnx/model.onnx is not known to be an export of these weights": write("onnx/model.onnx"),
+    "README.md has metadata that cannot be read": write("README.md", "---\na: [\n---\n"),
+    "has no README.md, the model card": lambda folder: (folder / "README.md").unlink(),
+}
+
+
+@pytest.mark.parametrize("sentence", REFUSED)
+def test_what_must_not_leave_is_refused_and_nothing_is_sent(push, hub, folder, sentence):
+    REFUSED[sentence](folder)
+    assert sentence in refused(push)
+    assert hub.requests == []
+
+
+def test_what_looks_like_it_and_is_not_is_published(push, hub, folder):
+    """A link in the card, a word that begins like a token, the weights of an OpenVINO model, results for the Hub."""
+    text = "https://example.org/home/me/x hf_hub_download risk-free-text-of-more-than-thirty-two-letters /homework/x"
+    write("README.md", f"{CARD}{text}\n")(folder)
+    write(".eval_results/sts.yaml")(folder)
+    write("ir/model.xml")(folder)
+    write("ir/model.bin", b"\0\1\2")(folder)
+    assert {".eval_results/sts.yaml", "ir/model.bin"} <= push()["files"].keys()
+
+
+def test_local_paths_of_a_record_become_names(folder):
+    places = local_paths(publish.Folder(folder))
+    record = {
+        "a": ["/data/me/b c.txt", "../x/y.txt", 3, None],
+        "b": {"c": "C:\\data\\d.tsv"},
+        "e": "of /home/me/f.txt:9",
+    }
+    expected = {"a": ["b c.txt", "../x/y.txt", 3, None], "b": {"c": "d.tsv"}, "e": "of f.txt:9"}
+    assert without_places(record, places) == expected
+    assert without_places(f"at {folder.parent}/z", places) == "at z"
+
+
+# ---- a Hub that refuses, fails, or is cut off
+
+BEFORE = f"{ID} is as it was before"
+CREATE, PREUPLOAD, BATCH, PUT, COMMIT = "repos/create", "/preupload/", "objects/batch", "PUT /lfs/", "/commit/main"
+FAILURES = [
+    (Fault("GET /api/models", 401), "does not accept this login (401)", 0),
+    (Fault(CREATE, 503), "the Hub has failed (503) (the Hub says: on demand); run it again later", 3),
+    (Fault(PREUPLOAD, 403), "add --create-pr", 0),
+    (Fault(PREUPLOAD, 404), "that this login may see (404)", 0),
+    (Fault(BATCH, 500), "the Hub has failed (500)", 5),
+    (Fault(PUT, 403), "(403)", 0),
+    (Fault(PUT), "no answer came from the Hub", 5),
+    (Fault(COMMIT, 401), "log in with a token that may write (hf auth login)", 0),
+    (Fault(COMMIT, 403), "this login may not write", 0),
+    (Fault(COMMIT, 404), "(404)", 0),
+    (Fault(COMMIT, 409), "is being changed by somebody else (409)", 0),
+    (Fault(COMMIT, 413), "the Hub has refused it (413)", 0),
+    (Fault(COMMIT, 429, {"Retry-After": "7"}), "too many calls from you (429); run it again in 7 seconds", 3),
+    (Fault(COMMIT, 429, {"Retry-After": "600"}), "run it again in 600 seconds", 0),
+    (Fault(COMMIT, 500), "the Hub has failed (500)", 3),
+    (Fault(COMMIT, 503), "the Hub has failed (503)", 3),
+    (Fault(COMMIT), "no answer came from the Hub", 3),
+    (Fault("validate-yaml", 502), "the Hub has failed (502)", 3),
+]
+
+
+@pytest.mark.parametrize(("fault", "sentence", "waited"), FAILURES, ids=lambda value: getattr(value, "call", None))
+def test_a_failure_leaves_the_repository_as_it_was(push, hub, made, waits, fault, sentence, waited):
+    push()
+    before, commits = contents(hub), len(hub.commits)
+    hub.faults.append(Fault(fault.call, fault.status, fault.headers))
+    told = refused(push, path=made[1])
+    assert sentence in told
+    assert told.endswith(BEFORE)
+    assert (contents(hub), len(hub.commits)) == (before, commits)
+    assert len(waits) == waited, waits
+    hub.faults.clear()
+    push(path=made[1])
+    assert contents(hub)["model.safetensors"] == (made[1] / "model.safetensors").read_bytes()
+
+
+@pytest.mark.parametrize(
+    "fault",
+    [
+        Fault(CREATE, 503),
+        Fault(PREUPLOAD, 500),
+        Fault(PUT),
+        Fault(COMMIT, 503),
+        Fault(COMMIT, 429, {"Retry-After": "7"}),
+        Fault(COMMIT),
+        Fault("GET /api/models/org/distilface$", 500),
+        Fault("/tag/", 502),
+    ],
+    ids=lambda fault: fault.call,
+)
+def test_what_passes_is_waited_for(push, hub, made, waits, fault):
+    push()
+    hub.faults.append(Fault(fault.call, fault.status, fault.headers, times=2))
+    push("--tag", "v2", path=made[1])
+    assert len(hub.commits) == 2
+    assert len(waits) == 2
+    assert not fault.headers or waits == [7, 7]
+
+
+def test_a_commit_whose_answer_is_lost_is_not_made_twice(push, hub, made):
+    push()
+    hub.faults.append(Fault(COMMIT, after=True))
+    found = push("--tag", "v2", path=made[1])
+    assert len(hub.commits) == 2
+    assert found["commit"] == hub.repos["models", ID].sha == hub.refs["models", ID, "v2"].sha
+
+
+def test_a_pull_request_whose_answer_is_lost_is_not_opened_twice(push, hub, made):
+    push()
+    hub.faults.append(Fault("create_pr=1", after=True, skip=1))
+    told = refused(push, "--create-pr", path=made[1])
+    assert "whether the pull request was opened is not known; look at" in told
+    assert len(hub.commits) == 2
+
+
+def test_a_branch_that_moved_meanwhile_is_not_written_over(push, hub, made, monkeypatch):
+    push()
+    head = hub.repos["models", ID]
+    real = publish.Repository.send
+
+    def slow(self, *arguments) -> None:
+        real(self, *arguments)
+        folder = hub.new_folder()
+        shutil.copytree(head.folder, folder, dirs_exist_ok=True)
+        (folder / "theirs.txt").write_text("x")
+        hub.put(type(head)(head.kind, head.id, folder, "f" * 40), "main")
+
+    monkeypatch.setattr(publish.Repository, "send", slow)
+    assert "was changed by somebody else meanwhile (412)" in refused(push, path=made[1])
+    assert len(hub.commits) == 1
+    assert "theirs.txt" in contents(hub)
+
+
+def test_a_tag_that_fails_says_that_the_model_is_published(push, hub):
+    hub.faults.append(Fault("/tag/", 403))
+    assert "the model is published as" in refused(push, "--tag", "v1")
+    assert "model.safetensors" in contents(hub)
+
+
+def test_a_card_that_the_hub_refuses(push, hub, folder):
+    (folder / "README.md").write_text(CARD.replace("apache-2.0", "none-known"))
+    assert '"license" must be one of mit' in refused(push)
+    assert hub.commits == []
+
+
+def test_an_owner_that_is_not_yours(push, hub):
+    hub.faults.append(Fault(CREATE, 403))
+    assert "this login may not write to org/distilface (403)" in refused(push)
+    assert ("models", ID) not in hub.repos
+
+
+def test_a_wrong_login_is_told(push, hub, monkeypatch):
+    monkeypatch.setenv("HF_TOKEN", "hf_" + "Wrong" * 7)
+    assert "the Hub does not accept this login (401)" in refused(push)
+    assert os.environ["HF_TOKEN"] not in refused(push)
+
+
+def test_offline_is_told(push, hub, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "is_offline_mode", lambda: True)
+    assert "HF_HUB_OFFLINE is set" in refused(push)
