@@ -102,7 +102,14 @@ def publish(path: str | Path, request: Request, agree: Callable[[str], bool], ap
     found: dict[str, Any] = {"repo_id": request.repo_id, "files": {upload.name: upload.size for upload in uploads}}
     found["score"] = score_again(folder)
     repository = Repository(api, request.repo_id, request.revision)
-    state = _look(repository, request)
+    try:
+        state = repository.state()
+    except InputError as error:
+        if not request.dry_run:
+            raise
+        print(f"warning: what is on the Hub is not known: {error}", file=sys.stderr)
+        return found
+    _check_fits(request, state)
     found["deleted"] = stale(state, uploads)
     additions = [CommitOperationAdd(upload.name, upload.content) for upload in uploads]
     if state and request.tags and not request.dry_run:
@@ -168,20 +175,12 @@ def stale(state: State | None, uploads: Sequence[Upload]) -> list[str]:
     return [name for name in there if name not in names and any(fnmatch(name, pattern) for pattern in OURS)]
 
 
-def _look(repository: Repository, request: Request) -> State | None:
-    """Look at what is on the Hub, and refuse what does not fit it; a dry run does without a Hub in reach."""
-    try:
-        state = repository.state()
-    except InputError as error:
-        if not request.dry_run:
-            raise
-        print(f"warning: what is on the Hub is not known: {error}", file=sys.stderr)
-        return None
+def _check_fits(request: Request, state: State | None) -> None:
+    """Refuse a request that does not fit what is on the Hub."""
     if state is None and request.create_pr:
         raise InputError(f"there is no {request.repo_id} to open a pull request on; leave --create-pr out to create it")
     if state and request.private and not state.private:
         raise InputError(f"{request.repo_id} is there and is public; make it private in its settings on the Hub first")
-    return state
 
 
 def _check_tags(repository: Repository, request: Request, state: State, changes: bool) -> None:

@@ -17,9 +17,9 @@ FILES = sorted((ROOT / "distilface").rglob("*.py"))
 ORDER = [
     *("settings", "record", "atomic", "hub", "files", "samples", "data", "parallel", "pooling", "teacher", "cache"),
     *("student", "assistant", "recurrent", "portable", "folder", "checkpoints", "plan", "trainer", "train", "stages"),
-    *("methods", "translation", "crosslingual_plan", "crosslingual", "tasks", "evaluate"),
-    *("onnx_files", "openvino_files", "runtimes", "parity", "export", "parts", "chunks", "engines", "encode"),
-    *("facts", "trained", "results", "card", "publishable", "answers", "upload", "publish", "cli"),
+    *("methods", "translation", "crosslingual_plan", "crosslingual", "tasks", "evaluate", "export"),
+    *("chunks", "parts", "engines", "encode", "facts", "trained", "results", "card"),
+    *("publishable", "answers", "upload", "publish", "cli"),
 ]
 METHODS_IMPORT = {"settings", "data", "pooling", "teacher", "cache", "student"}
 # A masked LM is no sentence encoder: encoder_trainer() cannot take it.

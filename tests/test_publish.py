@@ -222,7 +222,9 @@ def test_a_dry_run_needs_neither_login_nor_hub(push, hub, monkeypatch, capsys, t
     monkeypatch.setattr(huggingface_hub.constants, "HF_TOKEN_PATH", str(tmp_path / "none"))
     hub.faults.append(Fault("."))
     push("--dry-run", yes=False)
-    assert "what is on the Hub is not known: no answer came" in capsys.readouterr().err
+    shown = capsys.readouterr()
+    assert "what is on the Hub is not known: no answer came" in shown.err
+    assert "a new repository" not in shown.out
     assert "there is no login to the Hub; hf auth login" in refused(push)
 
 
