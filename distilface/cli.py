@@ -1,5 +1,6 @@
 """The ``distilface`` command: verbs on a model folder. Trainings and benchmarks are scripts."""
 
+import itertools
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from distilface import __version__
 from distilface.card import lacking, write_card
 from distilface.data import read_sts
+from distilface.encode import Encoded, EncodeSettings, encode
 from distilface.export import FORMATS, Parity, export, read_record
 from distilface.folder import Folder, load
 from distilface.settings import InputError, check_known, cli, parse, setting
@@ -20,8 +22,16 @@ USAGE = f"""distilface {__version__}: verbs on a model folder
     distilface info FOLDER        what it is, sizes, scores, exports, and what it lacks
     distilface export FOLDER      onnx/ beside the weights, each file through the parity gate
     distilface card FOLDER        README.md of the model, from how it was trained, scored and exported
+    distilface encode FOLDER INPUT OUTPUT
+                                  the embedding of every row of a file of any size, as .parquet or .npy
 
 distilface VERB --help tells a verb's settings. Trainings are scripts in training/, benchmarks in benchmarks/.
+"""
+ENCODE = """distilface encode FOLDER INPUT OUTPUT: the embedding of every row of a file, in order.
+
+A row without text keeps its place and is zeros; of a text that is longer than the model reads, the first part counts.
+Both are counted at the end. The input is read once for its mistakes before anything is computed. A run that was
+stopped, at any moment, goes on when the same command is given again. The same file twice gives the same bytes.
 """
 
 
@@ -119,7 +129,42 @@ def write_folder_card(words: list[str]) -> Path:
     return file
 
 
-VERBS: dict[str, Callable[[list[str]], Any]] = {"info": info, "export": export_folder, "card": write_folder_card}
+def encode_file(words: list[str]) -> Encoded:
+    """Embed a file of text; return what was done."""
+    settings = parse(EncodeSettings, words, ENCODE)
+    found = encode(settings)
+    print(found)
+    return found
+
+
+@dataclass(frozen=True)
+class Verb:
+    """A verb: what runs it, and the settings that it takes as its first words, in order."""
+
+    run: Callable[[list[str]], Any]
+    names: tuple[str, ...] = ("folder",)
+    example: str = "models/mine"
+
+
+VERBS = {
+    "info": Verb(info),
+    "export": Verb(export_folder),
+    "card": Verb(write_folder_card),
+    "encode": Verb(encode_file, ("folder", "input", "output"), "models/mine lines.txt vectors.parquet"),
+}
+
+
+def _named(verb: str, words: list[str]) -> list[str]:
+    """Return the words of a verb with the name of its setting before each of the first ones."""
+    known = VERBS[verb]
+    first = list(itertools.takewhile(lambda word: not word.startswith("-"), words))
+    named = [word for name, value in zip(known.names, first, strict=False) for word in (f"--{name}", value)]
+    named += words[min(len(first), len(known.names)) :]
+    options = {word.split("=")[0] for word in named}
+    missing = [name for name in known.names if f"--{name}" not in options]
+    if missing and not {"-h", "--help"} & options:
+        raise InputError(f"no {missing[0]} given; as distilface {verb} {known.example}")
+    return named
 
 
 def run(argv: list[str] | None = None) -> Any:
@@ -134,11 +179,7 @@ def run(argv: list[str] | None = None) -> Any:
         return None
     verb, *rest = words
     check_known([verb], list(VERBS), "verb")
-    if rest and not rest[0].startswith("-"):
-        rest = ["--folder", *rest]
-    if not {"--folder", "-h", "--help"} & {word.split("=")[0] for word in rest}:
-        raise InputError(f"no folder given; as distilface {verb} models/mine")
-    return VERBS[verb](rest)
+    return VERBS[verb].run(_named(verb, rest))
 
 
 def main() -> None:

@@ -1,0 +1,187 @@
+"""A model folder over chunks of text, in this process or in several of Ray's: the same bytes from each."""
+
+import importlib.util
+import platform
+import unicodedata
+from collections.abc import Generator, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from distilface.chunks import is_empty
+from distilface.export import FORMATS, OnnxEncoder, read_record
+from distilface.folder import Folder, load
+from distilface.settings import InputError
+from distilface.teacher import default_prompt
+
+VARIANTS = ("fp32", "bf16", "int8")
+#: Texts that are tokenised at a time where only their tokens are counted.
+COUNTED = 64
+
+#: The number of a chunk, and its texts.
+Job = tuple[int, list[str]]
+#: The number of a chunk, its embeddings (n, width) in float32, and how many of its texts were cut.
+Done = tuple[int, np.ndarray, int]
+
+
+@dataclass(frozen=True)
+class Variant:
+    """What computes the embeddings of a chunk, as it is sent to another process.
+
+    Attributes:
+        folder: the model folder.
+        name: of :data:`VARIANTS`.
+        export: the ONNX file that int8 runs, or ``None``.
+        batch_size: texts in one forward pass, of similar lengths.
+        threads: of one process.
+        device: of torch.
+    """
+
+    folder: str
+    name: str
+    export: str | None
+    batch_size: int
+    threads: int
+    device: str
+
+
+def int8_export(folder: Folder) -> str:
+    """Return the path of the int8 export that this processor runs best.
+
+    Weights from -128 are for VNNI and ARM: without VNNI, x86 adds their products in 16 bits, which can overflow.
+
+    Raises:
+        InputError: if the folder has none that was made of its weights.
+    """
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        names = ["arm64"]
+    else:
+        names = ["vnni", "avx2"] if torch.cpu._is_vnni_supported() else ["avx2"]
+    record = read_record(folder).get("files", {})
+    for file in (FORMATS[name].file for name in [*names, "quantized"]):
+        if file in record and not record[file]["refused"] and (folder.path / file).is_file():
+            return str(folder.path / file)
+    raise InputError(
+        f"{folder.path} has no int8 export of its weights for this processor; "
+        f"make it first: distilface export {folder.path} --formats {names[0]}"
+    )
+
+
+class Encoder:
+    """A model folder in one variant, over texts; the threads of torch are set for the whole process."""
+
+    def __init__(self, variant: Variant) -> None:
+        torch.set_num_threads(variant.threads)
+        self.variant = variant
+        self.model = load(variant.folder, variant.device)
+        self.prompt = default_prompt(self.model) or ""
+        export = variant.export
+        self.onnx = OnnxEncoder(export, variant.folder, variant.threads) if export else None
+
+    def encode(self, number: int, texts: list[str]) -> Done:
+        """Embed one chunk; a text that is empty gets zeros."""
+        full = [row for row, text in enumerate(texts) if not is_empty(text)]
+        embeddings = np.zeros((len(texts), self.model.get_embedding_dimension() or 0), np.float32)
+        given = [texts[row] for row in full]
+        if given:
+            embeddings[full] = self._embed(given)
+        return number, embeddings, self._truncated(given)
+
+    def _embed(self, texts: list[str]) -> np.ndarray:
+        if self.onnx is not None:
+            return self.onnx.encode([self.prompt + text for text in texts], self.variant.batch_size)
+        with torch.autocast(self.model.device.type, torch.bfloat16, enabled=self.variant.name == "bf16"):
+            found = self.model.encode(texts, batch_size=self.variant.batch_size, show_progress_bar=False)
+        return np.asarray(found, np.float32)
+
+    def _truncated(self, texts: list[str]) -> int:
+        """Count the texts that have more tokens than the model reads; a short one is not tokenised for that."""
+        tokenizer: Any = self.model.tokenizer
+        limit = self.model.max_seq_length
+        if limit is None:
+            return 0
+        most = limit - tokenizer.num_special_tokens_to_add() - 1  # a tokenizer may put one mark before a text
+        long = [text for text in (self.prompt + text for text in texts) if _most_tokens(text) > most]
+        count = 0
+        for start in range(0, len(long), COUNTED):
+            tokens = tokenizer(long[start : start + COUNTED], verbose=False)["input_ids"]
+            count += sum(len(ids) > limit for ids in tokens)
+        return count
+
+
+def _most_tokens(text: str) -> int:
+    """Return a number of tokens that no tokenizer passes: the bytes of a text with every letter taken apart."""
+    return len(text) if text.isascii() else len(unicodedata.normalize("NFKD", text).encode())
+
+
+def in_process(variant: Variant, jobs: Iterator[Job]) -> Generator[Done, None, None]:
+    """Embed chunks one after the other; torch's number of threads is put back at the end."""
+    threads = torch.get_num_threads()
+    try:
+        encoder = Encoder(variant)
+        for number, texts in jobs:
+            yield encoder.encode(number, texts)
+    finally:
+        torch.set_num_threads(threads)
+
+
+def on_ray(variant: Variant, jobs: Iterator[Job], workers: int | None = None) -> Generator[Done, None, None]:
+    """Embed chunks on workers of Ray, each holding the model, in the order in which they get done.
+
+    A running cluster is used (``RAY_ADDRESS``), or one of this machine is started. The folder must lie at the same
+    path on every machine, and distilface be installed there. A worker holds one chunk at a time, so the memory is
+    bounded here and there.
+
+    Args:
+        variant: what each worker computes.
+        jobs: the chunks.
+        workers: how many; ``None`` takes as many as the cluster has CPUs for.
+
+    Raises:
+        InputError: without Ray, where the cluster has no room for the workers, or where one of them ends.
+    """
+    if importlib.util.find_spec("ray") is None:
+        raise InputError("--engine ray needs ray; pip install 'distilface[ray]'")
+    import ray
+    from ray.exceptions import RayActorError
+    from ray.util import ActorPool
+
+    started = not ray.is_initialized()
+    if started:
+        ray.init(include_dashboard=False, log_to_driver=False)
+    try:
+        count = _workers(int(ray.cluster_resources().get("CPU", 0)), variant.threads, workers)
+        gpus = int(variant.device.startswith("cuda"))
+        make: Any = ray.remote(Encoder).options(num_cpus=variant.threads, num_gpus=gpus)
+        yield from _pooled(ActorPool([make.remote(variant) for _ in range(count)]), jobs)
+    except RayActorError as error:
+        problem = str(error).strip().splitlines()[-1][:200]
+        raise InputError(
+            f"a worker of Ray has ended ({problem}); {variant.folder} must lie at that path on every machine; "
+            "run the same command again to go on"
+        ) from None
+    finally:
+        if started:
+            ray.shutdown()
+
+
+def _workers(cpus: int, threads: int, wanted: int | None) -> int:
+    room = cpus // threads
+    if (wanted or 1) > room:
+        raise InputError(
+            f"Ray has {cpus} CPUs, and {wanted or 1} workers of {threads} threads need {(wanted or 1) * threads}; "
+            "ask for fewer --workers or --threads"
+        )
+    return wanted or room
+
+
+def _pooled(pool: Any, jobs: Iterator[Job]) -> Iterator[Done]:
+    """Give each free worker the next chunk; none is read before one is free."""
+    for job in jobs:
+        pool.submit(lambda worker, given: worker.encode.remote(*given), job)
+        if not pool.has_free():
+            yield pool.get_next_unordered()
+    while pool.has_next():
+        yield pool.get_next_unordered()

@@ -1,0 +1,560 @@
+"""A file of text to a file of embeddings: row by row upstream's, the same bytes after any kill, mistakes refused."""
+
+import gzip
+import json
+import random
+import subprocess
+import sys
+from collections import namedtuple
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+from datasets import Dataset
+from filelock import FileLock
+from sentence_transformers import SentenceTransformer
+from tiny import PAIRS, WORDS, sentences, tiny_model
+from warm import kill_at
+
+from distilface import chunks, cli, encode, engines, export
+from distilface.chunks import TextFile
+from distilface.folder import save_folder
+from distilface.settings import InputError
+from distilface.settings import cli as run_cli
+
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+COMMAND = Path(cli.__file__)
+#: 27 rows: chunks of 8 make four parts. Two are empty, two longer than the 64 tokens that a tiny model reads.
+TEXTS = [*sentences(10), "", *sentences(6, seed=1), "the dog " * 70, *sentences(7, seed=2), "  \t ", "cat " * 63]
+SMALL = ("--chunk_rows", "8", "--batch_size", "4", "--threads", "1")
+Usage = namedtuple("Usage", "total used free")
+needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray (the extra 'ray')")
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory) -> Path:
+    place = tmp_path_factory.mktemp("encode")
+    save_folder(tiny_model(place / "made"), place / "m")
+    return place / "m"
+
+
+@pytest.fixture(scope="module")
+def exported(tmp_path_factory) -> Path:
+    """Save a folder with the int8 files of any x86 processor, and of ARM."""
+    place = tmp_path_factory.mktemp("exported")
+    save_folder(tiny_model(place / "made"), place / "m")
+    pairs = Dataset.from_list([{"sentence1": a, "sentence2": b, "score": score} for a, b, score in PAIRS])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(export, "LOSS", 100.0)  # a random model's scores mean nothing
+        export.export(place / "m", pairs, ["vnni", "avx2", "arm64"])
+    return place / "m"
+
+
+@pytest.fixture
+def lines(tmp_path) -> Path:
+    file = tmp_path / "lines.txt"
+    file.write_text("".join(f"{text}\n" for text in TEXTS))
+    return file
+
+
+@pytest.fixture(scope="module")
+def expected(folder) -> np.ndarray:
+    """Embed every text alone, by plain upstream code; without text, zeros."""
+    model = SentenceTransformer(str(folder), device="cpu")
+    return np.array([model.encode(text) if text.strip() else np.zeros(32, np.float32) for text in TEXTS])
+
+
+def write_input(file: Path, column: str = "text") -> Path:
+    """Write :data:`TEXTS` as the name of the file says."""
+    kind = file.name.removesuffix(".gz").rpartition(".")[2]
+    quoted = [json.dumps(text) for text in TEXTS]
+    if kind == "parquet":
+        pq.write_table(pa.table({"n": range(len(TEXTS)), column: TEXTS}), file, row_group_size=10)
+        return file
+    if kind == "txt":
+        content = "".join(f"{text}\r\n" for text in TEXTS)
+    elif kind == "jsonl":
+        content = "".join(f'{{"n": 1, "{column}": {text}}}\n' for text in quoted)
+    elif kind == "csv":
+        content = f"n,{column}\n" + "".join(f'1,"{text}"\n' for text in TEXTS)
+    else:
+        content = f"n\t{column}\n" + "".join(f"1\t{text.replace(chr(9), ' ')}\n" for text in TEXTS)
+    file.write_bytes(gzip.compress(content.encode()) if file.suffix == ".gz" else content.encode())
+    return file
+
+
+def run(folder, source, output, *words):
+    return cli.run(["encode", str(folder), str(source), str(output), *SMALL, *words])
+
+
+def read(file: Path) -> np.ndarray:
+    """Read the embeddings of an output, by the libraries of its users."""
+    if file.suffix == ".npy":
+        return np.load(file)
+    return np.array(pq.read_table(file)["embedding"].to_pylist(), np.float32)
+
+
+def mistake(*words) -> str:
+    """Run the command, which must refuse in one sentence, and give that."""
+    with pytest.raises(InputError) as caught:
+        run(*words)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+# ---- the rows
+
+
+@pytest.mark.parametrize(
+    ("source", "output"),
+    [
+        ("a.txt", "v.npy"),
+        ("a.txt.gz", "v.parquet"),
+        ("a.csv", "v.parquet"),
+        ("a.tsv", "v.npy"),
+        ("a.jsonl", "v.parquet"),
+        ("a.jsonl.gz", "v.npy"),
+        ("a.parquet", "v.parquet"),
+    ],
+)
+def test_every_row_is_upstreams_in_its_place(folder, expected, tmp_path, capsys, source, output):
+    given = write_input(tmp_path / source, "body")
+    found = run(folder, given, tmp_path / "new" / output, "--text-column", "body")
+    file = tmp_path / "new" / output
+    assert [path.name for path in file.parent.iterdir()] == [output], "no part is left"
+    np.testing.assert_allclose(read(file), expected, atol=1e-5)
+    assert (found.rows, found.width, found.empty, found.truncated) == (27, 32, 2, 2)
+    assert found.megabytes == file.stat().st_size / 1e6
+    said = capsys.readouterr()
+    assert "encode: 27 of 27 rows to compute; fp32, 32 dimensions, about 0.0 MB in " in said.err
+    assert said.out.startswith(f"{file}: 27 rows of 32 numbers, 0.0 MB, ")
+    assert said.out.endswith("; 2 empty (zeros), 2 cut at 64 tokens\n")
+
+
+def test_what_is_in_the_files(folder, lines, tmp_path):
+    """The header of numpy's own writer; row numbers, text as it was given, a list of fixed size."""
+    run(folder, lines, tmp_path / "v.npy")
+    np.save(tmp_path / "numpy.npy", np.load(tmp_path / "v.npy"))
+    assert (tmp_path / "v.npy").read_bytes() == (tmp_path / "numpy.npy").read_bytes()
+    run(folder, lines, tmp_path / "v.parquet")
+    run(folder, lines, tmp_path / "t.parquet", "--keep-text")
+    plain, kept = pq.read_table(tmp_path / "v.parquet"), pq.read_table(tmp_path / "t.parquet")
+    assert plain.column_names == ["row", "embedding"]
+    assert kept.column_names == ["row", "text", "embedding"]
+    assert kept["text"].to_pylist() == TEXTS
+    assert kept["row"].to_pylist() == plain["row"].to_pylist() == list(range(27))
+    assert plain.schema.field("embedding").type == pa.list_(pa.field("element", pa.float32()), 32)
+    assert plain["embedding"].equals(kept["embedding"])
+    assert np.array_equal(read(tmp_path / "v.parquet"), np.load(tmp_path / "v.npy"))
+
+
+def test_the_last_line_needs_no_end_and_a_blank_one_is_a_row(folder, tmp_path):
+    (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfthe dog\n\nthe cat")
+    assert run(folder, tmp_path / "a.txt", tmp_path / "v.npy").rows == 3
+    model = SentenceTransformer(str(folder), device="cpu")
+    wanted = np.array([model.encode("the dog"), np.zeros(32), model.encode("the cat")])
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), wanted, atol=1e-5)
+
+
+def test_the_folders_own_prompt_is_applied(tmp_path, lines, exported):
+    model = SentenceTransformer(
+        modules=list(tiny_model(tmp_path / "made")), prompts={"q": "big dog "}, default_prompt_name="q", device="cpu"
+    )
+    save_folder(model, tmp_path / "m")
+    run(tmp_path / "m", lines, tmp_path / "v.npy")
+    rows = [row for row, text in enumerate(TEXTS) if text.strip()]
+    wanted = model.encode([TEXTS[row] for row in rows], prompt="big dog ")
+    assert np.abs(wanted - model.encode([TEXTS[row] for row in rows], prompt="")).max() > 0.01
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy")[rows], wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("count", [61, 62, 63, 64])
+def test_a_text_is_counted_as_cut_from_the_first_token_on_that_is_not_read(folder, tmp_path, count):
+    (tmp_path / "a.txt").write_text("cat " * count)
+    assert run(folder, tmp_path / "a.txt", tmp_path / "v.npy").truncated == (count > 62)  # 62 and two marks are 64
+
+
+@pytest.mark.parametrize("text", ["é" * 40, "ﷺ" * 9, "½ ﬃ" * 20, "a b " * 9, "狗" * 61, "\U0001f600" * 70])
+def test_no_text_has_more_tokens_than_is_said(folder, text):
+    """A text for which that is few is not tokenised to see whether it is cut."""
+    tokenizer = SentenceTransformer(str(folder), device="cpu").tokenizer
+    assert len(tokenizer.tokenize(text)) <= engines._most_tokens(text)
+
+
+# ---- variants
+
+
+def test_bf16_is_close(folder, lines, expected, tmp_path):
+    run(folder, lines, tmp_path / "v.npy", "--variant", "bf16")
+    found = np.load(tmp_path / "v.npy")
+    assert 0 < np.abs(found - expected).max() < 0.05
+
+
+def test_int8_runs_the_export_in_the_same_batches(exported, lines, expected, tmp_path):
+    run(exported, lines, tmp_path / "v.npy", "--variant", "int8")
+    found, encoder = (
+        np.load(tmp_path / "v.npy"),
+        export.OnnxEncoder(engines.int8_export(engines.Folder(exported)), exported),
+    )
+    for start in range(0, 27, 8):
+        rows = [row for row in range(start, min(start + 8, 27)) if TEXTS[row].strip()]
+        assert np.array_equal(found[rows], encoder.encode([TEXTS[row] for row in rows], batch_size=4))
+    full = np.abs(expected).max(axis=1) > 0
+    cosines = (found[full] * expected[full]).sum(1)
+    cosines /= np.linalg.norm(found[full], axis=1) * np.linalg.norm(expected[full], axis=1)
+    assert cosines.min() > 0.9
+
+
+@pytest.mark.parametrize(
+    ("machine", "vnni", "file"),
+    [
+        ("x86_64", True, "model_qint8_avx512_vnni.onnx"),
+        ("x86_64", False, "model_quint8_avx2.onnx"),
+        ("aarch64", False, "model_qint8_arm64.onnx"),
+    ],
+)
+def test_the_export_is_the_processors(exported, monkeypatch, machine, vnni, file):
+    """Weights from -128 on an x86 without VNNI overflow without a word."""
+    monkeypatch.setattr(engines.platform, "machine", lambda: machine)
+    monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
+    assert Path(engines.int8_export(engines.Folder(exported))).name == file
+
+
+def test_without_an_export_of_these_weights_int8_is_refused(folder, exported, lines, tmp_path):
+    said = mistake(folder, lines, tmp_path / "v.npy", "--variant", "int8")
+    assert f"{folder} has no int8 export of its weights for this processor; make it first: distilface export" in said
+    save_folder(tiny_model(tmp_path / "made", seed=5), tmp_path / "other")
+    for name in ("onnx", "export.json"):
+        (tmp_path / "other" / name).symlink_to(exported / name)
+    assert "has no int8 export" in mistake(tmp_path / "other", lines, tmp_path / "v.npy", "--variant", "int8")
+
+
+# ---- going on
+
+
+def test_the_same_file_twice_gives_the_same_bytes(folder, lines, tmp_path):
+    for name in ("a.parquet", "b.parquet"):
+        run(folder, lines, tmp_path / name, "--keep-text")
+    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
+
+
+def test_killed_at_every_step_it_comes_to_the_same_bytes(folder, exported, lines, tmp_path, warm):
+    """Every file gets its name by ``Path.replace``: each run does one of these, and is killed before the second."""
+    whole, output = tmp_path / "whole.parquet", tmp_path / "v.parquet"
+    words = ("--variant", "int8", "--keep-text")
+    run(exported, lines, whole, *words)
+    command = ["encode", str(exported), str(lines), str(output), *SMALL, *words]
+    steps = []
+    while not steps or steps[-1] == -9:
+        steps.append(warm(str(COMMAND), *command, cwd=tmp_path, before=kill_at("pathlib.Path.replace", 2)).code)
+        assert len(steps) < 20
+        assert not output.exists() or output.read_bytes() == whole.read_bytes()
+    # Plan, four parts, whole file, summary, its place: eight, of which the last run does two.
+    assert steps == [-9] * 7 + [0]
+    assert output.read_bytes() == whole.read_bytes()
+    assert not output.with_name("v.parquet.parts").exists()
+
+
+def test_killed_while_it_clears_away_it_is_whole(folder, lines, tmp_path, warm):
+    output = tmp_path / "v.npy"
+    command = ["encode", str(folder), str(lines), str(output), *SMALL]
+    done = warm(str(COMMAND), *command, cwd=tmp_path, before=kill_at("pathlib.Path.unlink", 3))
+    assert done.code == -9
+    before = output.read_bytes()
+    assert output.with_name("v.npy.parts").exists()
+    done = warm(str(COMMAND), *command, cwd=tmp_path)
+    assert done.code == 0, done.stderr
+    assert done.stdout.startswith(f"{output}: 27 rows of 32 numbers")
+    assert output.read_bytes() == before
+    assert not output.with_name("v.npy.parts").exists()
+    done = warm(str(COMMAND), *command, cwd=tmp_path)
+    assert (done.code, done.stderr.splitlines()[-1]) == (
+        2,
+        f"error: {output} exists; name another file, or add --overwrite",
+    )
+
+
+@pytest.fixture
+def stopped(folder, lines, tmp_path, monkeypatch) -> Path:
+    """Interrupt an encoding in its third chunk, and give its output."""
+    real = engines.Encoder.encode
+
+    def interrupted(self, number, texts):
+        if number == 2:
+            raise KeyboardInterrupt
+        return real(self, number, texts)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(engines.Encoder, "encode", interrupted)
+        with pytest.raises(KeyboardInterrupt) as stop:
+            run(folder, lines, tmp_path / "v.npy")
+    parts = tmp_path / "v.npy.parts"
+    assert str(stop.value) == f"16 of 27 rows are kept in {parts}; run the same command again to go on"
+    assert not (tmp_path / "v.npy").exists()
+    return tmp_path / "v.npy"
+
+
+def test_after_ctrl_c_only_the_rest_is_computed(folder, lines, stopped, expected, monkeypatch, capsys):
+    computed, real = [], engines.Encoder.encode
+    monkeypatch.setattr(
+        engines.Encoder, "encode", lambda self, number, texts: (computed.append(number), real(self, number, texts))[1]
+    )
+    found = run(folder, lines, stopped)
+    assert computed == [2, 3]
+    assert (found.rows, found.computed, found.truncated) == (27, 11, 2)
+    assert "encode: 11 of 27 rows to compute, 16 are there; fp32" in capsys.readouterr().err
+    np.testing.assert_allclose(np.load(stopped), expected, atol=1e-5)
+
+
+def test_it_goes_on_with_nothing_else(folder, exported, lines, stopped, tmp_path, expected, capsys):
+    """Parts of two models, texts or settings in one file would be found by nobody."""
+    save_folder(tiny_model(tmp_path / "made", seed=3), tmp_path / "other")
+    changed = tmp_path / "changed.txt"
+    changed.write_text(lines.read_text().replace(TEXTS[20], "another", 1))
+    remedy = "begin anew with --overwrite, or name another output"
+    for words, what in [
+        ((tmp_path / "other", lines), "the model was another"),
+        ((folder, changed), "the text was another"),
+        ((folder, lines, "--variant", "bf16"), "--variant was fp32 and is bf16"),
+        ((folder, lines, "--batch_size", "5"), "--batch_size was 4 and is 5"),
+        ((folder, lines, "--threads", "2"), "--threads was 1 and is 2"),
+    ]:
+        said = mistake(*words[:2], stopped, *words[2:])
+        assert f"{stopped}.parts holds the beginning of another encoding ({what})" in said
+        assert said.endswith(remedy)
+    run(tmp_path / "other", lines, stopped, "--overwrite")
+    assert "the beginning of another encoding is dropped (the model was another)" in capsys.readouterr().err
+    other = SentenceTransformer(str(tmp_path / "other"), device="cpu")
+    np.testing.assert_allclose(np.load(stopped)[0], other.encode(TEXTS[0]), atol=1e-5)
+    assert np.abs(np.load(stopped) - expected).max() > 0.01
+
+
+def test_a_damaged_part_is_refused(folder, lines, stopped, tmp_path):
+    part = tmp_path / "v.npy.parts" / "000000001.arrow"
+    part.write_bytes(part.read_bytes()[:-20])
+    said = mistake(folder, lines, stopped)
+    assert said.startswith(f"{part} cannot be read (")
+    assert said.endswith("delete it and run again, and it is computed anew")
+    part.unlink()
+    assert run(folder, lines, stopped).computed == 8
+
+
+def test_an_input_that_grows_meanwhile_is_refused(folder, lines, tmp_path, monkeypatch):
+    survey = TextFile.survey
+
+    def growing(self):
+        found = survey(self)
+        with lines.open("a") as file:
+            file.write("one more\n")
+        return found
+
+    monkeypatch.setattr(TextFile, "survey", growing)
+    assert f"{lines} was changed while it was read" in mistake(folder, lines, tmp_path / "v.npy")
+    assert not (tmp_path / "v.npy").exists()
+
+
+def test_two_at_once_do_not_meet(folder, lines, tmp_path):
+    (tmp_path / "v.npy.parts").mkdir()
+    with FileLock(tmp_path / "v.npy.parts" / "lock"):
+        assert "another process is writing" in mistake(folder, lines, tmp_path / "v.npy")
+    run(folder, lines, tmp_path / "v.npy")
+
+
+def test_an_output_that_is_there_is_replaced_only_when_asked(folder, lines, tmp_path):
+    (tmp_path / "v.npy").write_bytes(b"mine")
+    said = mistake(folder, lines, tmp_path / "v.npy")
+    assert said == f"{tmp_path / 'v.npy'} exists; name another file, or add --overwrite"
+    assert (tmp_path / "v.npy").read_bytes() == b"mine"
+    assert not (tmp_path / "v.npy.parts").exists()
+    run(folder, lines, tmp_path / "v.npy", "--overwrite")
+    assert np.load(tmp_path / "v.npy").shape == (27, 32)
+
+
+# ---- memory
+
+
+def test_no_more_than_a_chunk_is_held(folder, tmp_path, monkeypatch):
+    """Between one part and the next no more rows are read than one chunk has."""
+    file = tmp_path / "a.txt"
+    file.write_text("a dog\n" * 100)
+    read_rows, lines_of, written = [], chunks.decoded_lines, encode.Parts.write
+
+    def counted(path):
+        for line in lines_of(path):
+            read_rows.append(line)
+            yield line
+
+    def write(self, number, *args):
+        assert len(read_rows) <= 100 + (number + 1) * 8  # the survey has read them all once
+        written(self, number, *args)
+
+    monkeypatch.setattr(chunks, "decoded_lines", counted)
+    monkeypatch.setattr(encode.Parts, "write", write)
+    assert run(folder, file, tmp_path / "v.npy").rows == 100
+    assert len(read_rows) == 200
+
+
+MEMORY = """
+import json, resource, sys
+from distilface import cli
+found = cli.run(sys.argv[1:])
+print(json.dumps([found.rows, resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)]))
+"""
+
+
+@pytest.mark.slow
+def test_a_million_lines_cost_no_more_memory_than_ten_thousand(folder, tmp_path):
+    used = []
+    for count in (10_000, 1_000_000):
+        draw = random.Random(0)
+        with (tmp_path / f"{count}.txt").open("w") as file:
+            file.writelines(f"{' '.join(draw.choices(WORDS.split(), k=8))}\n" for _ in range(count))
+        words = ["encode", str(folder), str(tmp_path / f"{count}.txt"), str(tmp_path / f"{count}.parquet")]
+        done = subprocess.run([sys.executable, "-c", MEMORY, *words], stdout=subprocess.PIPE, text=True, check=True)
+        rows, memory = json.loads(done.stdout.splitlines()[-1])
+        assert rows == count == pq.ParquetFile(tmp_path / f"{count}.parquet").metadata.num_rows
+        used.append(memory)
+    assert used[1] - used[0] < 100 * 2**20
+
+
+# ---- mistakes
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "sentence"),
+    [
+        ("a.txt", b"a dog\n" * 20 + b"caf\xe9\n", "a.txt, line 21: byte 0xe9 is not UTF-8"),
+        ("a.csv", b"text\na dog\ncaf\xe9\n", "a.csv, line 3: byte 0xe9 is not UTF-8"),
+        ("a.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "a.jsonl, line 2: no column 'text'; found body"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": 5}\n', "a.jsonl, line 2, column 'text': 5 is no text"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": null}\n', "a.jsonl, line 2: nothing in column 'text'"),
+        ("a.txt", b"", "a.txt holds no row; it is empty"),
+        ("a.txt.gz", b"plain", "a.txt.gz is a broken gzip file"),
+        ("a.parquet", b"plain", "a.parquet is no Parquet file that can be read"),
+        ("a.pdf", b"plain", "a.pdf: .pdf suffix; text is read from .txt, .csv, .tsv, .jsonl (each also .gz) and"),
+    ],
+)
+def test_an_input_that_is_none_is_refused_before_anything_is_computed(
+    folder, tmp_path, monkeypatch, name, content, sentence
+):
+    monkeypatch.setattr(engines.Encoder, "__init__", lambda *args: pytest.fail("computed"))
+    (tmp_path / name).write_bytes(content)
+    assert sentence in mistake(folder, tmp_path / name, tmp_path / "v.npy")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+@pytest.mark.parametrize(
+    ("table", "sentence"),
+    [
+        ({"body": ["a"]}, "no column 'text'; found body"),
+        ({"text": ["a", None]}, "row 2: nothing in column 'text'"),
+        ({"text": [1, 2]}, "row 1, column 'text': 1 is no text"),
+        ({"text": pa.array([b"a dog", b"caf\xe9"]).view(pa.string())}, "row 2: byte 0xe9 is not UTF-8"),
+    ],
+)
+def test_a_parquet_without_the_text_is_refused(folder, tmp_path, table, sentence):
+    pq.write_table(pa.table(table), tmp_path / "a.parquet")
+    assert f"{tmp_path / 'a.parquet'}" in (said := mistake(folder, tmp_path / "a.parquet", tmp_path / "v.npy"))
+    assert sentence in said
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["FOLDER", "IN"], "no output given; as distilface encode models/mine lines.txt vectors.parquet"),
+        (["FOLDER"], "no input given"),
+        (["FOLDER", "IN", "v.npy", "more"], "unexpected words: more"),
+        (["nowhere", "IN", "v.npy"], "nowhere does not exist; give a model folder"),
+        (["FOLDER", "none.txt", "v.npy"], "none.txt does not exist; give one file of text"),
+        (["FOLDER", ".", "v.npy"], ". is a folder; give one file of text"),
+        (["FOLDER", "IN", "v.txt"], "v.txt: .txt suffix; embeddings are written to .parquet or .npy"),
+        (["FOLDER", "IN", "v.npy", "--keep-text"], "v.npy has no place for text"),
+        (["FOLDER", "IN", "v.npy", "--variant", "int4"], "unknown variant 'int4': did you mean 'int8'?"),
+        (["FOLDER", "IN", "v.npy", "--engine", "rya"], "unknown engine 'rya': did you mean 'ray'?"),
+        (["FOLDER", "IN", "v.npy", "--workers", "2"], "--workers 2 is for --engine ray"),
+        (["FOLDER", "IN", "v.npy", "--chunk_rows", "0"], "--chunk_rows is 0; it must be 1 or more"),
+        (["FOLDER", "IN", "v.npy", "--variant", "int8", "--device", "cuda"], "int8 runs on the CPU, not on cuda"),
+    ],
+)
+def test_a_mistake_is_one_sentence(folder, lines, tmp_path, monkeypatch, words, sentence):
+    monkeypatch.chdir(tmp_path)
+    places = {"FOLDER": str(folder), "IN": str(lines)}
+    with pytest.raises(InputError) as error:
+        cli.run(["encode", *(places.get(word, word) for word in words)])
+    assert sentence in str(error.value)
+    assert "\n" not in str(error.value)
+    assert [path.name for path in tmp_path.iterdir()] == ["lines.txt"]
+
+
+def test_an_input_is_not_replaced_by_its_embeddings(folder, tmp_path):
+    file = write_input(tmp_path / "a.parquet")
+    assert "is the input as well" in mistake(folder, file, file, "--overwrite")
+
+
+def test_no_room_on_the_disk_is_said_before_the_first_row(folder, lines, tmp_path, monkeypatch):
+    monkeypatch.setattr(encode.shutil, "disk_usage", lambda path: Usage(0, 0, 2 * 27 * 32 * 4 - 1))
+    assert "free some space" in mistake(folder, lines, tmp_path / "v.npy")
+    monkeypatch.setattr(encode.shutil, "disk_usage", lambda path: Usage(0, 0, 2 * 27 * 32 * 4))
+    run(folder, lines, tmp_path / "v.npy")
+
+
+def test_a_disk_that_gets_full_leaves_whole_parts(folder, lines, tmp_path, monkeypatch, capsys):
+    real = encode.Parts.write
+
+    def full(self, number, *args):
+        if number == 2:
+            raise OSError(28, "No space left on device", "v.npy")
+        real(self, number, *args)
+
+    with monkeypatch.context() as patch, pytest.raises(SystemExit) as left:
+        patch.setattr(encode.Parts, "write", full)
+        run_cli(lambda: run(folder, lines, tmp_path / "v.npy"))
+    assert left.value.code == 2
+    assert capsys.readouterr().err.splitlines()[-1] == "error: the disk is full (v.npy); free some space"
+    assert run(folder, lines, tmp_path / "v.npy").computed == 11
+
+
+def test_a_model_that_gives_nan_is_refused(tmp_path, lines):
+    model = tiny_model(tmp_path / "made")
+    with torch.no_grad():
+        model[0].model.embeddings.word_embeddings.weight[5:].fill_(np.nan)
+    save_folder(model, tmp_path / "m")
+    assert f"{tmp_path / 'm'} gives NaN or infinity for" in mistake(tmp_path / "m", lines, tmp_path / "v.npy")
+    assert not list((tmp_path / "v.npy.parts").glob("*.arrow"))
+
+
+# ---- Ray
+
+
+def test_without_ray_the_extra_is_named(folder, lines, tmp_path, monkeypatch):
+    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    said = mistake(folder, lines, tmp_path / "v.npy", "--engine", "ray")
+    assert said == "--engine ray needs ray; pip install 'distilface[ray]'"
+
+
+def test_workers_that_would_wait_for_ever_are_refused():
+    with pytest.raises(InputError, match="Ray has 2 CPUs, and 3 workers of 1 threads need 3"):
+        engines._workers(2, 1, 3)
+    assert engines._workers(8, 3, None) == 2
+
+
+@needs_ray
+def test_two_workers_of_ray_give_the_same_bytes(exported, lines, tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+    import ray
+
+    run(exported, lines, tmp_path / "one.parquet", "--variant", "int8", "--keep-text")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        words = ("--engine", "ray", "--workers", "2", "--keep-text")
+        found = run(exported, lines, tmp_path / "two.parquet", "--variant", "int8", *words)
+        missing = mistake(exported, lines, tmp_path / "three.parquet", *words[:3], "3")
+    finally:
+        ray.shutdown()
+    assert (found.rows, found.computed, found.truncated) == (27, 27, 2)
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+    assert "Ray has 2 CPUs, and 3 workers of 1 threads need 3" in missing
