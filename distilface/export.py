@@ -273,7 +273,8 @@ def export(path: str | Path, pairs: Dataset, formats: Sequence[str] = tuple(FORM
     folder.check()
     _check_installed()
     model, found = load(path), {}
-    wanted = np.asarray(model.encode([*pairs["sentence1"], *pairs["sentence2"]]), np.float32)
+    texts = [*pairs["sentence1"], *pairs["sentence2"]]
+    wanted = np.asarray(model.encode(texts, prompt=""), np.float32)  # a file knows nothing of a default prompt
     print(f"{len(formats)} formats, each of {2 * len(pairs):,} sentences", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=folder.path.resolve().parent, prefix=".") as temporary:
         source = Path(temporary) / "source.onnx"

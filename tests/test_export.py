@@ -167,6 +167,15 @@ def test_a_file_past_the_gate_is_not_written(folder, exact, monkeypatch, capsys)
     assert sorted(path.name for path in folder.parent.iterdir()) == ["m", "made"], "nothing is left beside it"
 
 
+def test_a_default_prompt_is_no_reason_to_refuse(folder):
+    """A file is given ids, so it is compared on the text as it stands: a prompt is its caller's to put before."""
+    config = json.loads((folder / "config_sentence_transformers.json").read_text())
+    config |= {"prompts": {"query": "one two three: "}, "default_prompt_name": "query"}
+    (folder / "config_sentence_transformers.json").write_text(json.dumps(config))
+    assert export.export(folder, PAIRS_SET, ["onnx"])["onnx"].refused is None
+    assert load(folder).default_prompt_name == "query"
+
+
 def test_results_of_other_weights_are_not_taken_for_these(folder, capsys):
     export.export(folder, PAIRS_SET, ["onnx"])
     assert export.read_record(Folder(folder))["pairs"] == len(PAIRS)
