@@ -96,6 +96,18 @@ def to_onnx(model: SentenceTransformer, file: Path) -> None:
     names = ("input_ids", "attention_mask")
     with _quiet_exporter():
         _export(model, [tokens[name] for name in names], names, file)
+    _forget_origin(file)
+
+
+def _forget_origin(file: Path) -> None:
+    """Take out of an ONNX file where each node was traced: the paths of this machine, which would be published."""
+    import onnx
+
+    graph = onnx.load(file)
+    for node in graph.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    onnx.save(graph, file)
 
 
 @contextlib.contextmanager

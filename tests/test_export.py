@@ -87,6 +87,8 @@ def test_the_file_is_one_and_free_of_this_machine(folders):
     assert not any(tensor.external_data for tensor in model.graph.initializer)
     assert str(Path.home()).encode() not in file.read_bytes()
     assert str(folders["mean"].parent).encode() not in file.read_bytes()
+    assert b"site-packages" not in file.read_bytes()
+    assert str(Path(export.__file__).parent).encode() not in file.read_bytes()
 
 
 def products(file: Path) -> list[onnx.NodeProto]:
