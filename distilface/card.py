@@ -69,10 +69,10 @@ def _exports(folder: Folder) -> dict[str, Any]:
     }
 
 
-def _widget(rows: Sequence[int]) -> list[dict[str, Any]]:
+def _widget(rows: Sequence[int]) -> dict[str, Any]:
     pairs = sts_sample()
     source, others = pairs[rows[0]]["sentence1"], [pairs[row]["sentence2"] for row in rows]
-    return [{"source_sentence": source, "sentences": others}]
+    return {"source_sentence": source, "sentences": others}
 
 
 def _claim(shape: dict[str, Any], tables: list[dict[str, Any]]) -> str:
@@ -88,9 +88,7 @@ def _claim(shape: dict[str, Any], tables: list[dict[str, Any]]) -> str:
     return f"{claim}, with a mean of {means['this model']:.2f} on MTEB's seven English STS tasks{teacher}."
 
 
-def _metadata(
-    name: str, run: dict[str, Any], content: dict[str, Any], facts: dict[str, Any], licence: str | None
-) -> ModelCardData:
+def _metadata(name: str, run: dict[str, Any], content: dict[str, Any], licence: str | None) -> ModelCardData:
     """Give the metadata; what is not known is left out, and a licence is ``unknown``, as the Hub spells it."""
     known = content["trained"]
     scores = index(content["measured"], [each["scores"] for each in content["tables"]])
@@ -108,7 +106,7 @@ def _metadata(
         ],
         base_model=[source.name for _, source in known["ancestors"] if source.hub] or None,
         datasets=[source.name for source in known["data"] if source.hub] or None,
-        widget=_widget(facts["widget"]),
+        widget=[content["widget"]],
         eval_results=scores or None,
         model_name=name if scores else None,
     )
@@ -125,7 +123,7 @@ def card_content(
     shape, exports, weights = _shape(folder, model), _exports(folder), weights_id(model)
     tables = [table(read_scores(file, folder.run, weights)) for file in results]
     licence, chosen = license_of(license, run, facts)
-    widget = _widget(facts["widget"])[0]
+    widget = _widget(facts["widget"])
     content: dict[str, Any] = {
         "name": repo_id.rpartition("/")[2],
         "repo": json.dumps(repo_id),
@@ -145,11 +143,12 @@ def card_content(
         "facts": facts,
         "fingerprint": folder.fingerprint,
         "version": distilface.__version__,
+        "widget": widget,
         "sentences": json.dumps([widget["source_sentence"], *widget["sentences"][:2]]),
         "shown": shown,
         "cell": cell,
     }
-    return _metadata(content["name"], run, content, facts, licence), content
+    return _metadata(content["name"], run, content, licence), content
 
 
 def make_card(

@@ -12,7 +12,8 @@ from sentence_transformers import SentenceTransformer
 from distilface import __version__
 from distilface.card import lacking, write_card
 from distilface.data import read_sts
-from distilface.encode import Encoded, EncodeSettings, encode
+from distilface.encode import Encoded, encode
+from distilface.encode_plan import EncodeSettings
 from distilface.export import FORMATS, Parity, export, read_record
 from distilface.folder import Folder, load
 from distilface.settings import InputError, check_known, cli, parse, setting

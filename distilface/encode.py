@@ -1,8 +1,6 @@
 """A model folder over a file of text of any size: every row's embedding in one file, in bounded memory."""
 
 import contextlib
-import hashlib
-import os
 import shutil
 import sys
 import time
@@ -12,35 +10,15 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
+from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
 from distilface.chunks import Survey, TextFile
-from distilface.engines import VARIANTS, Job, Variant, in_process, int8_export, on_ray
-from distilface.folder import Folder, load
-from distilface.parts import OUTPUTS, Parts, embedding_table
-from distilface.settings import InputError, check_known, setting
-
-ENGINES = ("local", "ray")
-
-
-@dataclass
-class EncodeSettings:
-    """What ``encode`` can be told."""
-
-    folder: str = setting("", "the model folder; also as the first word")
-    input: str = setting("", "a .txt (a row a line), .csv, .tsv, .jsonl (also .gz) or .parquet; also the second word")
-    output: str = setting("", "the .parquet or .npy file to write; also as the third word")
-    text_column: str = setting("text", "the column of the text, in files with columns")
-    keep_text: bool = setting(False, "write the text beside each embedding, into a .parquet")
-    variant: str = setting("fp32", "fp32, bf16, or int8 by the folder's export for this processor")
-    batch_size: int = setting(32, "texts in one forward pass, of similar lengths")
-    chunk_rows: int = setting(8192, "rows held in memory and written at a time; a kill loses at most these")
-    threads: int | None = setting(None, "of one process; default torch's. Another number can change the last bits")
-    device: str = setting("cpu", "what fp32 and bf16 run on: cpu, cuda, mps")
-    engine: str = setting("local", "local: one process; ray: workers on Ray, the same bytes")
-    workers: int | None = setting(None, "workers of --engine ray; default as many as it has CPUs for")
-    overwrite: bool = setting(False, "replace the output, and drop the beginning of another encoding to it")
+from distilface.encode_plan import EncodeSettings, check, check_free, plan_of, variant_of
+from distilface.engines import Job, Variant, in_process, on_ray
+from distilface.folder import load
+from distilface.parts import Parts, embedding_table
+from distilface.settings import InputError
 
 
 @dataclass(frozen=True)
@@ -95,12 +73,13 @@ def encode(settings: EncodeSettings) -> Encoded:
     """
     parts = Parts(Path(settings.output))
     source = TextFile(Path(settings.input), settings.text_column, settings.chunk_rows)
-    _check(settings, parts)
+    check(settings, parts)
     source.check()
-    variant = _variant(settings)
-    model = load(settings.folder)
+    variant = variant_of(settings)
+    # Ray's workers load their own, where the device is; of this one they leave the width and the length to be told.
+    model = load(settings.folder, settings.device if settings.engine == "local" else "cpu")
     survey = source.survey()
-    plan = _plan(settings, variant, survey)
+    plan = plan_of(settings, variant, survey)
     with parts.locked():
         if (found := _finished_before(parts, plan)) is not None:
             return found
@@ -111,7 +90,7 @@ def encode(settings: EncodeSettings) -> Encoded:
         _announce(settings, variant, survey, rows, width)
         began = time.perf_counter()
         try:
-            _compute(settings, variant, source, survey, parts, todo)
+            _compute(settings, variant, model, source, survey, parts, todo)
             seconds = time.perf_counter() - began
             truncated, size = parts.join(survey.sizes, width)
         except KeyboardInterrupt:
@@ -134,68 +113,6 @@ def encode(settings: EncodeSettings) -> Encoded:
     return found
 
 
-def _check(settings: EncodeSettings, parts: Parts) -> None:
-    """Refuse settings that cannot be followed, before anything is read."""
-    output = Path(settings.output)
-    check_known([settings.variant], VARIANTS, "variant")
-    check_known([settings.engine], ENGINES, "engine")
-    if output.suffix not in OUTPUTS:
-        raise InputError(f"{output}: {output.suffix or 'no'} suffix; embeddings are written to {' or '.join(OUTPUTS)}")
-    if settings.keep_text and output.suffix == ".npy":
-        raise InputError(f"{output} has no place for text; name a .parquet, or leave out --keep_text")
-    for name in ("batch_size", "chunk_rows", "threads", "workers"):
-        value = getattr(settings, name)
-        if value is not None and value < 1:
-            raise InputError(f"--{name} is {value}; it must be 1 or more")
-    if settings.variant == "int8" and settings.device != "cpu":
-        raise InputError(f"int8 runs on the CPU, not on {settings.device}; leave --device out, or choose bf16")
-    if settings.workers is not None and settings.engine != "ray":
-        raise InputError(f"--workers {settings.workers} is for --engine ray; add that, or leave --workers out")
-    if output.is_dir():
-        raise InputError(f"{output} is a folder; name a file")
-    if output.exists() and Path(settings.input).exists() and output.samefile(settings.input):
-        raise InputError(f"{output} is the input as well; name another output")
-    there = next(parent for parent in output.resolve().parents if parent.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise InputError(f"{there} cannot be written to; name a file elsewhere")
-    if parts.summary is None:
-        _check_free(settings)
-
-
-def _check_free(settings: EncodeSettings) -> None:
-    if Path(settings.output).exists() and not settings.overwrite:
-        raise InputError(f"{settings.output} exists; name another file, or add --overwrite")
-
-
-def _variant(settings: EncodeSettings) -> Variant:
-    folder = Folder(Path(settings.folder).resolve())
-    Folder(Path(settings.folder)).check()
-    return Variant(
-        folder=str(folder.path),
-        name=settings.variant,
-        export=int8_export(folder) if settings.variant == "int8" else None,
-        batch_size=settings.batch_size,
-        threads=settings.threads or torch.get_num_threads(),
-        device=settings.device,
-    )
-
-
-def _plan(settings: EncodeSettings, variant: Variant, survey: Survey) -> dict[str, Any]:
-    """Return all that decides the bytes of the output."""
-    export = hashlib.sha256(Path(variant.export).read_bytes()).hexdigest() if variant.export else None
-    return {
-        "folder": Folder(Path(variant.folder)).fingerprint,
-        "input": survey.digest,
-        "variant": variant.name,
-        "export": export,
-        "batch_size": variant.batch_size,
-        "chunk_rows": settings.chunk_rows,
-        "threads": variant.threads,
-        "device": variant.device,
-        "keep_text": settings.keep_text,
-    }
-
-
 def _finished_before(parts: Parts, plan: dict[str, Any]) -> Encoded | None:
     """Do the last step of a run that was killed before it, and return what that run has done if it is this one."""
     before, summary = parts.plan, parts.summary
@@ -207,7 +124,7 @@ def _finished_before(parts: Parts, plan: dict[str, Any]) -> Encoded | None:
 
 def _begin(settings: EncodeSettings, parts: Parts, plan: dict[str, Any]) -> None:
     """Begin, or go on; refuse to replace an output, or the beginning of another encoding, unasked."""
-    _check_free(settings)
+    check_free(settings)
     before = parts.plan
     if before == plan:
         return
@@ -247,12 +164,19 @@ def _announce(settings: EncodeSettings, variant: Variant, survey: Survey, rows: 
 
 
 def _compute(
-    settings: EncodeSettings, variant: Variant, source: TextFile, survey: Survey, parts: Parts, todo: set[int]
+    settings: EncodeSettings,
+    variant: Variant,
+    model: SentenceTransformer,
+    source: TextFile,
+    survey: Survey,
+    parts: Parts,
+    todo: set[int],
 ) -> None:
     """Write the parts that are missing."""
     texts: dict[int, list[str]] = {}  # of the chunks that are being computed: at most one for each worker
 
     def jobs() -> Iterator[Job]:
+        """Give the chunks that are missing, and keep the texts of each until it is done."""
         for number, chunk in source.known_chunks(survey):
             if number in todo:
                 texts[number] = chunk
@@ -261,7 +185,7 @@ def _compute(
     if not todo:
         return
     ray = settings.engine == "ray"
-    engine = on_ray(variant, jobs(), settings.workers) if ray else in_process(variant, jobs())
+    engine = on_ray(variant, jobs(), settings.workers) if ray else in_process(variant, model, jobs())
     kept = survey.rows - sum(survey.sizes[number] for number in todo)
     bar = tqdm(total=survey.rows, initial=kept, desc="encode", unit=" rows", unit_scale=True)
     with bar, contextlib.closing(engine) as done:

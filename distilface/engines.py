@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from sentence_transformers import SentenceTransformer
 
 from distilface.chunks import is_empty
 from distilface.export import FORMATS, OnnxEncoder, read_record
@@ -70,12 +71,17 @@ def int8_export(folder: Folder) -> str:
 
 
 class Encoder:
-    """A model folder in one variant, over texts; the threads of torch are set for the whole process."""
+    """A model folder in one variant, over texts; the threads of torch are set for the whole process.
 
-    def __init__(self, variant: Variant) -> None:
+    Args:
+        variant: what is computed.
+        model: the folder's, on the variant's device, where it is loaded already.
+    """
+
+    def __init__(self, variant: Variant, model: SentenceTransformer | None = None) -> None:
         torch.set_num_threads(variant.threads)
         self.variant = variant
-        self.model = load(variant.folder, variant.device)
+        self.model = load(variant.folder, variant.device) if model is None else model
         self.prompt = default_prompt(self.model) or ""
         export = variant.export
         self.onnx = OnnxEncoder(export, variant.folder, variant.threads) if export else None
@@ -116,11 +122,11 @@ def _most_tokens(text: str) -> int:
     return len(text) if text.isascii() else len(unicodedata.normalize("NFKD", text).encode())
 
 
-def in_process(variant: Variant, jobs: Iterator[Job]) -> Generator[Done, None, None]:
+def in_process(variant: Variant, model: SentenceTransformer, jobs: Iterator[Job]) -> Generator[Done, None, None]:
     """Embed chunks one after the other; torch's number of threads is put back at the end."""
     threads = torch.get_num_threads()
     try:
-        encoder = Encoder(variant)
+        encoder = Encoder(variant, model)
         for number, texts in jobs:
             yield encoder.encode(number, texts)
     finally:

@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import os
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -14,26 +13,11 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from filelock import FileLock, Timeout
 
-from distilface.record import write_whole
+from distilface.record import whole_file, write_whole
 from distilface.settings import InputError
 
 #: The files that an output can be, by their suffix.
 OUTPUTS = (".parquet", ".npy")
-
-
-@contextmanager
-def whole_file(place: Path) -> Iterator[BinaryIO]:
-    """Give a file to write; it is on the disk before it gets its name, and without a name where the block fails."""
-    partial = place.with_name(f"{place.name}.part")
-    try:
-        with partial.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        partial.replace(place)
-    except Exception:
-        partial.unlink(missing_ok=True)
-        raise
 
 
 def embedding_table(first: int, embeddings: np.ndarray, texts: Sequence[str] | None) -> pa.Table:

@@ -1,7 +1,5 @@
 """A model folder on the Hub: checked, scored again, shown, asked for, and then one commit of weights and card."""
 
-import math
-import re
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -9,16 +7,14 @@ from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
-import yaml
-from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, ModelCard, get_token
+from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from distilface.folder import Folder, load
+from distilface.folder import Folder
 from distilface.publishable import RECORDS, Upload, publishable
-from distilface.samples import sts_sample
+from distilface.review import read_card, score_again, show_files
 from distilface.settings import InputError
-from distilface.trainer import DevEvaluator
 from distilface.upload import MAIN, Repository, State, differing
 
 #: Names of files that are part of a model. One on the Hub that the folder has no more is deleted with the commit that
@@ -30,9 +26,6 @@ OURS = (
     *("tokenizer*", "added_tokens.json", "vocab.*", "merges.txt", "*.spm", "spiece.model", "sentencepiece*.model"),
     *RECORDS,
 )
-#: Points that the folder's score may be away from the one in ``run.json``: another machine adds in another order.
-TOLERANCE = 0.1
-_PLACEHOLDER = re.compile(r"^A sentence encoder of [\d,]+ parameters: text of up to \d+ tokens", re.MULTILINE)
 
 
 @dataclass(frozen=True)
@@ -98,7 +91,7 @@ def publish(path: str | Path, request: Request, agree: Callable[[str], bool], ap
         raise InputError("there is no login to the Hub; hf auth login makes one, with a token that may write")
     uploads = publishable(folder, token)
     card = read_card(folder)
-    _show_files(folder, uploads, card)
+    show_files(folder, uploads, card)
     found: dict[str, Any] = {"repo_id": request.repo_id, "files": {upload.name: upload.size for upload in uploads}}
     found["score"] = score_again(folder)
     repository = Repository(api, request.repo_id, request.revision)
@@ -122,50 +115,6 @@ def publish(path: str | Path, request: Request, agree: Callable[[str], bool], ap
     else:
         print("nothing was sent")
     return found
-
-
-def read_card(folder: Folder) -> ModelCard:
-    """Read the model card.
-
-    Raises:
-        InputError: if its metadata cannot be read.
-    """
-    try:
-        card = ModelCard(folder.card.read_text(encoding="utf-8"))
-    except (ValueError, TypeError, yaml.YAMLError) as error:
-        problem = " ".join(str(error).split())
-        raise InputError(f"README.md has metadata that cannot be read ({problem:.200}); mend its first lines") from None
-    if _PLACEHOLDER.search(card.text) and "license" not in card.data.to_dict():
-        print(
-            "warning: README.md is what a training leaves there, without licence, data or scores; write the card "
-            f"first (distilface card {folder.path})",
-            file=sys.stderr,
-        )
-    return card
-
-
-def score_again(folder: Folder) -> float:
-    """Score a folder as it is loaded from disk, on our own pairs, and say so beside what ``run.json`` has.
-
-    Raises:
-        InputError: if there is no score, or ``run.json`` has another one of the same pairs: it tells of other weights.
-    """
-    pairs = sts_sample()
-    score = DevEvaluator(pairs)(load(folder.path))["spearman"]
-    if not math.isfinite(score):
-        raise InputError(f"{folder.path} gives no score: its vectors are all alike or not numbers; train it again")
-    run = folder.run or {}
-    scores = {key: value for key, value in run.get("scores", {}).items() if isinstance(value, int | float)}
-    dev = run.get("settings", {}).get("dev")
-    shown = ", ".join(f"{name} {value:.2f}" for name, value in scores.items()) or "no score"
-    print(f"score: {score:.2f} on our own {len(pairs)} pairs, now; run.json: {shown}{f' on {dev}' if dev else ''}")
-    known = scores.get(DevEvaluator.measured) if dev == "sample" else None
-    if known is not None and abs(known - score) > TOLERANCE:
-        raise InputError(
-            f"{folder.path} scores {score:.2f} on the pairs on which its run.json says {known:.2f}: they are of two "
-            "trainings; put the weights and the run.json of one together"
-        )
-    return float(score)
 
 
 def stale(state: State | None, uploads: Sequence[Upload]) -> list[str]:
@@ -234,17 +183,6 @@ def _tag(repository: Repository, name: str, oid: str) -> None:
     except InputError as error:
         problem = str(error).rpartition("; ")[0]
         raise InputError(f"the model is published as {oid}, and the tag {name} is not set: {problem}") from None
-
-
-def _show_files(folder: Folder, uploads: Sequence[Upload], card: ModelCard) -> None:
-    total = sum(upload.size for upload in uploads)
-    print(f"{folder.path}: {len(uploads)} files, {total / 1e6:,.1f} MB")
-    for upload in uploads:
-        reduced = "  (local paths as names)" if isinstance(upload.content, bytes) else ""
-        print(f"  {upload.size:>13,}  {upload.name}{reduced}")
-    print("card:")
-    for line in card.data.to_yaml().splitlines() or ["no metadata"]:
-        print(f"  {line}")
 
 
 def _show_repository(repository: Repository, state: State | None, deleted: Sequence[str]) -> None:

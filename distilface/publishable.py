@@ -155,6 +155,7 @@ def _check_content(upload: Upload, places: re.Pattern[str], token: str | None) -
     text = (b"\n".join(_PRINTED.findall(data)) if binary else data).decode("utf-8", "replace")
 
     def place(found: re.Match[str]) -> str:
+        """Say where a match is: the file and, of text, the line."""
         return upload.name if binary else f"{upload.name}, line {text.count(chr(10), 0, found.start()) + 1},"
 
     for what, pattern in (({"the token of your login": re.escape(token)} if token else {}) | _SECRETS).items():

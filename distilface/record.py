@@ -3,9 +3,11 @@
 import json
 import os
 import platform
+from collections.abc import Iterator
+from contextlib import contextmanager
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 
@@ -53,11 +55,25 @@ def environment() -> dict[str, Any]:
     }
 
 
+@contextmanager
+def whole_file(place: Path) -> Iterator[BinaryIO]:
+    """Give a file to write; it is on the disk before it gets its name, and without a name where the block fails."""
+    partial = place.with_name(f"{place.name}.part")
+    try:
+        with partial.open("wb") as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        partial.replace(place)
+    except Exception:
+        partial.unlink(missing_ok=True)
+        raise
+
+
 def replace_text(file: Path, text: str) -> None:
     """Write a text file whole or not at all."""
-    partial = file.with_name(f"{file.name}.part")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(file)
+    with whole_file(file) as new:
+        new.write(text.encode())
 
 
 def write_whole(file: Path, content: Any, indent: int | None = None) -> None:

@@ -18,8 +18,8 @@ ORDER = [
     *("settings", "record", "atomic", "hub", "files", "samples", "data", "parallel", "pooling", "teacher", "cache"),
     *("student", "assistant", "recurrent", "portable", "folder", "checkpoints", "plan", "trainer", "train", "stages"),
     *("methods", "translation", "crosslingual_plan", "crosslingual", "tasks", "evaluate", "export"),
-    *("chunks", "parts", "engines", "encode", "facts", "trained", "results", "card"),
-    *("publishable", "answers", "upload", "publish", "cli"),
+    *("chunks", "parts", "engines", "encode_plan", "encode", "facts", "trained", "results", "card"),
+    *("publishable", "review", "answers", "upload", "publish", "cli"),
 ]
 METHODS_IMPORT = {"settings", "data", "pooling", "teacher", "cache", "student"}
 # A masked LM is no sentence encoder: encoder_trainer() cannot take it.
