@@ -21,7 +21,7 @@ from distilface.settings import InputError, check_known, cli, parse, setting
 USAGE = f"""distilface {__version__}: verbs on a model folder
 
     distilface info FOLDER        what it is, sizes, scores, exports, and what it lacks
-    distilface export FOLDER      onnx/ beside the weights, each file through the parity gate
+    distilface export FOLDER      onnx/ and openvino/ beside the weights, each file through the parity gate
     distilface card FOLDER        README.md of the model, from how it was trained, scored and exported
     distilface encode FOLDER INPUT OUTPUT
                                   the embedding of every row of a file of any size, as .parquet or .npy
@@ -48,8 +48,9 @@ class ExportSettings:
     """What ``export`` can be told."""
 
     folder: str = setting("", "the model folder; also as the first word")
-    formats: list[str] = setting(list(FORMATS), f"of {', '.join(FORMATS)}")
+    formats: list[str] = setting([], f"of {', '.join(FORMATS)}; default: all whose packages are installed")
     dev: str = setting("sample", "scored pairs to measure on: a file, a Hub data set, or 'sample', 180 of our own")
+    calibration: list[str] = setting(["python"], "text that sets the scales of static int8, as training reads it")
 
 
 @dataclass
@@ -89,14 +90,17 @@ def _lines(folder: Folder) -> list[str]:
     record = read_record(folder)
     for file, found in record.get("files", {}).items():
         state = f"refused: {found['refused']}" if found["refused"] else f"Spearman {found['score_change']:+.2f}"
-        lines.append(f"{file} ({found['what']}): {found['megabytes']:.1f} MB, {state}")
+        table = found.get("table_megabytes")
+        size = f"{found['megabytes']:.1f} MB" + (f" ({table:.1f} of it the embedding table)" if table else "")
+        lines.append(f"{file} ({found['what']}): {size}, {state}")
     return lines + [f"lacks: {what}" for what in _lacks(folder, record)]
 
 
 def _lacks(folder: Folder, record: dict[str, Any]) -> list[str]:
     lacks = [] if folder.run else ["run.json, which tells how it was trained"]
     if not record:
-        stale = ", for onnx/ is of others" if (folder.path / "onnx").is_dir() else ""
+        others = [name for name in ("onnx", "openvino") if (folder.path / name).is_dir()]
+        stale = f", for {others[0]}/ is of others" if others else ""
         lacks.append(f"exports of these weights{stale} (distilface export)")
     missing = lacking(folder)
     return lacks + ([f"{missing} (distilface card)"] if missing else [])
@@ -114,11 +118,12 @@ def info(words: list[str]) -> list[str]:
 
 def export_folder(words: list[str]) -> dict[str, Parity]:
     """Export a folder; return what was found of each format."""
-    settings = parse(ExportSettings, words, "Write onnx/ beside the weights, each file only where it passes.")
+    settings = parse(ExportSettings, words, "Write onnx/ and openvino/ beside the weights, each only where it passes.")
     check_known(settings.formats, list(FORMATS), "format")
-    found = export(settings.folder, read_sts(settings.dev), settings.formats)
+    pairs = read_sts(settings.dev)
+    found = export(settings.folder, pairs, settings.formats or None, settings.calibration)
     passed = sum(parity.refused is None for parity in found.values())
-    print(f"{passed} of {len(found)} files written to {settings.folder}/onnx")
+    print(f"{passed} of {len(found)} formats written to {settings.folder}")
     return found
 
 

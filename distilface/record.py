@@ -36,15 +36,15 @@ def _cores() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def environment() -> dict[str, Any]:
-    """Return ``versions`` (of Python and the libraries; ``None`` if absent) and ``machine``.
+def environment(*more: str) -> dict[str, Any]:
+    """Return ``versions`` (of Python, the libraries and ``more`` of them; ``None`` if absent) and ``machine``.
 
     The machine is its processor, the cores and torch threads this process may use, its GPU or ``None`` and
     its platform; nothing that names the computer or its user.
     """
     versions = {"python": platform.python_version(), "distilface": distilface.__version__}
     return {
-        "versions": versions | {package: _version(package) for package in PACKAGES},
+        "versions": versions | {package: _version(package) for package in (*PACKAGES, *more)},
         "machine": {
             "cpu": _cpu(),
             "cores": _cores(),

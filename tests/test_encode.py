@@ -20,7 +20,7 @@ from sentence_transformers import SentenceTransformer
 from tiny import PAIRS, WORDS, sentences, tiny_model
 from warm import kill_at
 
-from distilface import chunks, cli, encode, engines, export
+from distilface import chunks, cli, encode, engines, export, parity
 from distilface.chunks import TextFile
 from distilface.folder import save_folder
 from distilface.settings import InputError
@@ -49,7 +49,7 @@ def exported(tmp_path_factory) -> Path:
     save_folder(tiny_model(place / "made"), place / "m")
     pairs = Dataset.from_list([{"sentence1": a, "sentence2": b, "score": score} for a, b, score in PAIRS])
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(export, "LOSS", 100.0)  # a random model's scores mean nothing
+        patch.setattr(parity, "LOSS", 100.0)  # a random model's scores mean nothing
         export.export(place / "m", pairs, ["vnni", "avx2", "arm64"])
     return place / "m"
 

@@ -16,8 +16,9 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize
 from tiny import PAIRS, sentences, tiny_backbone, tiny_model, write_pairs
 
-from distilface import cli, export
+from distilface import cli, export, parity
 from distilface.folder import Folder, load, save_folder
+from distilface.onnx_files import to_fp16, to_int8
 from distilface.recurrent import recurrent_student
 from distilface.settings import InputError
 from distilface.student import load_student
@@ -103,7 +104,7 @@ def products(file: Path) -> list[onnx.NodeProto]:
 def test_int8_leaves_no_weight_in_fp32(folders, kind, signed, tmp_path):
     """Layers that share weights would stay in fp32 without a word, and the file twice as large as it need be."""
     source = folders[kind] / "onnx" / "model.onnx"
-    export.to_int8(source, tmp_path / "q.onnx", signed)
+    to_int8(source, tmp_path / "q.onnx", signed)
     assert products(source)
     assert not products(tmp_path / "q.onnx")
     kinds = {onnx.TensorProto.INT8: 0, onnx.TensorProto.UINT8: 0}
@@ -120,10 +121,10 @@ def test_int8_leaves_no_weight_in_fp32(folders, kind, signed, tmp_path):
 def test_what_is_measured_is_measured(folders, tmp_path):
     """Cosines and Spearman of the fp16 file against plain numpy and scipy."""
     folder = folders["mean"]
-    export.to_fp16(folder / "onnx" / "model.onnx", tmp_path / "h.onnx")
+    to_fp16(folder / "onnx" / "model.onnx", tmp_path / "h.onnx")
     texts = [*PAIRS_SET["sentence1"], *PAIRS_SET["sentence2"]]
     wanted = load(folder).encode(texts)
-    parity = export.compare(tmp_path / "h.onnx", folder, PAIRS_SET, wanted, exact=False)
+    found = export.compare(tmp_path / "h.onnx", folder, PAIRS_SET, wanted, exact=False)
     given = export.OnnxEncoder(tmp_path / "h.onnx", folder).encode(texts)
     half = len(PAIRS)
     rows = [[v / np.linalg.norm(v) for v in vectors] for vectors in (given, wanted)]
@@ -131,10 +132,12 @@ def test_what_is_measured_is_measured(folders, tmp_path):
     scores = [
         100 * spearmanr([row[i] @ row[half + i] for i in range(half)], PAIRS_SET["score"]).statistic for row in rows
     ]
-    assert parity.min_cosine == pytest.approx(min(cosines), abs=1e-5)
-    assert parity.mean_cosine == pytest.approx(np.mean(cosines), abs=1e-5)
-    assert (parity.score, parity.score_change) == pytest.approx((scores[0], scores[0] - scores[1]), abs=1e-3)
-    assert parity.megabytes == pytest.approx((tmp_path / "h.onnx").stat().st_size / 1e6, abs=0.01)
+    assert found.min_cosine == pytest.approx(min(cosines), abs=1e-5)
+    assert found.mean_cosine == pytest.approx(np.mean(cosines), abs=1e-5)
+    assert (found.score, found.score_change) == pytest.approx((scores[0], scores[0] - scores[1]), abs=1e-3)
+    assert found.megabytes == pytest.approx((tmp_path / "h.onnx").stat().st_size / 1e6, abs=0.01)
+    config = load(folder)[0].model.config
+    assert found.table_megabytes == pytest.approx(config.vocab_size * config.hidden_size * 2 / 1e6, abs=0.01)
 
 
 def spoil(source: Path, target: Path) -> None:
@@ -153,7 +156,7 @@ def test_a_file_past_the_gate_is_not_written(folder, exact, monkeypatch, capsys)
     """It is removed where an older one lies, of which nobody would know that it is refused today."""
     export.export(folder, PAIRS_SET, ["onnx", "fp16"])
     assert (folder / "onnx" / "model_fp16.onnx").is_file()
-    monkeypatch.setattr(export, "LOSS", -200.0 if not exact else 1.0)
+    monkeypatch.setattr(parity, "LOSS", -200.0 if not exact else 1.0)
     form = export.Format("onnx/model_fp16.onnx", spoil, exact, "spoilt")
     monkeypatch.setitem(export.FORMATS, "fp16", form)
     found = export.export(folder, PAIRS_SET, ["fp16"])["fp16"]
@@ -193,7 +196,7 @@ def test_results_of_other_weights_are_not_taken_for_these(folder, capsys):
 
 
 def test_without_the_packages_the_extra_is_named(folder, monkeypatch):
-    monkeypatch.setattr(export, "PACKAGES", ("onnx", "no_such_package"))
+    monkeypatch.setattr(export, "ONNX", export.Extra("ONNX files", ("onnx", "no_such_package"), "onnx"))
     with pytest.raises(InputError, match=r"ONNX files need no_such_package; pip install 'distilface\[onnx\]'"):
         export.export(folder, PAIRS_SET, ["onnx"])
     assert not (folder / "onnx").exists()
@@ -206,7 +209,7 @@ def test_the_command_exports_and_tells(folder, tmp_path, capsys):
     dev = write_pairs(tmp_path / "dev.jsonl")
     found = cli.run(["export", str(folder), "--formats", "onnx", "vnni", "--dev", str(dev)])
     written = [name for name, parity in found.items() if parity.refused is None]
-    assert capsys.readouterr().out.endswith(f"{len(written)} of 2 files written to {folder}/onnx\n")
+    assert capsys.readouterr().out.endswith(f"{len(written)} of 2 formats written to {folder}\n")
     lines = cli.run(["info", "--folder", str(folder)])
     assert capsys.readouterr().out == "\n".join(lines) + "\n"
     config = load(folder)[0].model.config

@@ -1,0 +1,161 @@
+"""How the ONNX files are made: from a model in fp32, and from that in smaller numbers."""
+
+import contextlib
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+
+from distilface.runtimes import INPUTS
+
+#: Weights that share one scale and one zero in 4 bits.
+BLOCK = 32
+
+
+class _Encoder(nn.Module):
+    """What is exported: all the modules of a model, from ids to both outputs."""
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the token vectors, shape (B, T, width), and the embeddings, shape (B, dimensions)."""
+        features = self.model({"input_ids": input_ids, "attention_mask": attention_mask})
+        return features["token_embeddings"], features["sentence_embedding"]
+
+
+def to_onnx(model: SentenceTransformer, file: Path) -> None:
+    """Write a model as one self-contained ONNX file in fp32, of dynamic batch and length."""
+    tokens = model.tokenizer(["a dog", "the dog runs in the park"], padding=True, return_tensors="pt")
+    with _quiet_exporter():
+        _export(model, [tokens[name] for name in INPUTS], INPUTS, file)
+    _forget_origin(file)
+
+
+def _forget_origin(file: Path) -> None:
+    """Take out of an ONNX file where each node was traced: the paths of this machine, which would be published."""
+    import onnx
+
+    graph = onnx.load(file)
+    for node in graph.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    onnx.save(graph, file)
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep the exporter from warning of its own parts, and of torchvision where there is none."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _export(model: SentenceTransformer, example: list[Tensor], names: Sequence[str], file: Path) -> None:
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("sequence")
+    torch.onnx.export(
+        _Encoder(model).eval(),  # the wrapper's own mode is what the exporter restores
+        tuple(example),
+        str(file),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+        input_names=list(names),
+        output_names=["last_hidden_state", "sentence_embedding"],
+        dynamic_shapes={name: {0: batch, 1: length} for name in names},
+    )
+
+
+def to_fp16(source: Path, target: Path) -> None:
+    """Write an ONNX file with fp16 weights, fp32 at its ends."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True), target)
+
+
+@contextlib.contextmanager
+def _optimised(source: Path) -> Iterator[Path]:
+    """Yield the file after onnxruntime's optimiser: layers that share weights are left in fp32 without it."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "optimised.onnx"
+        quant_pre_process(source, file, skip_symbolic_shape=True)
+        yield file
+
+
+def to_int8(source: Path, target: Path, signed: bool) -> None:
+    """Write an ONNX file with int8 weights, the embedding table among them, a scale for each channel.
+
+    Args:
+        source: in fp32.
+        target: where to.
+        signed: weights from -128; without VNNI, x86 adds their products in 16 bits, which can overflow.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _optimised(source) as optimised:
+        kind = QuantType.QInt8 if signed else QuantType.QUInt8
+        quantize_dynamic(optimised, target, per_channel=True, weight_type=kind)
+
+
+def to_q4(source: Path, target: Path) -> None:
+    """Write an ONNX file with 4-bit weights (``MatMulNBits``, blocks of :data:`BLOCK`) and int8 embedding tables.
+
+    Its activations stay in fp32, so that a sentence has one embedding in every batch; what a runtime gains is the
+    size of the file.
+
+    Args:
+        source: in fp32.
+        target: where to.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _root_logger_kept():  # it sets logging up as it is imported
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    with _optimised(source) as optimised:
+        tables = optimised.with_name("tables.onnx")
+        quantize_dynamic(optimised, tables, op_types_to_quantize=["Gather"], weight_type=QuantType.QUInt8)
+        quantizer = MatMulNBitsQuantizer(onnx.load(tables), bits=4, block_size=BLOCK, is_symmetric=False)
+    quantizer.process()
+    graph = quantizer.model.model.graph
+    # Every product with a weight that layers share has brought it along, under one name.
+    once = {tensor.name: tensor for tensor in graph.initializer}
+    del graph.initializer[:]
+    graph.initializer.extend(once.values())
+    onnx.save(quantizer.model.model, target)
+
+
+@contextlib.contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
+
+
+def table_bytes(file: Path, shape: Sequence[int]) -> int | None:
+    """Return what a table of a shape weighs in an ONNX file, without its scales; ``None`` if it holds none such."""
+    import onnx
+
+    for tensor in onnx.load(file).graph.initializer:
+        if list(tensor.dims) == list(shape):
+            return len(onnx.numpy_helper.to_array(tensor).tobytes())
+    return None

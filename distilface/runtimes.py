@@ -1,0 +1,182 @@
+"""Exported files as encoders of text, each on its own runtime."""
+
+import contextlib
+import importlib
+import logging
+import sys
+from abc import ABC, abstractmethod
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+import torch
+
+from distilface.folder import load
+from distilface.settings import InputError
+
+INPUTS = ("input_ids", "attention_mask")
+_TELEMETRY = "openvino_telemetry"
+
+
+@dataclass(frozen=True)
+class Extra:
+    """Packages that something needs beyond those that distilface always has, and the extra that installs them.
+
+    They are imported where they are used: some change ``sys.path`` or the logging as they are imported.
+    """
+
+    what: str
+    packages: tuple[str, ...]
+    name: str
+
+    @property
+    def missing(self) -> list[str]:
+        """The packages that are not installed."""
+        return [package for package in self.packages if find_spec(package) is None]
+
+    def check(self) -> None:
+        """Make sure that all are installed.
+
+        Raises:
+            InputError: naming those that are not.
+        """
+        if missing := self.missing:
+            raise InputError(f"{self.what} need {', '.join(missing)}; pip install 'distilface[{self.name}]'")
+
+
+ONNX = Extra("ONNX files", ("onnx", "onnxruntime", "onnxscript"), "onnx")
+OPENVINO = Extra("OpenVINO files", ("openvino",), "openvino")
+OPENVINO_INT8 = Extra("int8 files of OpenVINO", ("openvino", "nncf"), "openvino")
+
+
+@contextlib.contextmanager
+def _as_it_was() -> Iterator[None]:
+    """Keep an import from reporting itself over the network, and from changing the class of every later logger.
+
+    OpenVINO and NNCF send their use to Google Analytics from the first import on, unasked; where the package of
+    their telemetry cannot be imported, they send nothing. One that the user's program has imported is left alone.
+    """
+    logger = logging.getLoggerClass()
+    foreign = _TELEMETRY in sys.modules
+    if not foreign:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        logging.setLoggerClass(logger)
+        if not foreign:
+            del sys.modules[_TELEMETRY]
+
+
+def import_silent(name: str) -> ModuleType:
+    """Import ``openvino`` or ``nncf`` without its telemetry."""
+    with _as_it_was():
+        return importlib.import_module(name)
+
+
+class FileEncoder(ABC):
+    """An exported file as an encoder of text; each runtime computes one batch its own way.
+
+    Args:
+        folder: the file's model folder, for the tokenizer and the most tokens.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        model = load(folder)
+        self.tokenizer, self.length = model.tokenizer, model.max_seq_length
+
+    @abstractmethod
+    def embed(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Embed one batch of :data:`INPUTS`, each of shape (B, T): shape (B, width)."""
+
+    def tokens(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
+        """Tokenise a batch, padded to its longest text: :data:`INPUTS`, int64, shape (B, T)."""
+        found = self.tokenizer(list(texts), padding=True, truncation=True, max_length=self.length, return_tensors="np")
+        return {name: found[name].astype(np.int64) for name in INPUTS}
+
+    def encode(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
+        """Embed texts, in batches of similar length: shape (n, width), float32, in the order given."""
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        found: list[np.ndarray] = []
+        for start in range(0, len(order), batch_size):
+            found.append(self.embed(self.tokens([texts[row] for row in order[start : start + batch_size]])))
+        embeddings = np.concatenate(found).astype(np.float32)
+        embeddings[order] = embeddings.copy()
+        return embeddings
+
+
+class OnnxEncoder(FileEncoder):
+    """An ONNX file as an encoder of text, on onnxruntime alone.
+
+    Args:
+        file: an ONNX file that :func:`distilface.export.export` wrote.
+        folder: its model folder, for the tokenizer and the most tokens.
+        threads: of one batch's computation; ``None`` takes torch's, for onnxruntime's own number is that of the
+            machine, and twice as slow where fewer may be used.
+
+    Raises:
+        InputError: without onnxruntime.
+    """
+
+    def __init__(self, file: str | Path, folder: str | Path, threads: int | None = None) -> None:
+        ONNX.check()
+        import onnxruntime
+
+        super().__init__(folder)
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads or torch.get_num_threads()
+        self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+
+    def embed(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Embed one batch of :data:`INPUTS`, each of shape (B, T): shape (B, width)."""
+        return np.asarray(self.session.run(["sentence_embedding"], inputs)[0])
+
+
+class OpenVinoEncoder(FileEncoder):
+    """An OpenVINO file as an encoder of text.
+
+    Args:
+        file: the ``.xml`` of a pair that :func:`distilface.export.export` wrote.
+        folder: its model folder, for the tokenizer and the most tokens.
+        threads: of one batch's computation; ``None`` takes torch's.
+        precision: in which it computes what is not int8. OpenVINO's own choice is bf16 wherever the processor has
+            it, for a file of fp32 too: its vectors then differ from one machine to another.
+
+    Raises:
+        InputError: without openvino.
+    """
+
+    def __init__(
+        self, file: str | Path, folder: str | Path, threads: int | None = None, precision: str = "f32"
+    ) -> None:
+        OPENVINO.check()
+        super().__init__(folder)
+        settings = {
+            "INFERENCE_PRECISION_HINT": precision,
+            "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
+            "PERFORMANCE_HINT": "LATENCY",
+        }
+        self.compiled: Any = import_silent("openvino").Core().compile_model(str(file), "CPU", settings)
+
+    def embed(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
+        """Embed one batch of :data:`INPUTS`, each of shape (B, T): shape (B, width)."""
+        return np.asarray(self.compiled(inputs)["sentence_embedding"])
+
+
+def open_file(file: str | Path, folder: str | Path, threads: int | None = None) -> FileEncoder:
+    """Open an exported file by the runtime that its suffix names.
+
+    Raises:
+        InputError: without that runtime.
+    """
+    runtime = OpenVinoEncoder if Path(file).suffix == ".xml" else OnnxEncoder
+    return runtime(file, folder, threads)
+
+
+def parts(file: Path) -> tuple[Path, ...]:
+    """Return the files of an export: an OpenVINO description has its weights beside it."""
+    return (file, file.with_suffix(".bin")) if file.suffix == ".xml" else (file,)
