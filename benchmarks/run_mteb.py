@@ -30,6 +30,7 @@ from mteb.cache import ResultCache
 
 from distilface.evaluate import PAPER_TASKS, STS_TASKS, evaluate, weights_fingerprint
 from distilface.record import environment, write_result
+from distilface.runtimes import FileModel
 from distilface.settings import InputError, cli, parse, setting
 from distilface.tasks import data_sources, find_tasks
 from distilface.teacher import resolve
@@ -51,6 +52,7 @@ class Settings:
     figure: str | None = setting(None, "draw the STS mean against parameters: a .png, .svg or .pdf file")
     cache_dir: str | None = setting(None, "where mteb keeps its results; default $MTEB_CACHE or ~/.cache/mteb")
     batch_size: int = setting(32, "sentences in a batch")
+    file: str | None = setting(None, "score this exported file of the folder, as onnx/model_quantized.onnx")
     only_model: bool = setting(False, "no teacher, no untrained self, no published peers beside it")
 
 
@@ -97,19 +99,20 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         cache_dir=cache,
         batch_size=settings.batch_size,
     )
-    row = measure(settings.model, folder, "model", score)
+    model = FileModel(Path(folder) / settings.file, folder) if settings.file else folder
+    row = measure("/".join(filter(None, (settings.model, settings.file))), model, "model", score)
     others = [] if settings.only_model else measure_relatives(folder, run, score)
     rows = [row, *others, *([] if settings.only_model else published())]
     print_table(rows)
     print("scores:", " ".join(f"{value:.2f}" for value in row.scores.values()))
     result = {
         **row.as_dict(),
-        "fingerprint": weights_fingerprint(folder),
+        "fingerprint": weights_fingerprint(model),
         "compared": {other.role: other.as_dict() for other in others},
         "data": {"from": "local files" if settings.data_dir else "Hugging Face Hub", "tasks": sources},
         "run": {key: run[key] for key in ("method", "seed", "baseline_model", "layers", "teacher") if key in run},
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **environment(),
+        **environment(*(("onnxruntime", "openvino") if settings.file else ())),
     }
     if settings.output:
         write_result(settings.output, result)

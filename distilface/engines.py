@@ -48,18 +48,23 @@ class Variant:
     device: str
 
 
-def int8_export(folder: Folder) -> str:
-    """Return the path of the int8 export that this processor runs best.
+def int8_formats() -> list[str]:
+    """Return the int8 formats that are made for this processor, the one that it runs best first.
 
     Weights from -128 are for VNNI and ARM: without VNNI, x86 adds their products in 16 bits, which can overflow.
+    """
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return ["arm64"]
+    return ["vnni", "avx2"] if torch.cpu._is_vnni_supported() else ["avx2"]
+
+
+def int8_export(folder: Folder) -> str:
+    """Return the path of the int8 export that this processor runs best.
 
     Raises:
         InputError: if the folder has none that was made of its weights.
     """
-    if platform.machine().lower() in ("arm64", "aarch64"):
-        names = ["arm64"]
-    else:
-        names = ["vnni", "avx2"] if torch.cpu._is_vnni_supported() else ["avx2"]
+    names = int8_formats()
     record = read_record(folder).get("files", {})
     for file in (FORMATS[name].file for name in [*names, "quantized"]):
         if file in record and not record[file]["refused"] and (folder.path / file).is_file():

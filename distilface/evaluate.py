@@ -22,6 +22,7 @@ from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
 from distilface.hub import unreachable
+from distilface.runtimes import FileModel
 from distilface.settings import InputError
 from distilface.tasks import find_tasks
 from distilface.teacher import LOAD_ERRORS, no_model, resolve, weights_id
@@ -84,8 +85,10 @@ def _loaded(model: str | Path | SentenceTransformer) -> SentenceTransformer:
 def weights_fingerprint(model: str | Path | SentenceTransformer) -> str:
     """Return the sha256 of all that decides a model's embeddings, wherever it was loaded from.
 
-    It is :func:`distilface.teacher.weights_id` of the model as it is scored, in fp32.
+    It is :func:`distilface.teacher.weights_id` of the model as it is scored, in fp32; of an exported file, the file's.
     """
+    if isinstance(model, FileModel):
+        return model.fingerprint
     return weights_id(_loaded(model))
 
 
@@ -103,9 +106,11 @@ def _weight_files(folder: Path) -> list[Path]:
 def model_size(model: str | Path | SentenceTransformer) -> dict[str, float]:
     """Return ``parameters`` (a count) and ``megabytes`` (of 10^6 bytes) of a model's weights.
 
-    The megabytes of a folder are those of its weight files on disk, else those of the weights in fp32.
+    The megabytes of a folder or an exported file are those on disk, else those of the weights in fp32.
     """
     parameters = sum(weight.numel() for weight in _loaded(model).parameters())
+    if isinstance(model, FileModel):
+        return {"parameters": parameters, "megabytes": model.megabytes}
     stored = 4 * parameters
     if not isinstance(model, SentenceTransformer) and Path(model).is_dir():
         stored = sum(file.stat().st_size for file in _weight_files(Path(model)))
@@ -135,7 +140,8 @@ def evaluate(
     """Score a model with mteb, in fp32; mteb seeds Python's, numpy's and torch's generators on the way.
 
     Args:
-        model: a folder, a Hub id, or a model in memory.
+        model: a folder, a Hub id, or a model in memory, an exported file among them
+            (:class:`distilface.runtimes.FileModel`).
         tasks: names of MTEB tasks and benchmarks.
         data_dir: local data, see :func:`distilface.tasks.find_tasks`; ``None`` takes the Hub's.
         cache_dir: mteb's folder of results, which may hold any number of models: a result is found again only

@@ -1,6 +1,7 @@
 """Exported files as encoders of text, each on its own runtime."""
 
 import contextlib
+import hashlib
 import importlib
 import logging
 import sys
@@ -14,8 +15,10 @@ from typing import Any
 
 import numpy as np
 import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor
 
-from distilface.folder import load
+from distilface.folder import Folder, load
 from distilface.settings import InputError
 
 INPUTS = ("input_ids", "attention_mask")
@@ -180,3 +183,49 @@ def open_file(file: str | Path, folder: str | Path, threads: int | None = None) 
 def parts(file: Path) -> tuple[Path, ...]:
     """Return the files of an export: an OpenVINO description has its weights beside it."""
     return (file, file.with_suffix(".bin")) if file.suffix == ".xml" else (file,)
+
+
+class FileModel(SentenceTransformer):
+    """An exported file as a ``SentenceTransformer``: its folder's tokenizer and prompts, the file's embeddings.
+
+    Args:
+        file: that :func:`distilface.export.export` wrote.
+        folder: its model folder.
+
+    Raises:
+        InputError: if there is no such file or no whole folder, or without the file's runtime.
+    """
+
+    def __init__(self, file: str | Path, folder: str | Path) -> None:
+        self._check(Path(file))
+        Folder(Path(folder)).check()
+        super().__init__(str(folder), device="cpu", local_files_only=True)
+        self.eval()
+        self.file = Path(file)
+        self.encoder = open_file(file, folder)
+
+    @staticmethod
+    def _check(file: Path) -> None:
+        for part in parts(file):
+            if not part.is_file():
+                raise InputError(f"{part} does not exist; make it first: distilface export FOLDER")
+
+    def forward(self, input: dict[str, Tensor], **kwargs: Any) -> dict[str, Any]:
+        """Embed a batch of tokens by the file."""
+        inputs = {name: input[name].numpy().astype(np.int64) for name in INPUTS}
+        return {**input, "sentence_embedding": torch.from_numpy(self.encoder.embed(inputs))}
+
+    @property
+    def fingerprint(self) -> str:
+        """The sha256 of the file and of how its text is tokenised, which are all that its embeddings depend on."""
+        digest = hashlib.sha256(str(self.max_seq_length).encode())
+        backend: Any = self.tokenizer
+        digest.update(backend.backend_tokenizer.to_str().encode())
+        for part in parts(self.file):
+            digest.update(part.read_bytes())
+        return digest.hexdigest()
+
+    @property
+    def megabytes(self) -> float:
+        """Its size on disk, of 10^6 bytes."""
+        return round(sum(part.stat().st_size for part in parts(self.file)) / 1e6, 2)

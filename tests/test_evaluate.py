@@ -15,6 +15,7 @@ from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from tiny import PAIRS, tiny_backbone, tiny_model, write_pairs
 
+from distilface import onnx_files
 from distilface.evaluate import (
     PAPER_TASKS,
     STS_TASKS,
@@ -24,7 +25,9 @@ from distilface.evaluate import (
     model_size,
     weights_fingerprint,
 )
+from distilface.folder import load, save_folder
 from distilface.record import environment
+from distilface.runtimes import FileModel
 from distilface.settings import InputError
 from distilface.tasks import data_sources, find_tasks
 
@@ -118,6 +121,22 @@ def test_same_folder_is_served_from_the_cache(tmp_path, data, encoded):
     again = evaluate(str(tmp_path / "model"), ["STS12"], data, tmp_path / "cache")
     assert encoded == [10, 10]
     assert again == first
+
+
+def test_a_file_is_not_served_its_folders_score(tmp_path, data):
+    """Silent otherwise: the weights beside an int8 file are the folder's, and so would its score be."""
+    model = tiny_model(tmp_path / "made")
+    save_folder(model, tmp_path / "model")
+    (tmp_path / "model" / "onnx").mkdir()
+    onnx_files.to_onnx(load(tmp_path / "model"), tmp_path / "source.onnx")
+    file = tmp_path / "model" / "onnx" / "model_quantized.onnx"
+    onnx_files.to_int8(tmp_path / "source.onnx", file, signed=False)
+    whole = evaluate(tmp_path / "model", ["STS12"], data, tmp_path / "cache")["STS12"]
+    small = evaluate(FileModel(file, tmp_path / "model"), ["STS12"], data, tmp_path / "cache")["STS12"]
+    assert small == pytest.approx(by_hand(FileModel(file, tmp_path / "model"), PAIRS), abs=1e-3)
+    assert whole == pytest.approx(by_hand(model, PAIRS), abs=1e-3)
+    size = model_size(FileModel(file, tmp_path / "model"))
+    assert size == {**model_size(model), "megabytes": round(file.stat().st_size / 1e6, 2)}
 
 
 def test_other_data_is_not_served_from_the_cache(tmp_path, data, encoded):

@@ -17,8 +17,8 @@ FILES = sorted((ROOT / "distilface").rglob("*.py"))
 ORDER = [
     *("settings", "record", "atomic", "hub", "files", "samples", "data", "parallel", "pooling", "teacher", "cache"),
     *("student", "assistant", "recurrent", "portable", "folder", "checkpoints", "plan", "trainer", "train", "stages"),
-    *("methods", "translation", "crosslingual_plan", "crosslingual", "tasks", "evaluate"),
-    *("runtimes", "onnx_files", "openvino_files", "parity", "export"),
+    *("methods", "translation", "crosslingual_plan", "crosslingual", "tasks", "runtimes", "evaluate"),
+    *("onnx_files", "openvino_files", "parity", "export"),
     *("chunks", "parts", "engines", "encode_plan", "encode", "facts", "trained", "results", "card"),
     *("publishable", "review", "answers", "upload", "publish", "cli"),
 ]

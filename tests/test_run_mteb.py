@@ -14,6 +14,9 @@ from hub import Hub
 from tiny import PAIRS, tiny_backbone, tiny_model, write_pairs
 
 from distilface.evaluate import PAPER_TASKS, STS_TASKS
+from distilface.export import export
+from distilface.folder import save_folder
+from distilface.samples import sts_sample
 from distilface.settings import InputError
 from distilface.tasks import find_tasks
 
@@ -99,6 +102,23 @@ def test_only_the_model(run_mteb, trained, data, tmp_path, capsys):
     result = run_mteb.main(["--model", str(trained), *words])
     assert (list(result["scores"]), result["compared"], result["mean_of_5"]) == (["STS12"], {}, None)
     assert "DistilBERT" not in capsys.readouterr().out
+
+
+def test_an_exported_file_in_place_of_the_weights(run_mteb, data, tmp_path, capsys):
+    save_folder(tiny_model(tmp_path / "made"), tmp_path / "small")
+    export(tmp_path / "small", sts_sample().select(range(20)), ["quantized"])
+    words = ["--model", str(tmp_path / "small"), "--data-dir", str(data), "--cache-dir", str(tmp_path / "cache")]
+    words += ["--only-model", "--tasks", "STS12"]
+    whole = run_mteb.main(words)
+    small = run_mteb.main([*words, "--file", "onnx/model_quantized.onnx"])
+    assert small["name"].endswith("small/onnx/model_quantized.onnx")
+    assert small["fingerprint"] != whole["fingerprint"]
+    assert small["scores"] != whole["scores"]
+    assert small["megabytes"] < whole["megabytes"]
+    assert small["versions"]["onnxruntime"]
+    assert "model_quantized.onnx" in capsys.readouterr().out
+    with pytest.raises(InputError, match=r"model_none\.onnx does not exist; make it first: distilface export"):
+        run_mteb.main([*words, "--file", "onnx/model_none.onnx"])
 
 
 def test_pairs_of_languages(run_mteb, trained, tmp_path, capsys):

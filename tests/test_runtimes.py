@@ -207,6 +207,25 @@ def test_a_file_without_its_runtime_is_a_sentence(monkeypatch, tmp_path):
         runtimes.open_file(tmp_path / "model.xml", tmp_path)
 
 
+def test_a_file_is_a_sentence_transformer(folder):
+    """What mteb scores: prompts before the text, the file's vectors, not the weights' beside it."""
+    export.export(folder, PAIRS_SET, ["onnx"])
+    model = runtimes.FileModel(folder / "onnx" / "model.onnx", folder)
+    expected = load(folder).encode(TEXTS, prompt="one two: ")
+    np.testing.assert_allclose(model.encode(TEXTS, prompt="one two: "), expected, atol=1e-5)
+    assert model.megabytes == pytest.approx((folder / "onnx" / "model.onnx").stat().st_size / 1e6, abs=0.01)
+    graph = onnx.load(folder / "onnx" / "model.onnx")
+    table = max(graph.graph.initializer, key=lambda tensor: tensor.ByteSize())
+    table.CopyFrom(onnx.numpy_helper.from_array(0.5 * onnx.numpy_helper.to_array(table), table.name))
+    onnx.save(graph, folder / "onnx" / "other.onnx")
+    other = runtimes.FileModel(folder / "onnx" / "other.onnx", folder)
+    assert np.abs(other.encode(TEXTS) - model.encode(TEXTS)).max() > 1e-3
+    assert other.fingerprint != model.fingerprint
+    assert runtimes.FileModel(folder / "onnx" / "model.onnx", folder).fingerprint == model.fingerprint
+    with pytest.raises(InputError, match=r"none\.onnx does not exist; make it first: distilface export"):
+        runtimes.FileModel(folder / "onnx" / "none.onnx", folder)
+
+
 def test_the_scales_are_not_set_by_what_the_file_is_judged_on(folder, tmp_path):
     measured = [sentence for a, b, _ in PAIRS for sentence in (a, b)]
     (tmp_path / "some.txt").write_text("\n".join([*measured, "a tired horse under the tree"]) + "\n")

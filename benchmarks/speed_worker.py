@@ -1,0 +1,164 @@
+"""One model on one runtime, timed in a process of its own, which imports only what that runtime needs.
+
+    python benchmarks/speed_worker.py < REQUEST.json
+
+``run_speed.py`` starts it and says what a request holds (:class:`run_speed.Contender`). It answers with one line of
+JSON: when its first embedding was there (``ready``, on the clock of ``time.monotonic``), the seconds of each pass over
+each set of texts (``passes``), those of single texts (``singles``) and its greatest memory (``peak_mb``, 10^6 bytes).
+With ``matrix`` it multiplies square matrices in place of texts, and tells the operations a second (``peaks``, 10^9).
+"""
+
+import json
+import logging
+import re
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+#: Embeds texts, cut to a number of tokens.
+Encode = Callable[[list[str], int], Any]
+BATCH = 32
+
+
+def torch_encoder(request: dict[str, Any]) -> Encode:
+    """Return ``SentenceTransformer.encode`` as it stands, in fp32 or with weights and all in bf16."""
+    import torch
+    from sentence_transformers import SentenceTransformer
+
+    torch.set_num_threads(request["threads"])
+    model = SentenceTransformer(request["folder"], device="cpu")
+    if request["runtime"] == "torch bf16":
+        model = model.bfloat16()
+
+    def encode(texts: list[str], length: int) -> Any:
+        model.max_seq_length = length
+        return model.encode(texts, batch_size=BATCH, show_progress_bar=False)
+
+    return encode
+
+
+def file_encoder(request: dict[str, Any]) -> Encode:
+    """Return an exported file over batches of similar length, with the tokenizers package and no torch."""
+    import numpy as np
+    from tokenizers import Tokenizer
+
+    tokenizer = Tokenizer.from_file(str(Path(request["folder"]) / "tokenizer.json"))
+    tokenizer.enable_padding(pad_id=request["pad"][0], pad_token=request["pad"][1])
+    run = openvino_session(request) if request["file"].endswith(".xml") else onnx_session(request)
+
+    def encode(texts: list[str], length: int) -> Any:
+        tokenizer.enable_truncation(length)
+        order = np.argsort([len(text) for text in texts], kind="stable")
+        found: list[Any] = [None] * len(texts)
+        for start in range(0, len(order), BATCH):
+            rows = order[start : start + BATCH]
+            tokens = tokenizer.encode_batch_fast([texts[row] for row in rows])
+            ids = np.array([token.ids for token in tokens], np.int64)
+            mask = np.array([token.attention_mask for token in tokens], np.int64)
+            for row, embedding in zip(rows, run({"input_ids": ids, "attention_mask": mask}), strict=True):
+                found[row] = embedding
+        return np.stack(found)
+
+    return encode
+
+
+def onnx_session(request: dict[str, Any]) -> Callable[[dict[str, Any]], Any]:
+    """Return an ONNX file as a function of one batch, on onnxruntime."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = request["threads"]
+    session = onnxruntime.InferenceSession(request["file"], options, providers=["CPUExecutionProvider"])
+    return lambda inputs: session.run(["sentence_embedding"], inputs)[0]
+
+
+def openvino_session(request: dict[str, Any]) -> Callable[[dict[str, Any]], Any]:
+    """Return an OpenVINO file as a function of one batch; what is not int8 in fp32, as the parity gate measures it."""
+    sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it reports every use over the network
+    import openvino
+
+    settings = {"INFERENCE_PRECISION_HINT": "f32", "INFERENCE_NUM_THREADS": request["threads"]}
+    settings["PERFORMANCE_HINT"] = "LATENCY"
+    compiled: Any = openvino.Core().compile_model(request["file"], "CPU", settings)
+    return lambda inputs: compiled(inputs)["sentence_embedding"]
+
+
+def seconds(work: Callable[[], Any]) -> float:
+    """Run and time."""
+    began = time.perf_counter()
+    work()
+    return time.perf_counter() - began
+
+
+def passes(work: Callable[[], Any], least: float) -> list[float]:
+    """Time passes until they have taken so many seconds; the first is not counted, for it allocates and compiles."""
+    work()
+    times = [seconds(work)]
+    while sum(times) < least:
+        times.append(seconds(work))
+    return times
+
+
+def peaks(threads: int, size: int, least: float) -> dict[str, float]:
+    """Measure 10^9 operations a second of square matrix products, by the precision of what is multiplied."""
+    import numpy as np
+    import onnx
+    import onnxruntime
+    import torch
+
+    torch.set_num_threads(threads)
+    found: dict[str, Callable[[], Any]] = {}
+    for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        one, other = torch.randn(size, size).to(kind), torch.randn(size, size).to(kind)
+        found[name] = partial(torch.matmul, one, other)
+    random = np.random.default_rng(0)
+    left, right = random.integers(0, 127, (2, size, size)).astype(np.uint8)
+    helper, types = onnx.helper, onnx.TensorProto
+    graph = helper.make_graph(
+        [helper.make_node("MatMulInteger", ["a", "b"], ["c"])],
+        "product",
+        [helper.make_tensor_value_info("a", types.UINT8, [size, size])],
+        [helper.make_tensor_value_info("c", types.INT32, [size, size])],
+        [onnx.numpy_helper.from_array(right.astype(np.int8), "b")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=10)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    found["int8"] = partial(session.run, None, {"a": left})
+    return {name: 2 * size**3 / min(passes(work, least)) / 1e9 for name, work in found.items()}
+
+
+def peak_megabytes() -> float:
+    """Return the greatest memory of this process so far; the kernel's ``ru_maxrss`` would count its parent's too."""
+    status = Path("/proc/self/status")
+    if status.is_file():
+        return int(re.search(r"VmHWM:\s+(\d+) kB", status.read_text())[1]) * 1024 / 1e6  # type: ignore[index]
+    import resource
+
+    unit = 1 if sys.platform == "darwin" else 1024
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
+
+
+def answer(request: dict[str, Any]) -> dict[str, Any]:
+    """Do what a request asks."""
+    if "matrix" in request:
+        return {"peaks": peaks(request["threads"], request["matrix"], request["least"])}
+    encode = (torch_encoder if request["runtime"].startswith("torch") else file_encoder)(request)
+    first = request["singles"]["texts"]
+    encode(first[:1], request["singles"]["length"])
+    found: dict[str, Any] = {"ready": time.monotonic()}
+    found["passes"] = {
+        name: passes(partial(encode, work["texts"], work["length"]), request["least"])
+        for name, work in request["work"].items()
+    }
+    found["singles"] = [seconds(partial(encode, [text], request["singles"]["length"])) for text in first]
+    return found | {"peak_mb": peak_megabytes()}
+
+
+if __name__ == "__main__":
+    logging.disable(logging.WARNING)
+    print(json.dumps(answer(json.load(sys.stdin))))
