@@ -63,6 +63,8 @@ def draw(rows: list[dict[str, Any]], scores: dict[str, float], cores: int, file:
     axes = figure.add_subplot()
     for name, score in scores.items():
         own = [row["texts"]["short"]["sentences_per_second"] for row in rows if row["model"] == name]
+        if not own:
+            continue
         axes.plot([rate["median"] for rate in own], [score] * len(own), color="#cccccc", zorder=1)
         left = min(rate["median"] for rate in own)
         axes.annotate(name, (left, score), (0, 9), textcoords="offset points", fontsize=9, weight="bold")
