@@ -208,6 +208,12 @@ def write_card(path: str | Path, *args: Any, **kwargs: Any) -> Path:
     return folder.card
 
 
+def of_other_weights(folder: Folder) -> bool:
+    """Tell whether a folder's card was made of other weights than it has now."""
+    told = _WEIGHTS.search(folder.card.read_text(encoding="utf-8")) if folder.card.is_file() else None
+    return told is not None and told[1] != folder.fingerprint
+
+
 def lacking(folder: Folder) -> str | None:
     """Say what a folder's card lacks: there is none but the one of its saving, or it was made of other weights."""
     try:
@@ -216,5 +222,4 @@ def lacking(folder: Folder) -> str | None:
         return "a card whose metadata can be read"
     if "license" not in (metadata or {}):
         return "a card"
-    told = _WEIGHTS.search(folder.card.read_text(encoding="utf-8"))
-    return "a card of these weights" if told and told[1] != folder.fingerprint else None
+    return "a card of these weights" if of_other_weights(folder) else None

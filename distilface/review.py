@@ -1,13 +1,13 @@
 """What is shown of a model folder before it is published: its files, its card, and its score as it is loaded now."""
 
 import math
-import re
 import sys
 from collections.abc import Sequence
 
 import yaml
 from huggingface_hub import ModelCard
 
+from distilface.card import lacking, of_other_weights
 from distilface.folder import Folder, load
 from distilface.publishable import Upload
 from distilface.samples import sts_sample
@@ -16,24 +16,25 @@ from distilface.trainer import DevEvaluator
 
 #: Points that the folder's score may be away from the one in ``run.json``: another machine adds in another order.
 TOLERANCE = 0.1
-_PLACEHOLDER = re.compile(r"^A sentence encoder of [\d,]+ parameters: text of up to \d+ tokens", re.MULTILINE)
 
 
 def read_card(folder: Folder) -> ModelCard:
-    """Read the model card.
+    """Read the model card; one without a licence is warned of.
 
     Raises:
-        InputError: if its metadata cannot be read.
+        InputError: if its metadata cannot be read, or it tells of other weights.
     """
     try:
         card = ModelCard(folder.card.read_text(encoding="utf-8"))
     except (ValueError, TypeError, yaml.YAMLError) as error:
         problem = " ".join(str(error).split())
         raise InputError(f"README.md has metadata that cannot be read ({problem:.200}); mend its first lines") from None
-    if _PLACEHOLDER.search(card.text) and "license" not in card.data.to_dict():
+    if of_other_weights(folder):
+        raise InputError(f"README.md was written for other weights; write it anew: distilface card {folder.path}")
+    if missing := lacking(folder):
         print(
-            "warning: README.md is what a training leaves there, without licence, data or scores; write the card "
-            f"first (distilface card {folder.path})",
+            f"warning: {folder.path} lacks {missing}: README.md names no licence, and perhaps no data and no scores; "
+            f"write it: distilface card {folder.path}",
             file=sys.stderr,
         )
     return card

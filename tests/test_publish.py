@@ -18,6 +18,7 @@ from huggingface_hub.utils import close_session
 from tiny import sentences, tiny_model
 
 from distilface import publish
+from distilface.card import write_card
 from distilface.folder import load, save_folder
 from distilface.publishable import local_paths, without_places
 from distilface.settings import InputError
@@ -251,7 +252,23 @@ def test_without_a_terminal_it_is_refused(push, hub, monkeypatch):
 def test_the_placeholder_of_a_card_is_warned_of(push, tmp_path, capsys):
     save_folder(tiny_model(tmp_path / "made"), tmp_path / "m")
     push("--dry-run", path=tmp_path / "m")
-    assert "warning: README.md is what a training leaves there" in capsys.readouterr().err
+    assert f"warning: {tmp_path / 'm'} lacks a card: README.md names no licence" in capsys.readouterr().err
+
+
+def test_a_card_with_a_licence_is_not_warned_of(push, folder, capsys):
+    push("--dry-run")
+    assert "warning" not in capsys.readouterr().err
+
+
+def test_a_card_of_other_weights_is_refused(push, hub, folder, made):
+    """Silent otherwise: the commit would be whole, and its card would tell of the model before."""
+    write_card(folder, license="mit")
+    push("--dry-run")
+    hub.requests.clear()
+    for file in made[1].glob("*.safetensors"):
+        shutil.copy(file, folder / file.name)
+    assert f"README.md was written for other weights; write it anew: distilface card {folder}" in refused(push)
+    assert hub.requests == []
 
 
 @pytest.mark.parametrize(
