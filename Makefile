@@ -2,8 +2,9 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 CONSTRAINED := -c constraints.txt
+MODEL ?= models/demo/distilled
 
-.PHONY: help demo test check data-test slow-test
+.PHONY: help demo page test check data-test slow-test
 .DEFAULT_GOAL := help
 
 help: ## show this list
@@ -12,6 +13,13 @@ help: ## show this list
 
 demo: $(STAMP) ## set up, train in small without a Hub, print the table (minutes)
 	$(BIN)/python training/demo.py
+
+page: $(STAMP) ## build the page of demo/ with a model beside it: make page [MODEL=FOLDER]; needs npm
+	@test -f "$(MODEL)/onnx/model_quantized.onnx" || \
+		{ echo "error: $(MODEL) has no int8 export; run make demo first, or make page MODEL=FOLDER" >&2; exit 2; }
+	@command -v npm > /dev/null || { echo "error: npm is needed, with node 20.19 or newer" >&2; exit 2; }
+	cd demo && npm ci && npm run build
+	$(BIN)/python demo/put_model.py --folder "$(MODEL)"
 
 test: check ## set up, check and run the tests
 	$(BIN)/python -m pytest

@@ -1,0 +1,27 @@
+import { element } from "./element.js";
+import { cosine } from "./similarity.js";
+
+export const MOST_COMPARED = 8;
+
+/** Draw the cosines of a few lines with each other into a table; `found` holds their vectors, `legend` names them. */
+export function drawHeatMap(table, legend, lines, found) {
+  const ready = lines.filter((line) => found.has(line));
+  const heading = (text, scope, more = []) => element("th", { scope, textContent: text }, more);
+  const numbers = ready.map((line, place) => element("th", { scope: "col", textContent: place + 1, title: line }));
+  const rows = ready.map((line, place) =>
+    element("tr", {}, [
+      heading(`${place + 1} `, "row", [element("span", { textContent: line, title: line })]),
+      ...ready.map((other) => cell(cosine(found.get(line).vector, found.get(other).vector))),
+    ]),
+  );
+  table.tHead.replaceChildren(element("tr", {}, [element("td"), ...numbers]));
+  table.tBodies[0].replaceChildren(...rows);
+  legend.replaceChildren(...ready.map((line) => element("li", { textContent: line })));
+}
+
+function cell(value) {
+  const made = element("td", { textContent: value.toFixed(2) });
+  made.style.setProperty("--heat", `${Math.round(100 * Math.max(0, value))}%`);
+  made.className = value >= 0.84 ? "hot" : value >= 0.65 ? "warm" : ""; // the ink that reads on it, style.css
+  return made;
+}

@@ -1,0 +1,153 @@
+"""The page of ``demo/`` as a person meets it: built by npm, served by ``python -m http.server``, seen by Chromium.
+
+Chromium can reach localhost alone, whatever a page asks for, and every request is written down.
+"""
+
+import contextlib
+import hashlib
+import importlib
+import io
+import json
+import shutil
+import subprocess
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from PIL import Image
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense
+from tiny import tiny_model
+
+from distilface.export import to_int8, to_onnx
+from distilface.folder import load, save_folder
+
+DEMO = Path(__file__).parents[1] / "demo"
+sys.path.append(str(DEMO))
+put_model = importlib.import_module("put_model")
+INT8 = "onnx/model_quantized.onnx"
+SOURCES = ("src", "public", "index.html", "vite.config.js", "package.json", "package-lock.json", ".npmrc")
+CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
+IDLE = "document.querySelector('#results').ariaBusy === 'false'"
+
+
+def int8_model(place: Path) -> Path:
+    """Save a tiny model whose vectors are no mean, nor of length 1: the first token through a ``Dense``, to 12."""
+    modules = [*tiny_model(place.with_name(f"{place.name}-made"), pooling="cls"), Dense(32, 12)]
+    folder = save_folder(SentenceTransformer(modules=modules, device="cpu"), place)
+    (place / "onnx").mkdir()
+    to_onnx(load(place), place / "onnx" / "model.onnx")
+    to_int8(place / "onnx" / "model.onnx", place / INT8, signed=False)
+    record = {"fingerprint": folder.fingerprint, "files": {INT8: {}}}
+    (place / "export.json").write_text(json.dumps(record), encoding="utf-8")
+    return place
+
+
+def build_page(home: Path, page: Path) -> Path:
+    """Build the page as it is now into ``page``; what npm installs is kept in ``home``, by the lock file's content."""
+    if shutil.which("npm") is None:
+        pytest.skip("needs node and npm")
+    lock = hashlib.sha256((DEMO / "package-lock.json").read_bytes()).hexdigest()
+    place = home / f"page-{lock[:12]}"
+    place.mkdir(parents=True, exist_ok=True)
+    for name in SOURCES:
+        shutil.rmtree(place / name, ignore_errors=True)
+        copy = shutil.copytree if (DEMO / name).is_dir() else shutil.copyfile
+        copy(DEMO / name, place / name)
+    if not (place / "done").is_file():
+        subprocess.run(["npm", "ci", "--silent"], cwd=place, check=True)
+        (place / "done").touch()
+    subprocess.run(["npm", "run", "--silent", "build", "--", "--logLevel", "warn"], cwd=place, check=True)
+    return shutil.copytree(place / "dist", page, dirs_exist_ok=True)
+
+
+@contextlib.contextmanager
+def served(folder: Path) -> Iterator[str]:
+    """Serve a folder as the README says, and yield its address."""
+    words = [sys.executable, "-u", "-m", "http.server", "0", "--bind", "127.0.0.1", "--directory", str(folder)]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True) as server:
+        port = server.stdout.readline().partition(" port ")[2].split()[0]
+        try:
+            yield f"http://localhost:{port}/"
+        finally:
+            server.terminate()
+
+
+@contextlib.contextmanager
+def chromium() -> Iterator[Any]:
+    """Start Chromium with no way to any other host."""
+    reason = "needs playwright: pip install -c constraints.txt -e '.[page]'"
+    playwright = pytest.importorskip("playwright.sync_api", reason=reason)
+    program = next(filter(None, map(shutil.which, CHROMIUM)), None)
+    if program is None:
+        pytest.skip("needs Chromium: apt-get install chromium")
+    options = ["--no-sandbox", "--host-resolver-rules=MAP * ~NOTFOUND, EXCLUDE localhost"]
+    with playwright.sync_playwright() as running:
+        browser = running.chromium.launch(executable_path=program, args=options)
+        yield browser
+        browser.close()
+
+
+@dataclass
+class Visit:
+    """A page in a window of its own, and what it has asked for and complained of."""
+
+    window: Any
+    page: Any
+    requests: list[str] = field(default_factory=list)
+    errors: list[str] = field(default_factory=list)
+
+    def wait(self, condition: str) -> None:
+        """Wait until a JavaScript expression holds."""
+        self.page.wait_for_function(condition, timeout=120_000)
+
+    def open(self, address: str) -> None:
+        """Open the page and wait until all its sentences have vectors."""
+        self.page.goto(address)
+        self.wait(IDLE)
+
+    def ask(self, query: str) -> list[str]:
+        """Type a query as a person does, and return the sentences, nearest first."""
+        self.page.fill("#query", "")
+        self.page.locator("#query").press_sequentially(query, delay=20)
+        self.wait(f"document.querySelector('#results').ariaLabel === 'Sentences, nearest to {query} first'")
+        return self.page.locator("#results .line").all_inner_texts()
+
+    def fill(self, lines: list[str]) -> None:
+        """Put lines in the box, and wait until the list holds them, 50 at most, and all have vectors."""
+        self.page.fill("#text", "\n".join(lines))
+        self.wait(f"{IDLE} && document.querySelectorAll('#results li').length === {min(50, len(set(lines)))}")
+
+    def vectors(self) -> dict[str, list[float]]:
+        """Press the button that saves the vectors, and read the file."""
+        with self.page.expect_download() as download:
+            self.page.click("#save")
+        saved = json.loads(Path(download.value.path()).read_text(encoding="utf-8"))
+        return {sentence["text"]: sentence["vector"] for sentence in saved["sentences"]}
+
+    @property
+    def hosts(self) -> set[str]:
+        """The hosts that were asked for anything."""
+        return {urlsplit(request).hostname for request in self.requests if not request.startswith("blob:")} - {None}
+
+
+def take_picture(page: Any, file: str) -> None:
+    """Write the whole page as a PNG of 128 colours, half as large as Chromium's and the same to the eye."""
+    picture = Image.open(io.BytesIO(page.screenshot(full_page=True)))
+    picture.convert("RGB").quantize(128, dither=Image.Dither.NONE).save(file, optimize=True)
+
+
+@contextlib.contextmanager
+def visiting(browser: Any, **options: Any) -> Iterator[Visit]:
+    """Open a window; ``options`` are Playwright's, as ``viewport`` and ``color_scheme``."""
+    window = browser.new_context(**{"viewport": {"width": 1200, "height": 900}, **options})
+    visit = Visit(window, window.new_page())
+    window.on("request", lambda request: visit.requests.append(request.url))
+    window.on("weberror", lambda error: visit.errors.append(str(error.error)))
+    window.on("console", lambda said: visit.errors.append(said.text) if said.type in ("error", "warning") else None)
+    yield visit
+    window.close()
