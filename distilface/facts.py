@@ -67,6 +67,15 @@ def read_facts(own: str | Path | None = None) -> dict[str, Any]:
         raise InputError(f"{own} holds no facts: sections of entries are needed, as in model_card/facts.yaml") from None
 
 
+def pinned(facts: dict[str, Any], *packages: str) -> str:
+    """Spell packages with the versions that the facts give them, as pip takes them.
+
+    >>> pinned({"versions": {"torch": "2.13.0"}}, "torch")
+    'torch==2.13.0'
+    """
+    return " ".join(f"{package}=={facts['versions'][package]}" for package in packages)
+
+
 @dataclass(frozen=True)
 class Source:
     """A model or a text that a run names, as a card may name it: by its Hub id, or by the last part of its path.

@@ -140,6 +140,9 @@ def _rewrite_encoder(folder: Path, layers: bool) -> None:
     for key in ("_name_or_path", "output_hidden_states", "output_attentions", "torch_dtype"):
         config.pop(key, None)
     config |= {"dtype": "float32"} | ({"output_hidden_states": True} if layers else {})
+    # TEI's ONNX backend asks for these two by their common names, which DistilBERT has not.
+    common = {"hidden_size": config.get("dim"), "num_hidden_layers": config.get("n_layers")}
+    config |= {name: value for name, value in common.items() if name not in config and value is not None}
     write_json(folder / "config.json", dict(sorted(config.items())))
 
 

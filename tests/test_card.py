@@ -21,7 +21,7 @@ from sentence_transformers.base.modules import Dense, Normalize
 from tiny import PAIRS, tiny_backbone, tiny_model
 
 import distilface
-from distilface import card, cli, export, trained
+from distilface import card, cli, export, runtimes, trained
 from distilface.evaluate import STS_TASKS, weights_fingerprint
 from distilface.facts import data_folder, named, read_facts
 from distilface.folder import Folder, load, save_folder
@@ -99,10 +99,14 @@ EXPORT = {
     "sentences_per_second": 5900.4,
     "refused": None,
 }
+OPENVINO = {**EXPORT, "what": "fp32, weights kept in fp16", "megabytes": 0.22}
 INT8 = {**EXPORT, "what": "int8, for browsers", "min_alone": 0.991234, "score_change": -0.5, "megabytes": 0.11}
+INT8["sentences_per_second"] = 9100.0
 REFUSED = {**EXPORT, "what": "int8, ARM", "score_change": -2.0, "refused": "Spearman falls by 2.00 points to 25.27"}
 
 
+#: The format of OpenVINO, where it is installed.
+OPENVINO_HERE = [] if runtimes.OPENVINO.missing else ["openvino"]
 #: The kinds that have an ONNX file; each takes seconds.
 EXPORTED = ("mean", "cls", "dense")
 
@@ -131,7 +135,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     for name, model in models.items():
         save_folder(model, place / name)
         if name in EXPORTED:
-            export.export(place / name, PAIRS_SET, ["onnx"])
+            export.export(place / name, PAIRS_SET, ["onnx", *OPENVINO_HERE])
     give_prompt(place / "cls")
     return {name: place / name for name in models}
 
@@ -153,11 +157,12 @@ def results(tmp_path) -> Path:
 def exported(folder: Path) -> None:
     """Put the record of an export into a folder, and the files that it names as written."""
     files = {"onnx/model.onnx": EXPORT, "onnx/model_quantized.onnx": INT8, "onnx/model_qint8_arm64.onnx": REFUSED}
+    files |= {"openvino/openvino_model.xml": OPENVINO}
     record = {"fingerprint": Folder(folder).fingerprint, "pairs": 180, "files": files, "machine": MACHINE}
     write_whole(folder / "export.json", record)
-    (folder / "onnx").mkdir()
-    for name in ("model", "model_quantized"):
-        (folder / "onnx" / f"{name}.onnx").touch()
+    for name in ("onnx/model.onnx", "onnx/model_quantized.onnx", "openvino/openvino_model.xml"):
+        (folder / name).parent.mkdir(exist_ok=True)
+        (folder / name).touch()
 
 
 def body(text: str) -> str:
@@ -307,16 +312,19 @@ def test_a_path_is_not_taken_for_an_id_of_the_hub(source, name, hub, monkeypatch
 def test_the_python_snippets_give_the_folders_vectors(folders, kind, repo_id, monkeypatch):
     text, _ = card.make_card(folders[kind], repo_id)
     code = blocks(text, "python")
-    runtimes = ["sentence-transformers", "transformers"] + ["onnxruntime"] * (kind in EXPORTED)
-    assert list(code) == runtimes + ["fastembed"] * (kind in ("mean", "cls"))
+    exported, others = kind in EXPORTED, ["LangChain", "LlamaIndex", "Haystack"]
+    here = ["sentence-transformers", "transformers"] + (["onnxruntime"] + ["OpenVINO"] * len(OPENVINO_HERE)) * exported
+    assert list(code) == here + ["fastembed"] * (kind in ("mean", "cls")) + others + ["optimum"] * exported
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **_: repo)
-    for runtime in runtimes:
-        here = code[runtime].replace(json.dumps(repo_id or kind), json.dumps(str(folders[kind])))
-        assert here != code[runtime]
+    for name in OPENVINO_HERE:
+        runtimes.import_silent(name)  # a snippet that imports it first would report its use
+    for runtime in here:
+        snippet = code[runtime].replace(json.dumps(repo_id or kind), json.dumps(str(folders[kind])))
+        assert snippet != code[runtime]
         names: dict[str, Any] = {}
-        exec(compile(here, f"{kind}, {runtime}", "exec"), names)
+        exec(compile(snippet, f"{kind}, {runtime}", "exec"), names)
         given = np.asarray(names["embeddings"])
-        wanted = load(folders[kind]).encode(json.loads(re.search(r"sentences = (\[.*\])", here)[1]))
+        wanted = load(folders[kind]).encode(json.loads(re.search(r"sentences = (\[.*\])", snippet)[1]))
         assert given.shape == wanted.shape
         cosines = (given * wanted).sum(1) / np.linalg.norm(given, axis=1) / np.linalg.norm(wanted, axis=1)
         assert cosines.min() > 0.9999, runtime
@@ -338,6 +346,31 @@ def test_the_other_snippets_pool_as_the_folder_does(folders, kind):
     compile(fastembed, "fastembed", "exec")
     assert f"pooling=PoolingType.{pooled.upper()},\n    normalization=False," in fastembed
     assert f'dim={load(folders[kind]).get_embedding_dimension()},\n    model_file="onnx/model.onnx",' in fastembed
+
+
+@pytest.mark.parametrize("kind", ["mean", "cls", "dense", "last4"])
+def test_the_snippets_for_other_libraries_say_what_is_not_their_default(folders, kind):
+    """Left out, LlamaIndex would make each vector of length 1 and leave a default prompt out, without a word."""
+    text, _ = card.make_card(folders[kind], "org/mine")
+    code = blocks(text, "python")
+    for name in ("LangChain", "LlamaIndex", "Haystack"):
+        compile(code[name], name, "exec")
+    prompt = ", text_instruction=prompt, query_instruction=prompt" if kind == "cls" else ""
+    normalized = kind == "dense"
+    assert f'HuggingFaceEmbedding("org/mine", normalize={normalized}{prompt})' in code["LlamaIndex"]
+    assert ('prompt = "the dog: "' in code["LlamaIndex"]) is (kind == "cls")
+
+
+def test_what_a_runtime_does_to_the_vectors_is_said(folders):
+    """Text Embeddings Inference pools the last four layers in another way, and starts nevertheless."""
+    texts = {kind: card.make_card(folders[kind], "org/mine")[0] for kind in ("mean", "cls", "dense", "last4", "bare")}
+    served = '`text-embeddings-router --model-id "org/mine"'
+    assert [kind for kind, text in texts.items() if served in text] == ["mean", "cls", "dense", "bare"]
+    assert "Do not serve it by [Text Embeddings Inference]" in texts["last4"]
+    assert f"{served} --default-prompt-name query`" in texts["cls"]
+    assert 'They are of length 1 unless a request says `"normalize": false`.' in texts["mean"]
+    assert "They are of length 1" not in texts["dense"]
+    assert "There is no ONNX file in fp32 that `backend" in texts["bare"]
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")
@@ -468,11 +501,14 @@ def test_what_comes_from_outside_is_no_markup(folder):
 
 
 def test_the_pinned_versions_are_those_of_the_constraints():
-    """Of fastembed and transformers.js no environment of ours has any."""
+    """Of the others no environment of ours has any."""
     pins = dict(re.findall(r"^([\w.-]+)==([\w.]+)", (ROOT / "constraints.txt").read_text(), re.MULTILINE))
-    for package, version in read_facts()["versions"].items():
-        if package not in ("fastembed", "transformers.js"):
-            assert pins[package] == version, package
+    versions = read_facts()["versions"]
+    assert set(versions) - set(pins) == {
+        *("fastembed", "transformers.js", "langchain-huggingface", "llama-index-embeddings-huggingface"),
+        *("haystack-ai", "sentence-transformers-haystack", "sentence-transformers[onnx]"),
+    }
+    assert {package: version for package, version in versions.items() if package in pins}.items() <= pins.items()
 
 
 def test_the_facts_are_whole():

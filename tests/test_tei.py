@@ -1,0 +1,187 @@
+"""A saved folder as Text Embeddings Inference reads it, field by field, by its source; it was never run here itself.
+
+Read were its router (which pooling, how many tokens), its ONNX backend (of 1.7, and of the later ones that ask for more
+of config.json) and its Candle backend. A field that is not there stops it, or changes the vectors without a word.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+import pytest
+import torch
+from safetensors import safe_open
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling
+from tiny import sentences, tiny_backbone, tiny_model
+from tokenizers import Tokenizer
+from transformers import AlbertConfig, AlbertModel, AutoModel
+
+from distilface.card import make_card
+from distilface.export import to_onnx
+from distilface.folder import load, save_folder
+from distilface.student import load_student
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+ROUTER = {"architectures": list, "model_type": str, "max_position_embeddings": int, "pad_token_id": int}
+ONNX = {"hidden_size": int, "num_hidden_layers": int}
+CANDLE = {
+    **dict.fromkeys(("vocab_size", "dim", "n_layers", "n_heads", "hidden_dim", "max_position_embeddings"), int),
+    **{"pad_token_id": int, "activation": str},
+}
+POOLING = dict.fromkeys(("cls_token", "mean_tokens", "max_tokens", "mean_sqrt_len_tokens"), bool)
+MODULES = {f"sentence_transformers.models.{name}" for name in ("Transformer", "Pooling", "Dense", "Normalize")}
+DENSE = {"in_features": int, "out_features": int, "bias": bool, "activation_function": str}
+ACTIVATIONS = {"torch.nn.modules.activation.Tanh", "torch.nn.modules.linear.Identity"}
+TEXTS = [*sentences(11), "the dog " * 100]
+#: Texts that its ONNX backend computes together, at most.
+BATCH = 8
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory) -> dict[str, Path]:
+    """Save a model of each kind, all but ``last4`` with an ONNX file."""
+    place = tmp_path_factory.mktemp("served")
+    mean = tiny_model(place / "made")
+    models = {
+        "mean": mean,
+        "cls": SentenceTransformer(modules=[*tiny_model(place / "made-cls", pooling="cls"), Normalize()], device="cpu"),
+        "dense": SentenceTransformer(modules=[*mean, Dense(32, 12)], device="cpu"),
+        "last4": load_student(str(tiny_backbone(place / "backbone", layers=4)), pooling="last4"),
+    }
+    for name, model in models.items():
+        save_folder(model, place / name)
+        if name != "last4":
+            (place / name / "onnx").mkdir()
+            to_onnx(load(place / name), place / name / "onnx" / "model.onnx")
+    return {name: place / name for name in models}
+
+
+def read(file: Path, fields: dict[str, type] | None = None) -> Any:
+    """Read a JSON file, of which these fields are asked for; a number where a flag is wanted is refused."""
+    content = json.loads(file.read_text(encoding="utf-8"))
+    assert {name: type(content.get(name)) for name in fields or {}} == (fields or {}), file
+    return content
+
+
+def pooling(folder: Path) -> str:
+    """Choose the pooling as its router does: without a file of it, a kind of BERT is pooled by its first token."""
+    file = folder / "1_Pooling" / "config.json"
+    if not file.is_file():
+        assert "bert" in read(folder / "config.json")["model_type"]
+        return "cls"
+    flags = read(file, {f"pooling_mode_{name}": kind for name, kind in POOLING.items()})
+    return "cls" if flags["pooling_mode_cls_token"] else "mean" if flags["pooling_mode_mean_tokens"] else "refused"
+
+
+def encode(folder: Path) -> list[list[int]]:
+    """Turn the texts into ids as it does: at most ``max_seq_length`` of them, no padding."""
+    length = read(folder / "sentence_bert_config.json", {"max_seq_length": int})["max_seq_length"]
+    tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
+    tokenizer.no_padding()
+    tokenizer.enable_truncation(length)
+    return [encoding.ids for encoding in tokenizer.encode_batch(TEXTS)]
+
+
+def embed(folder: Path, later: bool) -> np.ndarray:
+    """Compute as its ONNX backend does; the later ones take ``sentence_embedding`` where a file gives it."""
+    session = onnxruntime.InferenceSession(folder / "onnx" / "model.onnx", providers=["CPUExecutionProvider"])
+    assert [given.name for given in session.get_inputs()] == ["input_ids", "attention_mask"]
+    names, found = [output.name for output in session.get_outputs()], []
+    padding = read(folder / "config.json")["pad_token_id"] if later else 0
+    ids = encode(folder)
+    for batch in (ids[start : start + BATCH] for start in range(0, len(ids), BATCH)):
+        shape = (len(batch), max(map(len, batch)))
+        inputs, mask = np.full(shape, padding, np.int64), np.zeros(shape, np.int64)
+        for row, text in enumerate(batch):
+            inputs[row, : len(text)], mask[row, : len(text)] = text, 1
+        outputs = dict(zip(names, session.run(None, {"input_ids": inputs, "attention_mask": mask}), strict=True))
+        tokens, weights = outputs["last_hidden_state"], mask[:, :, None]
+        pooled = tokens[:, 0] if pooling(folder) == "cls" else (tokens * weights).sum(1) / weights.sum(1)
+        found.append(outputs["sentence_embedding"] if later else pooled)
+    return np.concatenate(found)
+
+
+def unit(rows: np.ndarray) -> np.ndarray:
+    """Give vectors of length 1, which it does to every one unless a request says otherwise."""
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+@pytest.mark.parametrize("kind", ["mean", "cls", "dense"])
+def test_every_field_that_it_asks_for_is_there(folders, kind):
+    """Its ONNX backend asks for the width and the layers by names that DistilBERT's own configuration has not."""
+    folder = folders[kind]
+    config = read(folder / "config.json", {**ROUTER, **ONNX, **CANDLE})
+    assert (config["hidden_size"], config["num_hidden_layers"]) == (config["dim"], config["n_layers"])
+    assert not config["architectures"][0].endswith("Classification"), "it would serve classes"
+    assert config["activation"] in ("gelu", "relu")
+    assert pooling(folder) == ("cls" if kind == "cls" else "mean")
+    modules = read(folder / "modules.json")
+    assert {module["type"] for module in modules} <= MODULES, "it would leave a Dense out"
+    assert [set(module) for module in modules] == [{"idx", "name", "path", "type"}] * len(modules)
+    assert read(folder / "tokenizer_config.json").get("padding_side", "right") == "right"
+    assert not (folder / "model.onnx").exists(), "it would be taken before onnx/model.onnx"
+    with safe_open(folder / "model.safetensors", "numpy") as weights:
+        assert {"embeddings.word_embeddings.weight", "transformer.layer.0.attention.q_lin.weight"} <= set(
+            weights.keys()
+        )
+
+
+def test_a_dense_layer_is_one_that_it_knows(folders):
+    """Its Candle backend knows two activations, and does not start with another."""
+    for name, known in (("dense", True), ("tanh", True), ("relu", False)):
+        folder = folders["dense"].parent / name
+        if name != "dense":
+            activation = torch.nn.Tanh() if known else torch.nn.ReLU()
+            made = [*load(folders["mean"]), Dense(32, 12, activation_function=activation)]
+            save_folder(SentenceTransformer(modules=made, device="cpu"), folder)
+        config = read(folder / "2_Dense" / "config.json", DENSE)
+        assert (config["activation_function"] in ACTIVATIONS) is known
+        assert ("on a CPU only" in make_card(folder)[0]) is not known
+
+
+@pytest.mark.parametrize("kind", ["mean", "cls", "dense"])
+@pytest.mark.parametrize("later", [False, True], ids=["1.7", "later"])
+def test_its_vectors_are_the_folders(folders, kind, later):
+    """1.7 left a Dense out; the card's words hold from the later ones on."""
+    wanted, given = load(folders[kind]).encode(TEXTS), embed(folders[kind], later)
+    if kind == "dense" and not later:
+        assert given.shape != wanted.shape
+        return
+    assert (unit(given) * unit(wanted)).sum(1).min() > 0.9999
+    if kind != "cls" or later:  # its pooling knows no Normalize; every answer is of length 1 unless it is asked for
+        assert np.allclose(given, wanted, atol=1e-5)
+
+
+def test_the_last_four_layers_would_be_pooled_in_another_way(folders):
+    """It finds no pooling where it looks and takes the first token of the last layer; only its log says so."""
+    folder = folders["last4"]
+    assert pooling(folder) == "cls"
+    tokens = torch.tensor([encode(folder)[0]])
+    with torch.no_grad():
+        given = AutoModel.from_pretrained(folder)(input_ids=tokens).last_hidden_state[:, 0].numpy()
+    assert (unit(given) * unit(load(folder).encode(TEXTS[:1]))).sum() < 0.99
+    assert "Do not serve it by [Text Embeddings Inference]" in make_card(folder)[0]
+
+
+def test_a_recurrent_student_needs_its_onnx_file(tmp_path):
+    """Candle has no ALBERT; the ONNX backend, of its CPU images, finds the fields that it asks for."""
+    backbone = tiny_backbone(tmp_path / "backbone")
+    config = AlbertConfig(
+        vocab_size=200,
+        embedding_size=8,
+        hidden_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=4,
+        intermediate_size=64,
+        max_position_embeddings=64,
+    )
+    AlbertModel(config).save_pretrained(backbone)
+    transformer = Transformer(str(backbone))
+    save_folder(SentenceTransformer(modules=[transformer, Pooling(32, "mean")], device="cpu"), tmp_path / "albert")
+    read(tmp_path / "albert" / "config.json", {**ROUTER, **ONNX})
+    assert "on a CPU only" in make_card(tmp_path / "albert")[0]
