@@ -13,12 +13,11 @@ from sentence_transformers import SentenceTransformer
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, DistilBertConfig, PretrainedConfig
 
-from distilface.data import read_texts
 from distilface.engines import int8_formats
-from distilface.export import CALIBRATION, FORMATS
+from distilface.export import FORMATS, calibration_samples
 from distilface.folder import load, save_folder
 from distilface.onnx_files import to_onnx
-from distilface.runtimes import INPUTS, OPENVINO_INT8, parts
+from distilface.runtimes import OPENVINO_INT8, parts
 from distilface.student import load_student
 from distilface.teacher import resolve
 
@@ -45,7 +44,7 @@ class Contender:
         folder: the model's, with its tokenizer.
         file: the exported file, or empty for torch.
         megabytes: of its weights on disk, 10^6 bytes.
-        pad: the tokenizer's padding, id and token.
+        pad: the id of the tokenizer's padding.
     """
 
     model: str
@@ -53,7 +52,7 @@ class Contender:
     folder: str
     file: str
     megabytes: float
-    pad: tuple[int, str]
+    pad: int
 
 
 def random_model(config: PretrainedConfig, tokenizer: str, place: Path) -> Path:
@@ -92,9 +91,7 @@ def exported(model: SentenceTransformer, place: Path, runtimes: Iterable[str]) -
         FORMATS[int8_formats()[0]].make(source, files["ONNX int8"])
     if "OpenVINO int8" in runtimes:
         files["OpenVINO int8"] = place / "int8.xml"
-        tokens = (model.tokenizer([text], return_tensors="np") for text in read_texts(["python"], CALIBRATION)["text"])
-        samples = [{name: row[name].astype("int64") for name in INPUTS} for row in tokens]
-        FORMATS["openvino-int8"].make(source, files["OpenVINO int8"], samples)
+        FORMATS["openvino-int8"].make(source, files["OpenVINO int8"], calibration_samples(model, ["python"], []))
     return files
 
 
@@ -112,11 +109,12 @@ def contenders(folders: dict[str, Path], runtimes: list[str], place: Path) -> li
         if any(not runtime.startswith("torch") for runtime in own):
             print(f"exporting {name}", file=sys.stderr)
             files = exported(model, place / f"{folder.name}-files", own)
-        pad = (model.tokenizer.pad_token_id, model.tokenizer.pad_token)
         for runtime in own:
             file = files.get(runtime)
             size = sum(part.stat().st_size for part in parts(file)) / 1e6 if file else weights
-            found.append(Contender(name, runtime, str(folder), str(file or ""), round(size, 2), pad))
+            found.append(
+                Contender(name, runtime, str(folder), str(file or ""), round(size, 2), model.tokenizer.pad_token_id)
+            )
     return found
 
 

@@ -107,7 +107,7 @@ def export(
     folder.check()
     model, found = load(path), {}
     texts = [*pairs["sentence1"], *pairs["sentence2"]]
-    samples = _samples(model, calibration, texts) if any(FORMATS[name].calibrated for name in names) else []
+    samples = calibration_samples(model, calibration, texts) if any(FORMATS[name].calibrated for name in names) else []
     wanted = np.asarray(model.encode(texts, prompt=""), np.float32)  # a file knows nothing of a default prompt
     print(f"{len(names)} formats, each of {len(texts):,} sentences", file=sys.stderr)
     with tempfile.TemporaryDirectory(dir=folder.path.resolve().parent, prefix=".") as temporary:
@@ -138,8 +138,14 @@ def _chosen(formats: Sequence[str] | None) -> Sequence[str]:
     return formats
 
 
-def _samples(model: SentenceTransformer, sources: Sequence[str], measured: Sequence[str]) -> list[dict[str, Any]]:
-    """Tokenise text that sets the scales of activations, each sentence alone: of none that the file is judged by."""
+def calibration_samples(
+    model: SentenceTransformer, sources: Sequence[str], measured: Sequence[str]
+) -> list[dict[str, Any]]:
+    """Tokenise text that sets the scales of activations, each sentence alone: of none that the file is judged by.
+
+    Raises:
+        InputError: if there is no other text.
+    """
     texts = read_texts(sources, CALIBRATION)["text"][:]
     kept = [text for text in texts if text not in set(measured)]
     if not kept:

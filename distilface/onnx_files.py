@@ -86,11 +86,23 @@ def to_fp16(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """Keep the quantisers from setting logging up for the whole program, as they do by ``logging.warning`` alone."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
+
+
+@contextlib.contextmanager
 def _optimised(source: Path) -> Iterator[Path]:
     """Yield the file after onnxruntime's optimiser: layers that share weights are left in fp32 without it."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory() as folder:
+    with tempfile.TemporaryDirectory() as folder, _root_logger_kept():
         file = Path(folder) / "optimised.onnx"
         quant_pre_process(source, file, skip_symbolic_shape=True)
         yield file
@@ -138,17 +150,6 @@ def to_q4(source: Path, target: Path) -> None:
     del graph.initializer[:]
     graph.initializer.extend(once.values())
     onnx.save(quantizer.model.model, target)
-
-
-@contextlib.contextmanager
-def _root_logger_kept() -> Iterator[None]:
-    root = logging.getLogger()
-    level, handlers = root.level, list(root.handlers)
-    try:
-        yield
-    finally:
-        root.setLevel(level)
-        root.handlers[:] = handlers
 
 
 def table_bytes(file: Path, shape: Sequence[int]) -> int | None:

@@ -6,7 +6,7 @@ import importlib
 import logging
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -96,18 +96,29 @@ class FileEncoder(ABC):
     def embed(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Embed one batch of :data:`INPUTS`, each of shape (B, T): shape (B, width)."""
 
+    def embed_all(self, batches: Iterable[dict[str, np.ndarray]]) -> list[np.ndarray]:
+        """Embed batches, in their order."""
+        return [self.embed(inputs) for inputs in batches]
+
     def tokens(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
         """Tokenise a batch, padded to its longest text: :data:`INPUTS`, int64, shape (B, T)."""
-        found = self.tokenizer(list(texts), padding=True, truncation=True, max_length=self.length, return_tensors="np")
+        return self._padded(self._tokenised(texts))
+
+    def _tokenised(self, texts: Sequence[str]) -> list[list[int]]:
+        found = self.tokenizer(list(texts), truncation=True, max_length=self.length)
+        return list(found["input_ids"])
+
+    def _padded(self, rows: Sequence[list[int]]) -> dict[str, np.ndarray]:
+        found = self.tokenizer.pad({"input_ids": list(rows)}, padding=True, return_tensors="np")
         return {name: found[name].astype(np.int64) for name in INPUTS}
 
     def encode(self, texts: Sequence[str], batch_size: int = 32) -> np.ndarray:
-        """Embed texts, in batches of similar length: shape (n, width), float32, in the order given."""
-        order = np.argsort([len(text) for text in texts], kind="stable")
-        found: list[np.ndarray] = []
-        for start in range(0, len(order), batch_size):
-            found.append(self.embed(self.tokens([texts[row] for row in order[start : start + batch_size]])))
-        embeddings = np.concatenate(found).astype(np.float32)
+        """Embed texts, in batches of as many tokens each as can be: shape (n, width), float32, in the order given."""
+        rows = self._tokenised(texts)
+        order = np.argsort([len(row) for row in rows], kind="stable")
+        starts = range(0, len(order), batch_size)
+        batches = (self._padded([rows[row] for row in order[start : start + batch_size]]) for start in starts)
+        embeddings = np.concatenate(self.embed_all(batches)).astype(np.float32)
         embeddings[order] = embeddings.copy()
         return embeddings
 
@@ -145,7 +156,7 @@ class OpenVinoEncoder(FileEncoder):
     Args:
         file: the ``.xml`` of a pair that :func:`distilface.export.export` wrote.
         folder: its model folder, for the tokenizer and the most tokens.
-        threads: of one batch's computation; ``None`` takes torch's.
+        threads: each of which computes a batch of its own; ``None`` takes torch's number.
         precision: in which it computes what is not int8. OpenVINO's own choice is bf16 wherever the processor has
             it, for a file of fp32 too: its vectors then differ from one machine to another.
 
@@ -158,16 +169,32 @@ class OpenVinoEncoder(FileEncoder):
     ) -> None:
         OPENVINO.check()
         super().__init__(folder)
+        self.openvino = import_silent("openvino")
         settings = {
             "INFERENCE_PRECISION_HINT": precision,
             "INFERENCE_NUM_THREADS": threads or torch.get_num_threads(),
-            "PERFORMANCE_HINT": "LATENCY",
+            "NUM_STREAMS": threads or torch.get_num_threads(),
+            "PERFORMANCE_HINT": "THROUGHPUT",
         }
-        self.compiled: Any = import_silent("openvino").Core().compile_model(str(file), "CPU", settings)
+        self.compiled: Any = self.openvino.Core().compile_model(str(file), "CPU", settings)
 
     def embed(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Embed one batch of :data:`INPUTS`, each of shape (B, T): shape (B, width)."""
         return np.asarray(self.compiled(inputs)["sentence_embedding"])
+
+    def embed_all(self, batches: Iterable[dict[str, np.ndarray]]) -> list[np.ndarray]:
+        """Embed batches, in their order, several at a time: each thread has its own."""
+        found: dict[int, np.ndarray] = {}
+
+        def keep(request: Any, number: int) -> None:
+            found[number] = request.get_tensor("sentence_embedding").data.copy()
+
+        queue: Any = self.openvino.AsyncInferQueue(self.compiled)
+        queue.set_callback(keep)
+        for number, inputs in enumerate(batches):
+            queue.start_async(inputs, number)
+        queue.wait_all()
+        return [found[number] for number in range(len(found))]
 
 
 def open_file(file: str | Path, folder: str | Path, threads: int | None = None) -> FileEncoder:
@@ -203,6 +230,7 @@ class FileModel(SentenceTransformer):
         self.eval()
         self.file = Path(file)
         self.encoder = open_file(file, folder)
+        self._vocabulary = Path(folder) / "tokenizer.json"  # not the object, which each use changes
 
     @staticmethod
     def _check(file: Path) -> None:
@@ -219,9 +247,7 @@ class FileModel(SentenceTransformer):
     def fingerprint(self) -> str:
         """The sha256 of the file and of how its text is tokenised, which are all that its embeddings depend on."""
         digest = hashlib.sha256(str(self.max_seq_length).encode())
-        backend: Any = self.tokenizer
-        digest.update(backend.backend_tokenizer.to_str().encode())
-        for part in parts(self.file):
+        for part in (self._vocabulary, *parts(self.file)):
             digest.update(part.read_bytes())
         return digest.hexdigest()
 

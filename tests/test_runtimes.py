@@ -230,13 +230,13 @@ def test_the_scales_are_not_set_by_what_the_file_is_judged_on(folder, tmp_path):
     measured = [sentence for a, b, _ in PAIRS for sentence in (a, b)]
     (tmp_path / "some.txt").write_text("\n".join([*measured, "a tired horse under the tree"]) + "\n")
     model = load(folder)
-    samples = export._samples(model, [str(tmp_path / "some.txt")], measured)
+    samples = export.calibration_samples(model, [str(tmp_path / "some.txt")], measured)
     assert [row["input_ids"].tolist() for row in samples] == [
         model.tokenizer(["a tired horse under the tree"])["input_ids"]
     ]
     (tmp_path / "same.txt").write_text("\n".join(measured) + "\n")
     with pytest.raises(InputError, match=r"all 20 sentences of --calibration .*same\.txt stand in the scored pairs"):
-        export._samples(model, [str(tmp_path / "same.txt")], measured)
+        export.calibration_samples(model, [str(tmp_path / "same.txt")], measured)
 
 
 @needs_openvino

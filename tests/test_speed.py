@@ -52,8 +52,7 @@ def usual(tmp_path: Path) -> Path:
 
 def request_of(models: ModuleType, folder: Path, place: Path, runtime: str) -> dict[str, Any]:
     files = models.exported(load(folder), place, [runtime]) if not runtime.startswith("torch") else {}
-    tokenizer = load(folder).tokenizer
-    pad = (tokenizer.pad_token_id, tokenizer.pad_token)
+    pad = load(folder).tokenizer.pad_token_id
     return {
         "runtime": runtime,
         "folder": str(folder),
@@ -71,10 +70,10 @@ def test_what_is_timed_are_the_folders_embeddings(script, folder, tmp_path, runt
     worker, models = script("speed_worker"), script("speed_models")
     request = request_of(models, folder, tmp_path / "files", runtime)
     encode = (worker.torch_encoder if runtime.startswith("torch") else worker.file_encoder)(request)
-    for length in (4, 64):
+    for length, texts in ((4, TEXTS), (64, TEXTS), (64, TEXTS * 30)):
         model = load(folder)
         model.max_seq_length = length
-        expected, found = model.encode(TEXTS), np.asarray(encode(TEXTS, length), np.float32)
+        expected, found = model.encode(texts), np.asarray(encode(texts, length), np.float32)
         norms = np.linalg.norm(expected, axis=1) * np.linalg.norm(found, axis=1)
         cosines = (expected * found).sum(1) / norms
         assert cosines.min() > (1 - 1e-5 if runtime.endswith("fp32") else 0.95)
@@ -123,7 +122,7 @@ def answers(*rounds: tuple[float, float]) -> list[dict[str, Any]]:
 
 def test_rounds_are_put_together(script):
     run_speed, models = script("run_speed"), script("speed_models")
-    contender = models.Contender("m", "ONNX int8", "", "", 17.4, (0, "[PAD]"))
+    contender = models.Contender("m", "ONNX int8", "", "", 17.4, 0)
     work = {"short": {"texts": TEXTS, "length": 8, "operations": {"m": 6e9}}}
     row = run_speed.measured(
         contender, answers((0.1, 1.0), (0.3, 3.0), (0.2, 2.0)), answers((1.0, 0), (1.2, 0), (1.0, 0)), work, 100.0
@@ -205,7 +204,7 @@ def test_a_worker_that_fails_is_a_sentence(script, folder):
     """The tiny model has 64 positions, so 512 tokens do not fit."""
     run_speed = script("run_speed")
     texts = {"texts": ["the dog runs " * 100], "length": 512}
-    request = {"model": "m", "runtime": "torch fp32", "folder": str(folder), "file": "", "pad": (0, "[PAD]")}
+    request = {"model": "m", "runtime": "torch fp32", "folder": str(folder), "file": "", "pad": 0}
     request |= {"work": {}, "singles": texts, "threads": 1, "least": 0.01}
     with pytest.raises(InputError, match=r"^m on torch fp32 could not be measured: .*\S"):
         run_speed.ask(request)
