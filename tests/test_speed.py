@@ -200,13 +200,17 @@ def draw(script, tmp_path: Path, speed: dict[str, Any]) -> None:
         script("plot_speed").main(["--speed", str(tmp_path / "student.json"), *words])
 
 
-def test_a_worker_that_fails_is_a_sentence(script, folder):
-    """The tiny model has 64 positions, so 512 tokens do not fit."""
+def test_a_worker_that_fails_is_a_sentence(script, folder, tmp_path):
     run_speed = script("run_speed")
-    texts = {"texts": ["the dog runs " * 100], "length": 512}
-    request = {"model": "m", "runtime": "torch fp32", "folder": str(folder), "file": "", "pad": 0}
-    request |= {"work": {}, "singles": texts, "threads": 1, "least": 0.01}
-    with pytest.raises(InputError, match=r"^m on torch fp32 could not be measured: .*\S"):
+    request = {
+        "model": "m",
+        "runtime": "ONNX int8",
+        "folder": str(folder),
+        "file": str(tmp_path / "none.onnx"),
+        "pad": 0,
+    }
+    request |= {"work": {}, "singles": {"texts": ["the dog"], "length": 8}, "threads": 1, "least": 0.01}
+    with pytest.raises(InputError, match=r"^m on ONNX int8 could not be measured: .*none\.onnx"):
         run_speed.ask(request)
 
 

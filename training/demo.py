@@ -131,7 +131,7 @@ def draw_rungs(rungs: list[dict[str, Any]], file: Path) -> None:
 
 def make_publishable(folder: Path) -> dict[str, float]:
     """Export a folder and write its card; return the megabytes of each file that passed the parity gate."""
-    print("the student as ONNX files, and its card", file=sys.stderr)
+    print("the student for other runtimes, and its card", file=sys.stderr)
     found = export(folder, read_sts("sample"))
     write_card(folder)
     return {FORMATS[name].file: round(each.megabytes, 1) for name, each in found.items() if each.refused is None}
