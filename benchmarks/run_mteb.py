@@ -19,7 +19,6 @@ one side), which mteb has not.
 import json
 import sys
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -29,8 +28,8 @@ from figures import sts_against_parameters
 from mteb.cache import ResultCache
 
 from distilface.evaluate import PAPER_TASKS, STS_TASKS, evaluate, weights_fingerprint
-from distilface.record import environment, write_result
-from distilface.runtimes import FileModel
+from distilface.file_model import FileModel
+from distilface.record import save_result, stamp
 from distilface.settings import InputError, cli, parse, setting
 from distilface.tasks import data_sources, find_tasks
 from distilface.teacher import resolve
@@ -111,12 +110,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "compared": {other.role: other.as_dict() for other in others},
         "data": {"from": "local files" if settings.data_dir else "Hugging Face Hub", "tasks": sources},
         "run": {key: run[key] for key in ("method", "seed", "baseline_model", "layers", "teacher") if key in run},
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **environment(*(("onnxruntime", "openvino") if settings.file else ())),
+        **stamp(*(("onnxruntime", "openvino") if settings.file else ())),
     }
-    if settings.output:
-        write_result(settings.output, result)
-        print(f"result: {settings.output}")
+    save_result(settings.output, result)
     if settings.figure:
         Path(settings.figure).parent.mkdir(parents=True, exist_ok=True)
         sts_against_parameters(rows, settings.figure)

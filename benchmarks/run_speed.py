@@ -19,7 +19,6 @@ import tempfile
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +28,7 @@ from rich.table import Table
 from speed_models import RUNTIMES, STUDENT, USUAL, Contender, contenders, model_folders, operations
 
 from distilface.folder import Folder
-from distilface.record import environment, write_result
+from distilface.record import environment, save_result, stamp
 from distilface.samples import sts_sample
 from distilface.settings import InputError, check_known, cli, parse, setting
 from distilface.teacher import DEFAULT_TEACHER, load_teacher
@@ -195,7 +194,6 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     settings = parse(Settings, argv, __doc__ or "")
     check(settings)
     runtimes = [runtime for runtime in RUNTIMES if runtime in {"torch fp32", *settings.runtimes}]
-    machine = environment("onnxruntime", "openvino", "tokenizers")
     work = texts_of(settings)
     tokenizer = load_teacher(settings.usual).tokenizer
     tokens = {
@@ -208,7 +206,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             one["operations"] = {model: operations(folder, tokens[name]) for model, folder in folders.items()}
         found = contenders(folders, runtimes, Path(temporary))
         print(f"{len(found)} models on runtimes, {settings.rounds} rounds", file=sys.stderr)
-        answers, peaks = run_rounds(found, work, settings, machine["machine"]["cores"])
+        answers, peaks = run_rounds(found, work, settings, environment()["machine"]["cores"])
     peak = {name: statistics.median(one[name] for one in peaks) for name in peaks[0]}
     usual = next(answers[one] for one in found if (one.model, one.runtime) == (USUAL, "torch fp32"))
     rows = [measured(one, answers[one], usual, work, peak[RUNTIMES[one.runtime]]) for one in found]
@@ -235,12 +233,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "rounds": settings.rounds,
         "seconds": settings.seconds,
         "matrix": settings.matrix,
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **machine,
+        **stamp("onnxruntime", "openvino", "tokenizers"),
     }
-    if settings.output:
-        write_result(settings.output, result)
-        print(f"result: {settings.output}")
+    save_result(settings.output, result)
     return result
 
 

@@ -15,7 +15,6 @@ import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -28,7 +27,7 @@ from sentence_transformers.util import batch_to_device
 
 from distilface.data import fingerprint, read_texts
 from distilface.methods.online import DistillCSELoss, prepare
-from distilface.record import environment, write_result
+from distilface.record import save_result, stamp
 from distilface.samples import sts_sample
 from distilface.settings import InputError, cli, parse, setting
 from distilface.student import load_student
@@ -176,12 +175,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "steps": settings.steps,
         "seed": work.seed,
         "data": {"source": settings.data, "rows": needed, "sha256": fingerprint(texts)},
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **environment(),
+        **stamp(),
     }
-    if settings.output:
-        write_result(settings.output, result)
-        print(f"result: {settings.output}")
+    save_result(settings.output, result)
     return result
 
 

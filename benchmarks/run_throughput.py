@@ -18,7 +18,6 @@ import time
 from collections.abc import Callable
 from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -31,7 +30,7 @@ from distilface.cache import embed
 from distilface.data import fingerprint, read_texts
 from distilface.methods.embedding import check_widths, make_loss, prepare
 from distilface.pooling import is_normalized
-from distilface.record import environment, write_result
+from distilface.record import save_result, stamp
 from distilface.samples import sts_sample
 from distilface.settings import InputError, cli, parse, setting
 from distilface.student import load_student
@@ -203,12 +202,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "steps": settings.steps,
         "seed": work.seed,
         "data": {"source": settings.data, "rows": needed, "sha256": fingerprint(texts)},
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **environment(),
+        **stamp(),
     }
-    if settings.output:
-        write_result(settings.output, result)
-        print(f"result: {settings.output}")
+    save_result(settings.output, result)
     return result
 
 

@@ -15,7 +15,6 @@ import tempfile
 from collections.abc import Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +25,7 @@ from distilface.card import make_card
 from distilface.export import export
 from distilface.folder import Folder, load, save_folder
 from distilface.pooling import is_normalized
-from distilface.record import environment, write_result
+from distilface.record import save_result, stamp
 from distilface.samples import sts_sample
 from distilface.settings import InputError, check_known, cli, parse, setting
 from distilface.student import load_student
@@ -138,12 +137,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "short": short,
         "model": model,
         "sentences": len(texts),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
-        **environment(),
+        **stamp(),
     }
-    if settings.output:
-        write_result(settings.output, result)
-        print(f"result: {settings.output}")
+    save_result(settings.output, result)
     return result
 
 

@@ -15,9 +15,10 @@ from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, Disti
 
 from distilface.engines import int8_formats
 from distilface.export import FORMATS, calibration_samples
+from distilface.extras import OPENVINO_INT8
 from distilface.folder import load, save_folder
 from distilface.onnx_files import to_onnx
-from distilface.runtimes import OPENVINO_INT8, parts
+from distilface.runtimes import megabytes
 from distilface.student import load_student
 from distilface.teacher import resolve
 
@@ -104,17 +105,15 @@ def contenders(folders: dict[str, Path], runtimes: list[str], place: Path) -> li
     for name, folder in folders.items():
         own = [runtime for runtime in runtimes if name != BERT or runtime.startswith("torch")]
         model = SentenceTransformer(str(folder), device="cpu") if name == USUAL else load(folder)
-        weights = sum(weight.numel() for weight in model.parameters()) * 4 / 1e6
+        weights = round(sum(weight.numel() for weight in model.parameters()) * 4 / 1e6, 2)
         files: dict[str, Path] = {}
         if any(not runtime.startswith("torch") for runtime in own):
             print(f"exporting {name}", file=sys.stderr)
             files = exported(model, place / f"{folder.name}-files", own)
         for runtime in own:
             file = files.get(runtime)
-            size = sum(part.stat().st_size for part in parts(file)) / 1e6 if file else weights
-            found.append(
-                Contender(name, runtime, str(folder), str(file or ""), round(size, 2), model.tokenizer.pad_token_id)
-            )
+            size = megabytes(file) if file else weights
+            found.append(Contender(name, runtime, str(folder), str(file or ""), size, model.tokenizer.pad_token_id))
     return found
 
 

@@ -11,90 +11,20 @@ import yaml
 from huggingface_hub import ModelCard, ModelCardData, metadata_load
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Dense
-from sentence_transformers.sentence_transformer.modules import Pooling, WeightedLayerPooling
-from torch import nn
 
 import distilface
-from distilface.export import FORMATS, read_record
+from distilface.described import exports_of, shape_of
 from distilface.facts import cell, data_folder, pinned, read_facts, shown
 from distilface.folder import Folder, load
-from distilface.pooling import is_normalized, pooling_code
 from distilface.record import replace_text
 from distilface.results import SCORED, eval_results, index, read_scores, table
 from distilface.samples import sts_sample
 from distilface.settings import InputError
-from distilface.teacher import default_prompt, weights_id
-from distilface.trained import citation, languages, license_of, limits, machine, measured, trained
+from distilface.teacher import weights_id
+from distilface.trained import citation, languages, license_of, limits, measured, trained
 
 TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "distilface"]
-_POOLINGS = {"mean": "the mean of the token vectors", "cls": "the first token's vector"}
-#: Encoders of Text Embeddings Inference's own, which need no ONNX file.
-_SERVED = ("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "mpnet", "modernbert")
 _WEIGHTS = re.compile(r"^Weights: sha256 `([0-9a-f]{64})`", re.MULTILINE)
-
-
-def _shape(folder: Folder, model: SentenceTransformer) -> dict[str, Any]:
-    """Tell what the weights and the modules tell; ``pooled`` is the pooling, if a runtime can do the rest by itself."""
-    pooling = next(module for module in model if isinstance(module, Pooling))
-    modes = [pooling.pooling_mode] if isinstance(pooling.pooling_mode, str) else list(pooling.pooling_mode)
-    layers = [module for module in model if isinstance(module, WeightedLayerPooling)]
-    dense = any(isinstance(module, Dense) for module in model)
-    words = " and ".join(_POOLINGS.get(mode, f"`{mode}`") for mode in modes)
-    words += ", each the mean of the last four layers'" if layers else ""
-    return {
-        "parameters": folder.parameters,
-        "megabytes": folder.megabytes,
-        "dimension": model.get_embedding_dimension(),
-        "length": model.max_seq_length,
-        "pooling": words + (", then a linear layer" if dense else ""),
-        "pooled": modes[0] if modes in (["mean"], ["cls"]) and not dense else None,
-        "normalized": is_normalized(model),
-        "code": pooling_code(model),
-        "prompt": json.dumps(default_prompt(model)) if default_prompt(model) else None,
-        "prompt_name": model.default_prompt_name,
-        "layers": bool(layers),
-        "served": _served(model, modes),
-        "padding": {"id": model.tokenizer.pad_token_id, "token": json.dumps(model.tokenizer.pad_token)},
-    }
-
-
-def _served(model: SentenceTransformer, modes: Sequence[str]) -> str | None:
-    """Tell what Text Embeddings Inference reads of a model: its weights, or only its ONNX file; ``None`` is neither."""
-    if list(modes) not in (["mean"], ["cls"]) or any(isinstance(module, WeightedLayerPooling) for module in model):
-        return None
-    ends = [type(module.activation_function) for module in model if isinstance(module, Dense)]
-    encoder: Any = model[0]
-    own = encoder.model.config.model_type in _SERVED and set(ends) <= {nn.Tanh, nn.Identity}
-    return "weights" if own else "onnx"
-
-
-def _exports(folder: Folder) -> dict[str, Any]:
-    """Tell what the exports have shown, and which of them are there."""
-    record = read_record(folder)
-    found = [{"file": file, **row} for file, row in record.get("files", {}).items()]
-    there = {row["file"] for row in found if not row["refused"] and (folder.path / row["file"]).is_file()}
-    return {
-        "rows": found,
-        "rates": _rates([row for row in found if row["file"] in there]),
-        "there": there,
-        "pairs": record.get("pairs"),
-        "machine": machine(record),
-        "fp32": FORMATS["onnx"].file in there,
-        "q8": FORMATS["quantized"].file in there,
-        "openvino": FORMATS["openvino"].file in there,
-        "openvino8": FORMATS["openvino-int8"].file in there,
-        "int8": any(row["what"].startswith("int8") and row["file"] in there for row in found),
-    }
-
-
-def _rates(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the ONNX file in fp32, and the one that was fastest; those whose rate was measured."""
-    measured = [row for row in rows if row["sentences_per_second"]]
-    exact = [row for row in measured if row["file"] == FORMATS["onnx"].file]
-    fastest = sorted(measured, key=lambda row: row["sentences_per_second"])[-1:]
-    return exact + [row for row in fastest if row not in exact]
 
 
 def _widget(rows: Sequence[int]) -> dict[str, Any]:
@@ -148,7 +78,7 @@ def card_content(
     Args and errors are those of :func:`make_card`.
     """
     model, run = load(folder.path), folder.run or {}
-    shape, exports, weights = _shape(folder, model), _exports(folder), weights_id(model)
+    shape, exports, weights = shape_of(folder, model), exports_of(folder), weights_id(model)
     tables = [table(read_scores(file, folder.run, weights)) for file in results]
     licence, chosen = license_of(license, run, facts)
     widget = _widget(facts["widget"])

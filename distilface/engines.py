@@ -89,7 +89,7 @@ class Encoder:
         self.model = load(variant.folder, variant.device) if model is None else model
         self.prompt = default_prompt(self.model) or ""
         export = variant.export
-        self.onnx = OnnxEncoder(export, variant.folder, variant.threads) if export else None
+        self.onnx = OnnxEncoder(export, self.model, variant.threads) if export else None
 
     def encode(self, number: int, texts: list[str]) -> Done:
         """Embed one chunk; a text that is empty gets zeros."""

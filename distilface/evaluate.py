@@ -21,8 +21,9 @@ from sentence_transformers import SentenceTransformer
 from torch.utils.data import DataLoader
 from tqdm.auto import tqdm
 
+from distilface.file_model import FileModel
 from distilface.hub import unreachable
-from distilface.runtimes import FileModel
+from distilface.runtimes import megabytes
 from distilface.settings import InputError
 from distilface.tasks import find_tasks
 from distilface.teacher import LOAD_ERRORS, no_model, resolve, weights_id
@@ -110,7 +111,7 @@ def model_size(model: str | Path | SentenceTransformer) -> dict[str, float]:
     """
     parameters = sum(weight.numel() for weight in _loaded(model).parameters())
     if isinstance(model, FileModel):
-        return {"parameters": parameters, "megabytes": model.megabytes}
+        return {"parameters": parameters, "megabytes": megabytes(model.file)}
     stored = 4 * parameters
     if not isinstance(model, SentenceTransformer) and Path(model).is_dir():
         stored = sum(file.stat().st_size for file in _weight_files(Path(model)))

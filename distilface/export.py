@@ -20,12 +20,13 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
 from distilface.data import read_texts
+from distilface.extras import ONNX, OPENVINO, OPENVINO_INT8, Extra
 from distilface.folder import Folder, load
 from distilface.onnx_files import to_fp16, to_int8, to_onnx, to_q4
 from distilface.openvino_files import to_openvino, to_openvino_int8
 from distilface.parity import Parity, compare
 from distilface.record import environment, write_whole
-from distilface.runtimes import INPUTS, ONNX, OPENVINO, OPENVINO_INT8, Extra, OnnxEncoder, parts
+from distilface.runtimes import INPUTS, OnnxEncoder, parts
 from distilface.settings import InputError, check_known
 
 __all__ = ["FORMATS", "Format", "OnnxEncoder", "Parity", "compare", "export", "installed_formats", "read_record"]
@@ -117,7 +118,7 @@ def export(
             form = FORMATS[name]
             made = Path(temporary) / f"{name}{Path(form.file).suffix}"
             form.make(source, made, *([samples] if form.calibrated else []))
-            found[name] = compare(made, folder.path, pairs, wanted, form.exact)
+            found[name] = compare(made, model, pairs, wanted, form.exact)
             _put(made, folder.path / form.file, found[name])
             _record(folder, found, len(pairs))
     return found

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from distilface.runtimes import import_silent
+from distilface.extras import import_silent
 
 
 def to_openvino(source: Path, target: Path) -> None:

@@ -4,15 +4,15 @@ import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
-from safetensors import safe_open
 from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer
 
 from distilface import onnx_files, openvino_files
-from distilface.folder import Folder
-from distilface.runtimes import open_file, parts
+from distilface.runtimes import megabytes, open_file
 
 #: Least cosine to the folder's own vectors, of a file that computes as the folder does.
 SAME = 1 - 1e-5
@@ -52,17 +52,17 @@ def _score(embeddings: np.ndarray, scores: Sequence[float]) -> float:
     return 100 * float(spearmanr((first * second).sum(1), scores).statistic)
 
 
-def compare(file: Path, folder: Path, pairs: Dataset, wanted: np.ndarray, exact: bool) -> Parity:
+def compare(file: Path, model: SentenceTransformer, pairs: Dataset, wanted: np.ndarray, exact: bool) -> Parity:
     """Measure a file against the folder's own vectors, and say whether it may be written.
 
     Args:
         file: an ONNX file, or the ``.xml`` of OpenVINO; its own runtime computes its vectors.
-        folder: its model folder.
+        model: its model folder's, as it was loaded.
         pairs: ``sentence1``, ``sentence2``, ``score``.
         wanted: the folder's embeddings of all first sentences, then of all second ones.
         exact: whether every vector must be the folder's (:data:`SAME`), or only the score (:data:`LOSS`).
     """
-    encoder, texts = open_file(file, folder), [*pairs["sentence1"], *pairs["sentence2"]]
+    encoder, texts = open_file(file, model), [*pairs["sentence1"], *pairs["sentence2"]]
     began = time.perf_counter()
     given = encoder.encode(texts)
     rate = len(texts) / (time.perf_counter() - began)
@@ -76,7 +76,7 @@ def compare(file: Path, folder: Path, pairs: Dataset, wanted: np.ndarray, exact:
     elif not change >= -LOSS:
         refused = f"Spearman falls by {-change:.2f} points to {score:.2f}, and {LOSS} are allowed"
     return Parity(
-        megabytes=round(sum(part.stat().st_size for part in parts(file)) / 1e6, 2),
+        megabytes=megabytes(file),
         min_cosine=round(float(cosines.min()), 6),
         mean_cosine=round(float(cosines.mean()), 6),
         min_alone=round(float(alone.min()), 6),
@@ -84,16 +84,13 @@ def compare(file: Path, folder: Path, pairs: Dataset, wanted: np.ndarray, exact:
         score_change=round(change, 4),
         sentences_per_second=round(rate, 1),
         refused=refused,
-        table_megabytes=_table_megabytes(file, folder),
+        table_megabytes=_table_megabytes(file, model),
     )
 
 
-def _table_megabytes(file: Path, folder: Path) -> float | None:
+def _table_megabytes(file: Path, model: SentenceTransformer) -> float | None:
     """Weigh the table of token embeddings in a file; ``None`` where it is not found by its shape."""
-    with safe_open(Folder(folder).weights, "numpy") as weights:
-        names = [name for name in weights.keys() if name.endswith("word_embeddings.weight")]  # noqa: SIM118
-        shape = weights.get_slice(names[0]).get_shape() if names else None
-    if shape is None:
-        return None
+    encoder: Any = model[0]
+    shape = encoder.model.get_input_embeddings().weight.shape
     found = (openvino_files if file.suffix == ".xml" else onnx_files).table_bytes(file, shape)
     return None if found is None else round(found / 1e6, 2)

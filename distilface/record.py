@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Iterator
 from contextlib import contextmanager
+from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -88,3 +89,15 @@ def write_result(file: str | Path, result: dict[str, Any]) -> None:
     """Write a result, to be read by people too; its folder is made if it is not there."""
     Path(file).parent.mkdir(parents=True, exist_ok=True)
     write_whole(Path(file), result, indent=2)
+
+
+def save_result(file: str | None, result: dict[str, Any]) -> None:
+    """Write a result where a file was asked for, and say so."""
+    if file:
+        write_result(file, result)
+        print(f"result: {file}")
+
+
+def stamp(*more: str) -> dict[str, Any]:
+    """Return when and on what a result was measured: ``date``, in UTC, and :func:`environment`."""
+    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), **environment(*more)}

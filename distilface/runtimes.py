@@ -1,95 +1,29 @@
 """Exported files as encoders of text, each on its own runtime."""
 
-import contextlib
-import hashlib
-import importlib
-import logging
-import sys
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
-from importlib.util import find_spec
+from collections.abc import Iterable, Sequence
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
-from torch import Tensor
 
-from distilface.folder import Folder, load
-from distilface.settings import InputError
+from distilface.extras import ONNX, OPENVINO, import_silent
+from distilface.folder import load
 
 INPUTS = ("input_ids", "attention_mask")
-_TELEMETRY = "openvino_telemetry"
-
-
-@dataclass(frozen=True)
-class Extra:
-    """Packages that something needs beyond those that distilface always has, and the extra that installs them.
-
-    They are imported where they are used: some change ``sys.path`` or the logging as they are imported.
-    """
-
-    what: str
-    packages: tuple[str, ...]
-    name: str
-
-    @property
-    def missing(self) -> list[str]:
-        """The packages that are not installed."""
-        return [package for package in self.packages if find_spec(package) is None]
-
-    def check(self) -> None:
-        """Make sure that all are installed.
-
-        Raises:
-            InputError: naming those that are not.
-        """
-        if missing := self.missing:
-            raise InputError(f"{self.what} need {', '.join(missing)}; pip install 'distilface[{self.name}]'")
-
-
-ONNX = Extra("ONNX files", ("onnx", "onnxruntime", "onnxscript"), "onnx")
-OPENVINO = Extra("OpenVINO files", ("openvino",), "openvino")
-OPENVINO_INT8 = Extra("int8 files of OpenVINO", ("openvino", "nncf"), "openvino")
-
-
-@contextlib.contextmanager
-def _as_it_was() -> Iterator[None]:
-    """Keep an import from reporting itself over the network, and from changing the class of every later logger.
-
-    OpenVINO and NNCF send their use to Google Analytics from the first import on, unasked; where the package of
-    their telemetry cannot be imported, they send nothing. One that the user's program has imported is left alone.
-    """
-    logger = logging.getLoggerClass()
-    foreign = _TELEMETRY in sys.modules
-    if not foreign:
-        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
-    try:
-        yield
-    finally:
-        logging.setLoggerClass(logger)
-        if not foreign:
-            del sys.modules[_TELEMETRY]
-
-
-def import_silent(name: str) -> ModuleType:
-    """Import ``openvino`` or ``nncf`` without its telemetry."""
-    with _as_it_was():
-        return importlib.import_module(name)
 
 
 class FileEncoder(ABC):
     """An exported file as an encoder of text; each runtime computes one batch its own way.
 
     Args:
-        folder: the file's model folder, for the tokenizer and the most tokens.
+        source: the file's model folder, or its model where it is loaded already: the tokenizer and the most tokens.
     """
 
-    def __init__(self, folder: str | Path) -> None:
-        model = load(folder)
+    def __init__(self, source: str | Path | SentenceTransformer) -> None:
+        model = source if isinstance(source, SentenceTransformer) else load(source)
         self.tokenizer, self.length = model.tokenizer, model.max_seq_length
 
     @abstractmethod
@@ -128,7 +62,7 @@ class OnnxEncoder(FileEncoder):
 
     Args:
         file: an ONNX file that :func:`distilface.export.export` wrote.
-        folder: its model folder, for the tokenizer and the most tokens.
+        source: as :class:`FileEncoder` takes it.
         threads: of one batch's computation; ``None`` takes torch's, for onnxruntime's own number is that of the
             machine, and twice as slow where fewer may be used.
 
@@ -136,11 +70,11 @@ class OnnxEncoder(FileEncoder):
         InputError: without onnxruntime.
     """
 
-    def __init__(self, file: str | Path, folder: str | Path, threads: int | None = None) -> None:
+    def __init__(self, file: str | Path, source: str | Path | SentenceTransformer, threads: int | None = None) -> None:
         ONNX.check()
         import onnxruntime
 
-        super().__init__(folder)
+        super().__init__(source)
         options = onnxruntime.SessionOptions()
         options.intra_op_num_threads = threads or torch.get_num_threads()
         self.session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
@@ -155,7 +89,7 @@ class OpenVinoEncoder(FileEncoder):
 
     Args:
         file: the ``.xml`` of a pair that :func:`distilface.export.export` wrote.
-        folder: its model folder, for the tokenizer and the most tokens.
+        source: as :class:`FileEncoder` takes it.
         threads: each of which computes a batch of its own; ``None`` takes torch's number.
         precision: in which it computes what is not int8. OpenVINO's own choice is bf16 wherever the processor has
             it, for a file of fp32 too: its vectors then differ from one machine to another.
@@ -165,10 +99,14 @@ class OpenVinoEncoder(FileEncoder):
     """
 
     def __init__(
-        self, file: str | Path, folder: str | Path, threads: int | None = None, precision: str = "f32"
+        self,
+        file: str | Path,
+        source: str | Path | SentenceTransformer,
+        threads: int | None = None,
+        precision: str = "f32",
     ) -> None:
         OPENVINO.check()
-        super().__init__(folder)
+        super().__init__(source)
         self.openvino = import_silent("openvino")
         settings = {
             "INFERENCE_PRECISION_HINT": precision,
@@ -187,6 +125,7 @@ class OpenVinoEncoder(FileEncoder):
         found: dict[int, np.ndarray] = {}
 
         def keep(request: Any, number: int) -> None:
+            """Copy what a request has found: the next batch is written over it."""
             found[number] = request.get_tensor("sentence_embedding").data.copy()
 
         queue: Any = self.openvino.AsyncInferQueue(self.compiled)
@@ -197,14 +136,14 @@ class OpenVinoEncoder(FileEncoder):
         return [found[number] for number in range(len(found))]
 
 
-def open_file(file: str | Path, folder: str | Path, threads: int | None = None) -> FileEncoder:
+def open_file(file: str | Path, source: str | Path | SentenceTransformer, threads: int | None = None) -> FileEncoder:
     """Open an exported file by the runtime that its suffix names.
 
     Raises:
         InputError: without that runtime.
     """
     runtime = OpenVinoEncoder if Path(file).suffix == ".xml" else OnnxEncoder
-    return runtime(file, folder, threads)
+    return runtime(file, source, threads)
 
 
 def parts(file: Path) -> tuple[Path, ...]:
@@ -212,46 +151,6 @@ def parts(file: Path) -> tuple[Path, ...]:
     return (file, file.with_suffix(".bin")) if file.suffix == ".xml" else (file,)
 
 
-class FileModel(SentenceTransformer):
-    """An exported file as a ``SentenceTransformer``: its folder's tokenizer and prompts, the file's embeddings.
-
-    Args:
-        file: that :func:`distilface.export.export` wrote.
-        folder: its model folder.
-
-    Raises:
-        InputError: if there is no such file or no whole folder, or without the file's runtime.
-    """
-
-    def __init__(self, file: str | Path, folder: str | Path) -> None:
-        self._check(Path(file))
-        Folder(Path(folder)).check()
-        super().__init__(str(folder), device="cpu", local_files_only=True)
-        self.eval()
-        self.file = Path(file)
-        self.encoder = open_file(file, folder)
-        self._vocabulary = Path(folder) / "tokenizer.json"  # not the object, which each use changes
-
-    @staticmethod
-    def _check(file: Path) -> None:
-        for part in parts(file):
-            if not part.is_file():
-                raise InputError(f"{part} does not exist; make it first: distilface export FOLDER")
-
-    def forward(self, input: dict[str, Tensor], **kwargs: Any) -> dict[str, Any]:
-        """Embed a batch of tokens by the file."""
-        inputs = {name: input[name].numpy().astype(np.int64) for name in INPUTS}
-        return {**input, "sentence_embedding": torch.from_numpy(self.encoder.embed(inputs))}
-
-    @property
-    def fingerprint(self) -> str:
-        """The sha256 of the file and of how its text is tokenised, which are all that its embeddings depend on."""
-        digest = hashlib.sha256(str(self.max_seq_length).encode())
-        for part in (self._vocabulary, *parts(self.file)):
-            digest.update(part.read_bytes())
-        return digest.hexdigest()
-
-    @property
-    def megabytes(self) -> float:
-        """Its size on disk, of 10^6 bytes."""
-        return round(sum(part.stat().st_size for part in parts(self.file)) / 1e6, 2)
+def megabytes(file: Path) -> float:
+    """Return what an export weighs on disk, with all its parts, of 10^6 bytes."""
+    return round(sum(part.stat().st_size for part in parts(file)) / 1e6, 2)

@@ -21,7 +21,7 @@ from sentence_transformers.base.modules import Dense, Normalize
 from tiny import PAIRS, tiny_backbone, tiny_model
 
 import distilface
-from distilface import card, cli, export, runtimes, trained
+from distilface import card, cli, export, extras, trained
 from distilface.evaluate import STS_TASKS, weights_fingerprint
 from distilface.facts import data_folder, named, read_facts
 from distilface.folder import Folder, load, save_folder
@@ -106,7 +106,7 @@ REFUSED = {**EXPORT, "what": "int8, ARM", "score_change": -2.0, "refused": "Spea
 
 
 #: The format of OpenVINO, where it is installed.
-OPENVINO_HERE = [] if runtimes.OPENVINO.missing else ["openvino"]
+OPENVINO_HERE = [] if extras.OPENVINO.missing else ["openvino"]
 #: The kinds that have an ONNX file; each takes seconds.
 EXPORTED = ("mean", "cls", "dense")
 
@@ -317,7 +317,7 @@ def test_the_python_snippets_give_the_folders_vectors(folders, kind, repo_id, mo
     assert list(code) == here + ["fastembed"] * (kind in ("mean", "cls")) + others + ["optimum"] * exported
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **_: repo)
     for name in OPENVINO_HERE:
-        runtimes.import_silent(name)  # a snippet that imports it first would report its use
+        extras.import_silent(name)  # a snippet that imports it first would report its use
     for runtime in here:
         snippet = code[runtime].replace(json.dumps(repo_id or kind), json.dumps(str(folders[kind])))
         assert snippet != code[runtime]

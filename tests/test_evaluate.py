@@ -25,9 +25,9 @@ from distilface.evaluate import (
     model_size,
     weights_fingerprint,
 )
+from distilface.file_model import FileModel
 from distilface.folder import load, save_folder
 from distilface.record import environment
-from distilface.runtimes import FileModel
 from distilface.settings import InputError
 from distilface.tasks import data_sources, find_tasks
 

@@ -124,7 +124,7 @@ def test_what_is_measured_is_measured(folders, tmp_path):
     to_fp16(folder / "onnx" / "model.onnx", tmp_path / "h.onnx")
     texts = [*PAIRS_SET["sentence1"], *PAIRS_SET["sentence2"]]
     wanted = load(folder).encode(texts)
-    found = export.compare(tmp_path / "h.onnx", folder, PAIRS_SET, wanted, exact=False)
+    found = export.compare(tmp_path / "h.onnx", load(folder), PAIRS_SET, wanted, exact=False)
     given = export.OnnxEncoder(tmp_path / "h.onnx", folder).encode(texts)
     half = len(PAIRS)
     rows = [[v / np.linalg.norm(v) for v in vectors] for vectors in (given, wanted)]

@@ -17,9 +17,10 @@ FILES = sorted((ROOT / "distilface").rglob("*.py"))
 ORDER = [
     *("settings", "record", "atomic", "hub", "files", "samples", "data", "parallel", "pooling", "teacher", "cache"),
     *("student", "assistant", "recurrent", "portable", "folder", "checkpoints", "plan", "trainer", "train", "stages"),
-    *("methods", "translation", "crosslingual_plan", "crosslingual", "tasks", "runtimes", "evaluate"),
+    *("methods", "translation", "crosslingual_plan", "crosslingual", "tasks"),
+    *("extras", "runtimes", "file_model", "evaluate"),
     *("onnx_files", "openvino_files", "parity", "export"),
-    *("chunks", "parts", "engines", "encode_plan", "encode", "facts", "trained", "results", "card"),
+    *("chunks", "parts", "engines", "encode_plan", "encode", "facts", "trained", "results", "described", "card"),
     *("publishable", "review", "answers", "upload", "publish", "cli"),
 ]
 METHODS_IMPORT = {"settings", "data", "pooling", "teacher", "cache", "student"}

@@ -2,26 +2,14 @@
 
 import pytest
 from sentence_transformers.base.modules import Transformer
-from tiny import tiny_backbone
-from transformers import AlbertConfig, AlbertModel
+from tiny import tiny_albert, tiny_backbone
 
 from distilface.pooling import pooling_modules
 from distilface.settings import InputError
 
 
 def albert(path, **layers):
-    """Save a tiny ALBERT under the tokenizer of the tiny backbone."""
-    tiny_backbone(path)
-    config = AlbertConfig(
-        vocab_size=200,
-        embedding_size=8,
-        hidden_size=16,
-        num_attention_heads=2,
-        intermediate_size=16,
-        **layers,
-    )
-    AlbertModel(config).save_pretrained(path)
-    return Transformer(str(path))
+    return Transformer(str(tiny_albert(path, **layers)))
 
 
 def test_unknown_pooling_names_the_nearest(tmp_path):

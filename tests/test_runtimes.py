@@ -16,6 +16,7 @@ from test_export import PAIRS_SET, TEXTS, products, students
 from tiny import PAIRS, sentences, tiny_model
 
 from distilface import cli, export, onnx_files, openvino_files, runtimes
+from distilface.file_model import FileModel
 from distilface.folder import Folder, load, save_folder
 from distilface.settings import InputError
 
@@ -210,20 +211,22 @@ def test_a_file_without_its_runtime_is_a_sentence(monkeypatch, tmp_path):
 def test_a_file_is_a_sentence_transformer(folder):
     """What mteb scores: prompts before the text, the file's vectors, not the weights' beside it."""
     export.export(folder, PAIRS_SET, ["onnx"])
-    model = runtimes.FileModel(folder / "onnx" / "model.onnx", folder)
+    model = FileModel(folder / "onnx" / "model.onnx", folder)
     expected = load(folder).encode(TEXTS, prompt="one two: ")
     np.testing.assert_allclose(model.encode(TEXTS, prompt="one two: "), expected, atol=1e-5)
-    assert model.megabytes == pytest.approx((folder / "onnx" / "model.onnx").stat().st_size / 1e6, abs=0.01)
+    assert runtimes.megabytes(folder / "onnx" / "model.onnx") == pytest.approx(
+        (folder / "onnx" / "model.onnx").stat().st_size / 1e6, abs=0.01
+    )
     graph = onnx.load(folder / "onnx" / "model.onnx")
     table = max(graph.graph.initializer, key=lambda tensor: tensor.ByteSize())
     table.CopyFrom(onnx.numpy_helper.from_array(0.5 * onnx.numpy_helper.to_array(table), table.name))
     onnx.save(graph, folder / "onnx" / "other.onnx")
-    other = runtimes.FileModel(folder / "onnx" / "other.onnx", folder)
+    other = FileModel(folder / "onnx" / "other.onnx", folder)
     assert np.abs(other.encode(TEXTS) - model.encode(TEXTS)).max() > 1e-3
     assert other.fingerprint != model.fingerprint
-    assert runtimes.FileModel(folder / "onnx" / "model.onnx", folder).fingerprint == model.fingerprint
+    assert FileModel(folder / "onnx" / "model.onnx", folder).fingerprint == model.fingerprint
     with pytest.raises(InputError, match=r"none\.onnx does not exist; make it first: distilface export"):
-        runtimes.FileModel(folder / "onnx" / "none.onnx", folder)
+        FileModel(folder / "onnx" / "none.onnx", folder)
 
 
 def test_the_scales_are_not_set_by_what_the_file_is_judged_on(folder, tmp_path):
@@ -247,7 +250,7 @@ import logging, socket, sys
 def connect(*args):
     raise AssertionError(f"a connection was opened: {args}")
 socket.socket.connect = connect
-from distilface.runtimes import import_silent
+from distilface.extras import import_silent
 openvino, nncf = import_silent("openvino"), import_silent("nncf")
 from nncf.telemetry.wrapper import telemetry
 from openvino.tools.ovc import telemetry_utils

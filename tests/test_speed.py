@@ -16,8 +16,8 @@ from tiny import tiny_backbone, tiny_model
 from transformers import BertConfig, DistilBertConfig, DistilBertModel
 
 from distilface.evaluate import STS_TASKS
+from distilface.extras import OPENVINO_INT8
 from distilface.folder import load, save_folder
-from distilface.runtimes import OPENVINO_INT8
 from distilface.samples import sts_sample
 from distilface.settings import InputError
 from distilface.student import load_student

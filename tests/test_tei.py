@@ -16,9 +16,9 @@ from safetensors import safe_open
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
-from tiny import sentences, tiny_backbone, tiny_model
+from tiny import sentences, tiny_albert, tiny_backbone, tiny_model
 from tokenizers import Tokenizer
-from transformers import AlbertConfig, AlbertModel, AutoModel
+from transformers import AutoModel
 
 from distilface.card import make_card
 from distilface.export import to_onnx
@@ -170,18 +170,8 @@ def test_the_last_four_layers_would_be_pooled_in_another_way(folders):
 
 def test_a_recurrent_student_needs_its_onnx_file(tmp_path):
     """Candle has no ALBERT; the ONNX backend, of its CPU images, finds the fields that it asks for."""
-    backbone = tiny_backbone(tmp_path / "backbone")
-    config = AlbertConfig(
-        vocab_size=200,
-        embedding_size=8,
-        hidden_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=4,
-        intermediate_size=64,
-        max_position_embeddings=64,
-    )
-    AlbertModel(config).save_pretrained(backbone)
+    backbone = tiny_albert(tmp_path / "backbone", num_hidden_layers=2, max_position_embeddings=64)
     transformer = Transformer(str(backbone))
-    save_folder(SentenceTransformer(modules=[transformer, Pooling(32, "mean")], device="cpu"), tmp_path / "albert")
+    save_folder(SentenceTransformer(modules=[transformer, Pooling(16, "mean")], device="cpu"), tmp_path / "albert")
     read(tmp_path / "albert" / "config.json", {**ROUTER, **ONNX})
     assert "on a CPU only" in make_card(tmp_path / "albert")[0]

@@ -8,12 +8,13 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from transformers import DistilBertConfig, DistilBertModel, DistilBertTokenizerFast
+from transformers import AlbertConfig, AlbertModel, DistilBertConfig, DistilBertModel, DistilBertTokenizerFast
 
 WORDS = """
 a the dog cat man woman child bird horse fish runs eats sleeps plays sings sees jumps rides in on under near
@@ -78,6 +79,15 @@ def tiny_backbone(folder: str | Path, seed: int = 0, layers: int = 2) -> Path:
         DistilBertModel(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+def tiny_albert(folder: str | Path, **settings: Any) -> Path:
+    """Save a random ALBERT (16 dimensions unless told otherwise) under the tokenizer of the tiny backbone."""
+    tiny_backbone(folder)
+    sizes = {"hidden_size": 16, "num_attention_heads": 2, "intermediate_size": 16}
+    config = AlbertConfig(vocab_size=200, embedding_size=8, **(sizes | settings))
+    AlbertModel(config).save_pretrained(folder)
+    return Path(folder)
 
 
 def tiny_model(folder: str | Path, seed: int = 0, pooling: str = "mean", layers: int = 2) -> SentenceTransformer:
