@@ -17,7 +17,7 @@ from distilface.export import FORMATS, read_record
 from distilface.folder import Folder
 from distilface.settings import InputError, cli, parse, setting
 
-INT8 = FORMATS["quantized"].file
+INT8 = FORMATS["int8"].file
 FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", INT8)
 #: Where the page looks for a model beside it, in the built page.
 PLACE = "models/local"
@@ -41,7 +41,7 @@ def put_model(folder: Path, page: Path) -> int:
         raise InputError(f"{page} is no built page; build it first: cd demo && npm ci && npm run build")
     model = Folder(folder)
     model.check()
-    export = f"distilface export {folder} --formats quantized"
+    export = f"distilface export {folder} --formats int8"
     if not (folder / INT8).is_file():
         raise InputError(f"{folder} has no {INT8}, which the page runs; make it: {export}")
     if INT8 not in read_record(model).get("files", {}):

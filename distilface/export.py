@@ -22,7 +22,7 @@ from sentence_transformers import SentenceTransformer
 from distilface.data import read_texts
 from distilface.extras import ONNX, OPENVINO, OPENVINO_INT8, Extra
 from distilface.folder import Folder, load
-from distilface.onnx_files import to_fp16, to_int8, to_onnx, to_q4
+from distilface.onnx_files import to_fp16, to_int8, to_int8_weights, to_onnx, to_q4
 from distilface.openvino_files import to_openvino, to_openvino_int8
 from distilface.parity import Parity, compare
 from distilface.record import environment, write_whole
@@ -63,6 +63,7 @@ FORMATS = {
     "onnx": Format("onnx/model.onnx", shutil.copyfile, True, "fp32"),
     "fp16": Format("onnx/model_fp16.onnx", to_fp16, False, "fp16, for GPUs"),
     "quantized": Format("onnx/model_quantized.onnx", partial(to_int8, signed=False), False, "int8, for browsers"),
+    "int8": Format("onnx/model_int8.onnx", to_int8_weights, False, "int8 weights: one vector in every runtime"),
     "q4": Format("onnx/model_q4.onnx", to_q4, False, "4 bits, for browsers"),
     "vnni": Format("onnx/model_qint8_avx512_vnni.onnx", partial(to_int8, signed=True), False, "int8, x86 with VNNI"),
     "avx2": Format("onnx/model_quint8_avx2.onnx", partial(to_int8, signed=False), False, "int8, older x86"),

@@ -6,7 +6,9 @@ import tempfile
 import warnings
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
@@ -123,6 +125,56 @@ def to_int8(source: Path, target: Path, signed: bool) -> None:
         quantize_dynamic(optimised, target, per_channel=True, weight_type=kind)
 
 
+@contextlib.contextmanager
+def _small_tables(source: Path) -> Iterator[Any]:
+    """Yield the model of an ONNX file with its embedding tables in int8, and its other weights as they were."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _optimised(source) as optimised:
+        tables = optimised.with_name("tables.onnx")
+        quantize_dynamic(optimised, tables, op_types_to_quantize=["Gather"], weight_type=QuantType.QUInt8)
+        yield onnx.load(tables)
+
+
+def to_int8_weights(source: Path, target: Path) -> None:
+    """Write an ONNX file whose weights are int8, a scale for each column, and whose activations are not.
+
+    ``W = scale * int8``, rounded to nearest, of at most half a step's error. A runtime works that out once, as it
+    opens the file, for all of it is constant, and then computes in fp32: a sentence has one embedding in every batch
+    and, to the last bits of fp32, in every runtime. The ``DequantizeLinear`` that stands for it elsewhere is left by
+    onnxruntime to each run.
+
+    Args:
+        source: in fp32.
+        target: where to.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    with _small_tables(source) as model:
+        graph = model.graph
+        weights = {node.input[1] for node in graph.node if node.op_type in ("MatMul", "Gemm")}
+        nodes, kept = [], []
+        for tensor in graph.initializer:
+            if tensor.name not in weights:
+                kept.append(tensor)
+                continue
+            weight, name = numpy_helper.to_array(tensor), tensor.name
+            scale = (np.abs(weight).max(axis=0, keepdims=True) / 127).clip(np.finfo(np.float32).tiny)
+            small = np.round(weight / scale).astype(np.int8)
+            kept += [numpy_helper.from_array(small, f"{name}_int8"), numpy_helper.from_array(scale, f"{name}_scale")]
+            nodes += [
+                helper.make_node("Cast", [f"{name}_int8"], [f"{name}_float"], to=onnx.TensorProto.FLOAT),
+                helper.make_node("Mul", [f"{name}_float", f"{name}_scale"], [name]),
+            ]
+        nodes += graph.node
+        del graph.initializer[:], graph.node[:]
+        graph.initializer.extend(kept)
+        graph.node.extend(nodes)
+        onnx.save(model, target)
+
+
 def to_q4(source: Path, target: Path) -> None:
     """Write an ONNX file with 4-bit weights (``MatMulNBits``, blocks of :data:`BLOCK`) and int8 embedding tables.
 
@@ -134,15 +186,12 @@ def to_q4(source: Path, target: Path) -> None:
         target: where to.
     """
     import onnx
-    from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _root_logger_kept():  # it sets logging up as it is imported
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    with _optimised(source) as optimised:
-        tables = optimised.with_name("tables.onnx")
-        quantize_dynamic(optimised, tables, op_types_to_quantize=["Gather"], weight_type=QuantType.QUInt8)
-        quantizer = MatMulNBitsQuantizer(onnx.load(tables), bits=4, block_size=BLOCK, is_symmetric=False)
+    with _small_tables(source) as model:
+        quantizer = MatMulNBitsQuantizer(model, bits=4, block_size=BLOCK, is_symmetric=False)
     quantizer.process()
     graph = quantizer.model.model.graph
     # Every product with a weight that layers share has brought it along, under one name.

@@ -5,10 +5,15 @@ import io
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from distilface.extras import import_silent
+
+#: SmoothQuant's alpha, of 0 to 1 (arXiv 2211.10438, Eq. 4). NNCF's own is 0.95; of three layers of all-MiniLM-L6-v2
+#: this takes the least cosine of short sentences from 0.975 to 0.994, and 0.5 to 0.990.
+SMOOTHING = 0.75
 
 
 def to_openvino(source: Path, target: Path) -> None:
@@ -25,7 +30,10 @@ def to_openvino(source: Path, target: Path) -> None:
 def to_openvino_int8(source: Path, target: Path, samples: Sequence[dict[str, np.ndarray]]) -> None:
     """Write an ONNX file in fp32 as OpenVINO's in int8, weights and activations, by NNCF's static quantisation.
 
-    The scales of the activations are fixed here, so that a sentence has one embedding in every batch.
+    The scales of the activations are fixed here, so that a sentence has one embedding in every batch. Three things are
+    not as NNCF would have them: how much of the activations' outliers the weights take over (:data:`SMOOTHING`), scales
+    that cover all that was seen in place of the average of it, and the attention's products with the values, which stay
+    in fp32: of a text of 512 tokens the attention to one is less than half of an int8 step, and would be none.
 
     Args:
         source: in fp32.
@@ -33,14 +41,35 @@ def to_openvino_int8(source: Path, target: Path, samples: Sequence[dict[str, np.
         samples: inputs whose activations set the scales, by name, each of shape (1, T).
     """
     openvino, nncf = import_silent("openvino"), import_silent("nncf")
+    model: Any = openvino.Core().read_model(str(source))
+    advanced = nncf.AdvancedQuantizationParameters(
+        smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=SMOOTHING),
+        activations_range_estimator_params=nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX,
+    )
     with _quiet():
         quantized = nncf.quantize(
-            openvino.Core().read_model(str(source)),
+            model,
             nncf.Dataset(samples),
             model_type=nncf.ModelType.TRANSFORMER,
             subset_size=len(samples),
+            ignored_scope=nncf.IgnoredScope(names=_attention_products(model)),
+            advanced_parameters=advanced,
         )
     openvino.save_model(quantized, str(target), compress_to_fp16=False)
+
+
+def _attention_products(model: Any) -> list[str]:
+    """Return the names of the products that take the result of a softmax."""
+    nodes = [node for node in model.get_ops() if node.get_type_name() == "Softmax"]
+    found = set()
+    while nodes:
+        for output in nodes.pop().outputs():
+            for node in (target.get_node() for target in output.get_target_inputs()):
+                if node.get_type_name() == "MatMul":
+                    found.add(node.get_friendly_name())
+                else:
+                    nodes.append(node)
+    return sorted(found)
 
 
 @contextlib.contextmanager

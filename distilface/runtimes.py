@@ -115,6 +115,9 @@ class OpenVinoEncoder(FileEncoder):
             "PERFORMANCE_HINT": "THROUGHPUT",
         }
         self.compiled: Any = self.openvino.Core().compile_model(str(file), "CPU", settings)
+        # One more than can run, so that none waits for this thread. OpenVINO's own AsyncInferQueue calls back into
+        # Python, and may wait for ever as it is let go: it for its thread, and that for the interpreter.
+        self.requests = 1 + self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
 
     def embed(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Embed one batch of :data:`INPUTS`, each of shape (B, T): shape (B, width)."""
@@ -122,18 +125,24 @@ class OpenVinoEncoder(FileEncoder):
 
     def embed_all(self, batches: Iterable[dict[str, np.ndarray]]) -> list[np.ndarray]:
         """Embed batches, in their order, several at a time: each thread has its own."""
-        found: dict[int, np.ndarray] = {}
+        requests = [self.compiled.create_infer_request() for _ in range(self.requests)]
+        found: list[np.ndarray] = []
 
-        def keep(request: Any, number: int) -> None:
-            """Copy what a request has found: the next batch is written over it."""
-            found[number] = request.get_tensor("sentence_embedding").data.copy()
+        def finish() -> None:
+            """Copy what the oldest request has found: another batch is written over it."""
+            oldest = requests[len(found) % len(requests)]
+            oldest.wait()
+            found.append(oldest.get_tensor("sentence_embedding").data.copy())
 
-        queue: Any = self.openvino.AsyncInferQueue(self.compiled)
-        queue.set_callback(keep)
-        for number, inputs in enumerate(batches):
-            queue.start_async(inputs, number)
-        queue.wait_all()
-        return [found[number] for number in range(len(found))]
+        started = 0
+        for inputs in batches:
+            if started - len(found) == len(requests):
+                finish()
+            requests[started % len(requests)].start_async(inputs)
+            started += 1
+        while len(found) < started:
+            finish()
+        return found
 
 
 def open_file(file: str | Path, source: str | Path | SentenceTransformer, threads: int | None = None) -> FileEncoder:

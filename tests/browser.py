@@ -23,13 +23,13 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
 from tiny import tiny_model
 
-from distilface.export import to_int8, to_onnx
 from distilface.folder import load, save_folder
+from distilface.onnx_files import to_int8_weights, to_onnx
 
 DEMO = Path(__file__).parents[1] / "demo"
 sys.path.append(str(DEMO))
 put_model = importlib.import_module("put_model")
-INT8 = "onnx/model_quantized.onnx"
+INT8 = "onnx/model_int8.onnx"
 SOURCES = ("src", "public", "index.html", "vite.config.js", "package.json", "package-lock.json", ".npmrc")
 CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 IDLE = "document.querySelector('#results').ariaBusy === 'false'"
@@ -41,7 +41,7 @@ def int8_model(place: Path) -> Path:
     folder = save_folder(SentenceTransformer(modules=modules, device="cpu"), place)
     (place / "onnx").mkdir()
     to_onnx(load(place), place / "onnx" / "model.onnx")
-    to_int8(place / "onnx" / "model.onnx", place / INT8, signed=False)
+    to_int8_weights(place / "onnx" / "model.onnx", place / INT8)
     record = {"fingerprint": folder.fingerprint, "files": {INT8: {}}}
     (place / "export.json").write_text(json.dumps(record), encoding="utf-8")
     return place

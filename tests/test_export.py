@@ -18,7 +18,7 @@ from tiny import PAIRS, sentences, tiny_backbone, tiny_model, write_pairs
 
 from distilface import cli, export, parity
 from distilface.folder import Folder, load, save_folder
-from distilface.onnx_files import to_fp16, to_int8
+from distilface.onnx_files import to_fp16, to_int8, to_int8_weights
 from distilface.recurrent import recurrent_student
 from distilface.settings import InputError
 from distilface.student import load_student
@@ -116,6 +116,49 @@ def test_int8_leaves_no_weight_in_fp32(folders, kind, signed, tmp_path):
     expected = load(folders[kind]).encode(TEXTS)
     cosines = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
     assert cosines.min() > 0.9
+
+
+def matrices(file: Path) -> dict[str, np.ndarray]:
+    """Return the constants of an ONNX file, by name."""
+    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(file).graph.initializer}
+
+
+@pytest.mark.parametrize("kind", ["mean", "albert"])
+def test_int8_weights_are_those_of_the_folder_to_half_a_step(folders, kind, tmp_path):
+    """Each against the folder's own matrix, and each column against its own scale."""
+    source = folders[kind] / "onnx" / "model.onnx"
+    to_int8_weights(source, tmp_path / "w.onnx")
+    found = matrices(tmp_path / "w.onnx")
+    rows = [weight.numpy() for weight in load(folders[kind])[0].state_dict().values() if weight.ndim == 2]
+    small = {name.removesuffix("_int8"): number for name, number in found.items() if name.endswith("_int8")}
+    assert len(small) == len({node.input[1] for node in products(source)}) > 3, "layers that share one have one"
+    for name, number in small.items():
+        scale = found[f"{name}_scale"]
+        assert number.dtype == np.int8
+        assert (np.abs(number).max(axis=0) == 127).all()
+        near = [np.abs(row.T - number * scale) for row in rows if row.T.shape == number.shape]
+        assert any((difference <= scale * 0.5001).all() for difference in near), name
+    assert not products(tmp_path / "w.onnx")
+    large = [number for number in found.values() if number.size > 100 and number.ndim == 2]
+    assert {number.dtype for number in large} == {np.dtype(np.int8), np.dtype(np.uint8)}
+
+
+@pytest.mark.parametrize("kind", ["mean", "albert", "dense"])
+def test_int8_weights_give_one_vector_in_every_batch_and_runtime(folders, kind, tmp_path):
+    """A runtime that folds no constants, as one that folds all, as any batch: only fp32's last bits differ."""
+    file = tmp_path / "w.onnx"
+    to_int8_weights(folders[kind] / "onnx" / "model.onnx", file)
+    encoder = export.OnnxEncoder(file, folders[kind])
+    given = encoder.encode(TEXTS)
+    for batch_size in (1, 3):
+        np.testing.assert_allclose(encoder.encode(TEXTS, batch_size), given, atol=1e-6)
+    plain = onnxruntime.SessionOptions()
+    plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
+    encoder.session = onnxruntime.InferenceSession(file, plain, providers=["CPUExecutionProvider"])
+    np.testing.assert_allclose(encoder.encode(TEXTS), given, atol=1e-6)
+    wanted = load(folders[kind]).encode(TEXTS)
+    cosines = (given * wanted).sum(1) / np.linalg.norm(given, axis=1) / np.linalg.norm(wanted, axis=1)
+    assert cosines.min() > 0.999
 
 
 def test_what_is_measured_is_measured(folders, tmp_path):

@@ -87,6 +87,6 @@ def test_what_the_page_could_not_run_is_refused(folder, page):
     with pytest.raises(InputError, match=r"of other weights than the folder; make it again: distilface export"):
         put_model.put_model(folder, page)
     (folder / INT8).unlink()
-    with pytest.raises(InputError, match=r"has no onnx/model_quantized.onnx.*make it: distilface export"):
+    with pytest.raises(InputError, match=r"has no onnx/model_int8.onnx.*make it: distilface export"):
         put_model.put_model(folder, page)
     assert not (page / "model.json").exists()

@@ -46,7 +46,7 @@ def model(tmp_path_factory) -> Path:
     """Export the untrained cut of three layers of all-MiniLM-L6-v2, which reads 512 tokens."""
     folder = tmp_path_factory.mktemp("cut") / "all-MiniLM-L6-v2, layers 0, 2 and 5"
     save_folder(load_student("sentence-transformers/all-MiniLM-L6-v2", [0, 2, 5]), folder)
-    export(folder, read_sts("sample"), ["onnx", "quantized"])
+    export(folder, read_sts("sample"), ["onnx", "int8"])
     return folder
 
 
@@ -112,11 +112,7 @@ def test_typing_brings_the_right_neighbour_first(visit, model):
 
 
 def test_every_vector_is_pythons(visit, model):
-    """To 1e-3, but for a few: int8 rounds what the layers before give, and their last bits differ by runtime.
-
-    A number on the edge between two steps then falls to the other side, in Python too: onnxruntime at another level of
-    optimisation differs so from itself on as many sentences. Another text, pooling or cut would be far off on all.
-    """
+    """Of all the file's kinds of int8 it is the one that rounds no activation, which each runtime does its own way."""
     texts = [*TEXTS, *read_sts("sample")["sentence1"][:100]]
     visit.fill(texts)
     query = "Where is the tram stop?"
@@ -124,11 +120,8 @@ def test_every_vector_is_pythons(visit, model):
     found = visit.vectors()
     assert list(found) == [query, *texts]
     given, wanted = unit(np.array(list(found.values()))), unit(alone(model, list(found)))
-    difference, nearness = np.abs(given - wanted).max(axis=1), (given * wanted).sum(axis=1)
-    print(f"{(difference < 1e-3).mean():.1%} of {len(found)} vectors are Python's to 1e-3, and")
-    print(f"{(difference < 1e-6).mean():.1%} to 1e-6; the least cosine is {nearness.min():.5f}")
-    assert (difference < 1e-3).mean() > 0.85
-    assert nearness.min() > 0.99
+    print(f"{len(found)} vectors, the largest difference {np.abs(given - wanted).max():.2e}")
+    np.testing.assert_allclose(given, wanted, atol=1e-5)
     assert "of which the first 512 are read" in visit.page.locator("#results li", has_text="Step 0").inner_text()
     assert visit.page.title() != "run"
     assert visit.page.locator("main img").count() == 0

@@ -16,6 +16,7 @@ from test_export import PAIRS_SET, TEXTS, products, students
 from tiny import PAIRS, sentences, tiny_model
 
 from distilface import cli, export, onnx_files, openvino_files, runtimes
+from distilface.extras import import_silent
 from distilface.file_model import FileModel
 from distilface.folder import Folder, load, save_folder
 from distilface.settings import InputError
@@ -119,6 +120,38 @@ def test_static_int8_does_not_depend_on_the_batch(folders, kind, tmp_path, capsy
     config = load(folders[kind])[0].model.config
     shape = (config.vocab_size, getattr(config, "embedding_size", config.hidden_size))
     assert openvino_files.table_bytes(file, shape) == np.prod(shape), "one byte a weight"
+    layers = config.num_hidden_layers * getattr(config, "inner_group_num", 1)
+    taken = [node for node in import_silent("openvino").Core().read_model(file).get_ops() if reads_attention(node)]
+    assert len(taken) == layers
+    assert not any(port.get_node().get_type_name() == "FakeQuantize" for node in taken for port in node.input_values())
+
+
+def reads_attention(node) -> bool:
+    """Tell whether a node of OpenVINO's is the product of attention, Softmax(QK) or what a mask makes of it, and V."""
+    above = [port.get_node() for port in node.input_values()]
+    types = [parent.get_type_name() for one in above for parent in (one, *(p.get_node() for p in one.input_values()))]
+    return node.get_type_name() == "MatMul" and "Softmax" in types
+
+
+LET_GO = """
+import sys
+from distilface.folder import load
+from distilface.runtimes import open_file
+model = load(sys.argv[2])
+for _ in range(400):
+    open_file(sys.argv[1], model, threads=2).encode(["the dog runs", "a cat", "red"] * 40)
+print("done")
+"""
+
+
+@needs_openvino
+@pytest.mark.slow
+def test_a_file_can_be_let_go(folders, tmp_path):
+    """An encoder that is no longer needed must not wait for its own threads for ever, as OpenVINO's queue may."""
+    openvino_files.to_openvino(source(folders, "mean"), tmp_path / "model.xml")
+    command = [sys.executable, "-c", LET_GO, str(tmp_path / "model.xml"), str(folders["mean"])]
+    done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=200)
+    assert done.stdout == "done\n"
 
 
 @needs_openvino

@@ -52,7 +52,7 @@ async function load({ id, host, path, local }) {
   const config = await AutoConfig.from_pretrained(id, { progress_callback }); // first, for what it says if there is none
   const [tokenizer, encoder] = await Promise.all([
     AutoTokenizer.from_pretrained(id, { progress_callback }),
-    loadRuntime().then(() => AutoModel.from_pretrained(id, { config, dtype: "q8", device: "wasm", progress_callback })),
+    loadRuntime().then(() => AutoModel.from_pretrained(id, { config, dtype: "int8", device: "wasm", progress_callback })),
   ]);
   [model, cut] = [encoder, cutter(tokenizer)];
   const { vector } = await embed("The first run is slower than those that follow.");
@@ -61,7 +61,7 @@ async function load({ id, host, path, local }) {
   return { dimensions: vector.length, limit: tokenizer.model_max_length, bytes };
 }
 
-// One text at a time: int8 takes one scale for a batch, so that in a batch a text's vector depends on its neighbours.
+// One text at a time, so that each is there as soon as it can be.
 async function embed(text) {
   const began = performance.now();
   const { inputs, tokens, isCut } = cut(text);
