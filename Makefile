@@ -22,7 +22,7 @@ page: $(STAMP) ## build the page of demo/ with a model beside it: make page [MOD
 	$(BIN)/python demo/put_model.py --folder "$(MODEL)"
 
 test: check ## set up, check and run the tests
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 check: $(STAMP) ## set up, lint, formatting and types
 	$(BIN)/ruff check .
