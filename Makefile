@@ -16,7 +16,7 @@ demo: $(STAMP) ## set up, train in small without a Hub, print the table (minutes
 
 page: $(STAMP) ## build the page of demo/ with a model beside it: make page [MODEL=FOLDER]; needs npm
 	@test -f "$(MODEL)/onnx/model_int8.onnx" || \
-		{ echo "error: $(MODEL) has no int8 export; run make demo first, or make page MODEL=FOLDER" >&2; exit 2; }
+		{ echo "error: $(MODEL) has no onnx/model_int8.onnx; run make demo first, or make page MODEL=FOLDER" >&2; exit 2; }
 	@command -v npm > /dev/null || { echo "error: npm is needed, with node 20.19 or newer" >&2; exit 2; }
 	cd demo && npm ci && npm run build
 	$(BIN)/python demo/put_model.py --folder "$(MODEL)"

@@ -54,7 +54,7 @@ def cut(settings: Settings, place: Path) -> Path:
     """Save the layers of the backbone as a model folder with its exports, and return it."""
     normalize = is_normalized(load_teacher(settings.backbone))
     save_folder(load_student(settings.backbone, settings.layers, normalize=normalize), place)
-    export(place, sts_sample(), ["onnx", "quantized", "vnni", "openvino", "openvino-int8"])
+    export(place, sts_sample(), ["onnx", "quantized", "int8", "vnni", "openvino", "openvino-int8"])
     return place
 
 

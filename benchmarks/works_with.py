@@ -65,6 +65,7 @@ class Runtime:
 
 
 _FP32, _Q8, _VNNI = "onnx/model.onnx", "onnx/model_quantized.onnx", "onnx/model_qint8_avx512_vnni.onnx"
+_INT8 = "onnx/model_int8.onnx"
 _OPENVINO, _OPENVINO8 = "openvino/openvino_model.xml", "openvino/openvino_model_qint8_quantized.xml"
 _TORCH = ("torch", "sentence-transformers", "transformers")
 RUNTIMES = {
@@ -74,7 +75,7 @@ RUNTIMES = {
         Runtime("transformers"),
         Runtime("onnxruntime", reads=_FP32, int8=_Q8),
         Runtime("OpenVINO", reads=_OPENVINO, int8=_OPENVINO8),
-        Runtime("transformers.js", ("transformers.js",), _FP32, _Q8),
+        Runtime("transformers.js", ("transformers.js",), _FP32, _INT8),
         Runtime("fastembed", ("fastembed",), _FP32, _Q8),
         Runtime("LangChain", (*_TORCH, "langchain-huggingface")),
         Runtime("LlamaIndex", (*_TORCH, "llama-index-embeddings-huggingface")),
@@ -189,7 +190,7 @@ def _run_python(runtime: Runtime, code: str, folder: Path, home: Path, place: Pa
 
 
 def _run_node(runtime: Runtime, code: str, folder: Path, home: Path, place: Path, int8: bool) -> str:
-    code = re.sub('dtype: "[a-z0-9]+"', f'dtype: "{"q8" if int8 else "fp32"}"', code)
+    code = re.sub('dtype: "[a-z0-9]+"', f'dtype: "{"int8" if int8 else "fp32"}"', code)
     code = code.replace("embeddings.tolist()", "JSON.stringify(embeddings.tolist())")
     (place / "models").mkdir()
     (place / "models" / folder.resolve().name).symlink_to(folder.resolve())

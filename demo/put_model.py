@@ -18,7 +18,7 @@ from distilface.folder import Folder
 from distilface.settings import InputError, cli, parse, setting
 
 INT8 = FORMATS["int8"].file
-FILES = ("config.json", "tokenizer.json", "tokenizer_config.json", INT8)
+FILES = ("config.json", "config_sentence_transformers.json", "tokenizer.json", "tokenizer_config.json", INT8)
 #: Where the page looks for a model beside it, in the built page.
 PLACE = "models/local"
 

@@ -59,7 +59,7 @@ def _metadata(name: str, run: dict[str, Any], content: dict[str, Any], licence: 
         tags=[
             *TAGS,
             *(["onnx"] if exports["there"] else []),
-            *(["transformers.js"] if exports["fp32"] or exports["q8"] else []),
+            *(["transformers.js"] if exports["fp32"] or exports["q8"] or exports["int8"] else []),
             *([run["method"]] if run.get("method") else []),
         ],
         base_model=[source.name for _, source in known["ancestors"] if source.hub] or None,
@@ -96,7 +96,7 @@ def card_content(
         "languages": languages(run, facts),
         "licence": licence,
         "licence_from": chosen,
-        "limits": limits(model, run, facts, exports["int8"]),
+        "limits": limits(model, run, facts, exports["batch_matters"]),
         "citation": citation(run),
         "facts": facts,
         "fingerprint": folder.fingerprint,

@@ -15,6 +15,8 @@ from distilface.pooling import is_normalized, pooling_code
 from distilface.teacher import default_prompt
 from distilface.trained import machine
 
+#: Least cosine of a text alone to itself in a batch, of a file that rounds as fp32 does.
+ONE_VECTOR = 0.9999
 _POOLINGS = {"mean": "the mean of the token vectors", "cls": "the first token's vector"}
 #: Encoders of Text Embeddings Inference's own, which need no ONNX file.
 _SERVED = ("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "mpnet", "modernbert")
@@ -68,9 +70,10 @@ def exports_of(folder: Folder) -> dict[str, Any]:
         "machine": machine(record),
         "fp32": FORMATS["onnx"].file in there,
         "q8": FORMATS["quantized"].file in there,
+        "int8": FORMATS["int8"].file in there,
         "openvino": FORMATS["openvino"].file in there,
         "openvino8": FORMATS["openvino-int8"].file in there,
-        "int8": any(row["what"].startswith("int8") and row["file"] in there for row in found),
+        "batch_matters": any(row["min_alone"] < ONE_VECTOR and row["file"] in there for row in found),
     }
 
 

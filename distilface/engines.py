@@ -143,7 +143,8 @@ def on_ray(variant: Variant, jobs: Iterator[Job], workers: int | None = None) ->
 
     A running cluster is used (``RAY_ADDRESS``), or one of this machine is started. The folder must lie at the same
     path on every machine, and distilface be installed there. A worker holds one chunk at a time, so the memory is
-    bounded here and there.
+    bounded here and there. They are Ray's actors, not its Data: the rows come from one stream, whose errors name a
+    line, and go on after a stop with the chunk that is not there yet.
 
     Args:
         variant: what each worker computes.

@@ -65,7 +65,7 @@ def score_again(folder: Folder) -> float:
 
 
 def show_files(folder: Folder, uploads: Sequence[Upload], card: ModelCard) -> None:
-    """Print the files with their bytes, and the metadata of the card."""
+    """Print the files with their bytes, the metadata of the card, and where it can be read as a whole."""
     total = sum(upload.size for upload in uploads)
     print(f"{folder.path}: {len(uploads)} files, {total / 1e6:,.1f} MB")
     for upload in uploads:
@@ -74,3 +74,5 @@ def show_files(folder: Folder, uploads: Sequence[Upload], card: ModelCard) -> No
     print("card:")
     for line in card.data.to_yaml().splitlines() or ["no metadata"]:
         print(f"  {line}")
+    lines = len(folder.card.read_text(encoding="utf-8").splitlines())
+    print(f"  and its text, {lines} lines: read {folder.card}")

@@ -117,7 +117,7 @@ class OpenVinoEncoder(FileEncoder):
         self.compiled: Any = self.openvino.Core().compile_model(str(file), "CPU", settings)
         # One more than can run, so that none waits for this thread. OpenVINO's own AsyncInferQueue calls back into
         # Python, and may wait for ever as it is let go: it for its thread, and that for the interpreter.
-        self.requests = 1 + self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
+        self.in_flight = 1 + self.compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
 
     def embed(self, inputs: dict[str, np.ndarray]) -> np.ndarray:
         """Embed one batch of :data:`INPUTS`, each of shape (B, T): shape (B, width)."""
@@ -125,7 +125,7 @@ class OpenVinoEncoder(FileEncoder):
 
     def embed_all(self, batches: Iterable[dict[str, np.ndarray]]) -> list[np.ndarray]:
         """Embed batches, in their order, several at a time: each thread has its own."""
-        requests = [self.compiled.create_infer_request() for _ in range(self.requests)]
+        requests = [self.compiled.create_infer_request() for _ in range(self.in_flight)]
         found: list[np.ndarray] = []
 
         def finish() -> None:

@@ -84,14 +84,14 @@ def citation(run: dict[str, Any]) -> str:
     return "\n".join(object.__new__(loss).citation.strip() for loss in losses)
 
 
-def limits(model: SentenceTransformer, run: dict[str, Any], facts: dict[str, Any], int8: bool) -> list[str]:
+def limits(model: SentenceTransformer, run: dict[str, Any], facts: dict[str, Any], batch_matters: bool) -> list[str]:
     """List what a user must know of a model's limits and biases.
 
     Args:
         model: the model.
         run: its ``run.json``, or empty.
         facts: from :func:`distilface.facts.read_facts`.
-        int8: whether a file in int8 is beside it.
+        batch_matters: whether a file is beside it that gives a text another vector in another batch.
     """
     known, length, read = facts["limits"], model.max_seq_length, run.get("settings", {}).get("train_max_length")
     told = list(known["always"])
@@ -101,7 +101,7 @@ def limits(model: SentenceTransformer, run: dict[str, Any], facts: dict[str, Any
     for _, source in ancestors(run, facts):
         if what := source.facts.get("learned_from"):
             told.append(known["ancestor"].format(name=source.name, learned_from=what))
-    return told + ([known["int8"]] if int8 else [])
+    return told + ([known["batch"]] if batch_matters else [])
 
 
 def measured(run: dict[str, Any], facts: dict[str, Any]) -> list[dict[str, Any]]:

@@ -35,10 +35,11 @@ CHROMIUM = ("chromium", "chromium-browser", "google-chrome")
 IDLE = "document.querySelector('#results').ariaBusy === 'false'"
 
 
-def int8_model(place: Path) -> Path:
+def int8_model(place: Path, prompt: str = "") -> Path:
     """Save a tiny model whose vectors are no mean, nor of length 1: the first token through a ``Dense``, to 12."""
     modules = [*tiny_model(place.with_name(f"{place.name}-made"), pooling="cls"), Dense(32, 12)]
-    folder = save_folder(SentenceTransformer(modules=modules, device="cpu"), place)
+    named = {"prompts": {"query": prompt}, "default_prompt_name": "query"} if prompt else {}
+    folder = save_folder(SentenceTransformer(modules=modules, device="cpu", **named), place)
     (place / "onnx").mkdir()
     to_onnx(load(place), place / "onnx" / "model.onnx")
     to_int8_weights(place / "onnx" / "model.onnx", place / INT8)

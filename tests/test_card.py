@@ -100,9 +100,9 @@ EXPORT = {
     "refused": None,
 }
 OPENVINO = {**EXPORT, "what": "fp32, weights kept in fp16", "megabytes": 0.22}
-INT8 = {**EXPORT, "what": "int8, for browsers", "min_alone": 0.991234, "score_change": -0.5, "megabytes": 0.11}
+INT8 = {**EXPORT, "what": "dynamic int8, for browsers", "min_alone": 0.991234, "score_change": -0.5, "megabytes": 0.11}
 INT8["sentences_per_second"] = 9100.0
-REFUSED = {**EXPORT, "what": "int8, ARM", "score_change": -2.0, "refused": "Spearman falls by 2.00 points to 25.27"}
+REFUSED = {**EXPORT, "what": "dynamic int8, ARM", "score_change": -2.0, "refused": "Spearman falls by 2.00 points to 25.27"}
 
 
 #: The format of OpenVINO, where it is installed.
@@ -154,13 +154,19 @@ def results(tmp_path) -> Path:
     return tmp_path / "seeds.json"
 
 
-def exported(folder: Path) -> None:
+FILES = {
+    "onnx/model.onnx": EXPORT,
+    "onnx/model_quantized.onnx": INT8,
+    "onnx/model_qint8_arm64.onnx": REFUSED,
+    "openvino/openvino_model.xml": OPENVINO,
+}
+
+
+def exported(folder: Path, files: dict[str, dict] = FILES) -> None:
     """Put the record of an export into a folder, and the files that it names as written."""
-    files = {"onnx/model.onnx": EXPORT, "onnx/model_quantized.onnx": INT8, "onnx/model_qint8_arm64.onnx": REFUSED}
-    files |= {"openvino/openvino_model.xml": OPENVINO}
     record = {"fingerprint": Folder(folder).fingerprint, "pairs": 180, "files": files, "machine": MACHINE}
     write_whole(folder / "export.json", record)
-    for name in ("onnx/model.onnx", "onnx/model_quantized.onnx", "openvino/openvino_model.xml"):
+    for name in (name for name, row in files.items() if not row["refused"]):
         (folder / name).parent.mkdir(exist_ok=True)
         (folder / name).touch()
 
@@ -371,6 +377,34 @@ def test_what_a_runtime_does_to_the_vectors_is_said(folders):
     assert 'They are of length 1 unless a request says `"normalize": false`.' in texts["mean"]
     assert "They are of length 1" not in texts["dense"]
     assert "There is no ONNX file in fp32 that `backend" in texts["bare"]
+
+
+@pytest.mark.parametrize(
+    ("names", "dtype"),
+    [(["model_int8"], "int8"), (["model_quantized"], "q8"), (["model_quantized", "model_int8"], "int8"), (["model"], "fp32")],
+)
+def test_transformers_js_is_told_of_the_file_that_is_there(folder, names, dtype):
+    """A file of int8 weights alone has no part in the limit of those that round activations too."""
+    rows = {"model": EXPORT, "model_int8": EXPORT, "model_quantized": INT8}
+    exported(folder, {f"onnx/{name}.onnx": rows[name] for name in names})
+    text, _ = card.make_card(folder, "org/mine")
+    assert f'"org/mine", {{ dtype: "{dtype}" }}' in blocks(text, "js")["transformers.js"]
+    assert "transformers.js" in yaml.safe_load(text.split("---\n")[1])["tags"]
+    assert ("The dynamic int8 files compute a batch with one scale" in text) is ("model_quantized" in names)
+
+
+def test_the_readmes_snippets_are_the_cards(tmp_path):
+    """Those of a normalised mean, as most models are; only the numbers of a model differ."""
+    model = SentenceTransformer(modules=[*tiny_model(tmp_path / "made"), Normalize()], device="cpu")
+    save_folder(model, tmp_path / "mine")
+    exported(tmp_path / "mine", {**FILES, "onnx/model_int8.onnx": EXPORT})
+    text, _ = card.make_card(tmp_path / "mine", "org/distilface")
+    readme = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8").partition("## Works with\n")[2]
+    for language in ("python", "js"):
+        given, wanted = (
+            {name: re.sub(r"\d+", "N", code) for name, code in blocks(page, language).items()} for page in (readme, text)
+        )
+        assert given == wanted
 
 
 @pytest.mark.skipif(shutil.which("node") is None, reason="needs node")

@@ -123,13 +123,13 @@ def matrices(file: Path) -> dict[str, np.ndarray]:
     return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(file).graph.initializer}
 
 
-@pytest.mark.parametrize("kind", ["mean", "albert"])
+@pytest.mark.parametrize("kind", ["mean", "albert", "dense"])
 def test_int8_weights_are_those_of_the_folder_to_half_a_step(folders, kind, tmp_path):
     """Each against the folder's own matrix, and each column against its own scale."""
     source = folders[kind] / "onnx" / "model.onnx"
     to_int8_weights(source, tmp_path / "w.onnx")
     found = matrices(tmp_path / "w.onnx")
-    rows = [weight.numpy() for weight in load(folders[kind])[0].state_dict().values() if weight.ndim == 2]
+    rows = [weight.numpy() for weight in load(folders[kind]).state_dict().values() if weight.ndim == 2]
     small = {name.removesuffix("_int8"): number for name, number in found.items() if name.endswith("_int8")}
     assert len(small) == len({node.input[1] for node in products(source)}) > 3, "layers that share one have one"
     for name, number in small.items():

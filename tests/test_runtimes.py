@@ -13,13 +13,15 @@ import onnx
 import pytest
 from datasets import Dataset
 from test_export import PAIRS_SET, TEXTS, products, students
-from tiny import PAIRS, sentences, tiny_model
+from tiny import PAIRS, needs_package, sentences, tiny_model
 
 from distilface import cli, export, onnx_files, openvino_files, runtimes
+from distilface.data import read_sts
 from distilface.extras import import_silent
 from distilface.file_model import FileModel
 from distilface.folder import Folder, load, save_folder
 from distilface.settings import InputError
+from distilface.student import load_student
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 needs_openvino = pytest.mark.skipif(
@@ -131,6 +133,20 @@ def reads_attention(node) -> bool:
     above = [port.get_node() for port in node.input_values()]
     types = [parent.get_type_name() for one in above for parent in (one, *(p.get_node() for p in one.input_values()))]
     return node.get_type_name() == "MatMul" and "Softmax" in types
+
+
+@needs_openvino
+@needs_package
+@pytest.mark.slow
+def test_static_int8_keeps_short_and_long_texts(tmp_path):
+    """Real weights: outliers that few sentences have, or attention spread over 512 tokens, cost 0.02 each otherwise."""
+    save_folder(load_student("sentence-transformers/all-MiniLM-L6-v2", [0, 2, 5], normalize=True), tmp_path / "m")
+    pairs = read_sts("sample")
+    export.export(tmp_path / "m", pairs, ["openvino-int8"])
+    sentences = [*pairs["sentence1"], *pairs["sentence2"]]
+    texts = [*sentences, " ".join(sentences), f"{sentences[0]} " * 100]
+    model = load(tmp_path / "m")
+    assert cosines(runtimes.open_file(tmp_path / "m" / INT8, model).encode(texts), model.encode(texts)).min() > 0.99
 
 
 LET_GO = """
@@ -283,6 +299,7 @@ import logging, socket, sys
 def connect(*args):
     raise AssertionError(f"a connection was opened: {args}")
 socket.socket.connect = connect
+from distilface.data import read_sts
 from distilface.extras import import_silent
 openvino, nncf = import_silent("openvino"), import_silent("nncf")
 from nncf.telemetry.wrapper import telemetry

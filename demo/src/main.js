@@ -10,6 +10,10 @@ import { LINES, QUERY } from "./starter.js";
 import { Status } from "./status.js";
 import { themeButton } from "./theme.js";
 
+// A WebAssembly module of one instruction on 128 bits, without which the runtime cannot run.
+const SIMD = Uint8Array.of(
+  ...[0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11],
+);
 const get = (id) => document.getElementById(id);
 const [text, query] = [get("text"), get("query")];
 const status = new Status(get);
@@ -185,7 +189,7 @@ async function start() {
   query.value ||= QUERY;
   listen();
   refresh();
-  if (typeof WebAssembly === "undefined") return giveUp(() => status.noWebAssembly());
+  if (typeof WebAssembly === "undefined" || !WebAssembly.validate(SIMD)) return giveUp(() => status.noWebAssembly());
   try {
     place = await findModel(location);
   } catch (error) {

@@ -68,7 +68,7 @@ export class Status {
 
   noWebAssembly() {
     this.say(
-      "This page needs WebAssembly, which this browser does not have or has switched off (a lockdown mode does). " +
+      "This page needs WebAssembly with SIMD, which this browser does not have or has switched off (a lockdown mode does). " +
         "A current Firefox, Chrome, Edge or Safari has it. WebGPU is not needed.",
       "",
       true,

@@ -6,7 +6,7 @@ import runtimeUrl from "onnxruntime-web/ort-wasm-simd-threaded.wasm?url";
 import { cutter } from "./tokens.js";
 
 const loaded = new Map(); // bytes of each file: { loaded, total }
-let model, cut;
+let model, cut, prompt;
 
 function report(file, done, total) {
   loaded.set(file, { loaded: done, total });
@@ -39,6 +39,15 @@ function fetchBeside(url, options = {}) {
   return fetch(url, { method, cache: "no-cache" });
 }
 
+// What sentence-transformers puts before every text, where a model asks for it.
+async function defaultPrompt(id, host, path) {
+  const folder = host + path.replace("{model}", id).replace("{revision}", "main");
+  const response = await env.fetch(`${folder}config_sentence_transformers.json`);
+  if (!response.ok) return "";
+  const { prompts, default_prompt_name: name } = await response.json();
+  return prompts?.[name] ?? "";
+}
+
 async function load({ id, host, path, local }) {
   env.logLevel = LogLevel.ERROR;
   env.allowLocalModels = false;
@@ -50,11 +59,12 @@ async function load({ id, host, path, local }) {
     if (status === "progress") report(file, done, total);
   };
   const config = await AutoConfig.from_pretrained(id, { progress_callback }); // first, for what it says if there is none
-  const [tokenizer, encoder] = await Promise.all([
+  const [tokenizer, before, encoder] = await Promise.all([
     AutoTokenizer.from_pretrained(id, { progress_callback }),
+    defaultPrompt(id, host, path),
     loadRuntime().then(() => AutoModel.from_pretrained(id, { config, dtype: "int8", device: "wasm", progress_callback })),
   ]);
-  [model, cut] = [encoder, cutter(tokenizer)];
+  [model, cut, prompt] = [encoder, cutter(tokenizer), before];
   const { vector } = await embed("The first run is slower than those that follow.");
   loaded.delete("the runtime");
   const bytes = [...loaded.values()].reduce((all, one) => all + one.loaded, 0);
@@ -64,7 +74,7 @@ async function load({ id, host, path, local }) {
 // One text at a time, so that each is there as soon as it can be.
 async function embed(text) {
   const began = performance.now();
-  const { inputs, tokens, isCut } = cut(text);
+  const { inputs, tokens, isCut } = cut(prompt + text);
   const { sentence_embedding: embedding } = await model(inputs);
   if (!embedding) throw new Error("the model's file gives no sentence_embedding, as those of `distilface export` do");
   const vector = new Float32Array(embedding.data);
