@@ -62,10 +62,14 @@ class Format:
 FORMATS = {
     "onnx": Format("onnx/model.onnx", shutil.copyfile, True, "fp32"),
     "fp16": Format("onnx/model_fp16.onnx", to_fp16, False, "fp16, for GPUs"),
-    "quantized": Format("onnx/model_quantized.onnx", partial(to_int8, signed=False), False, "dynamic int8, for browsers"),
+    "quantized": Format(
+        "onnx/model_quantized.onnx", partial(to_int8, signed=False), False, "dynamic int8, for browsers"
+    ),
     "int8": Format("onnx/model_int8.onnx", to_int8_weights, False, "int8 weights, the rest fp32"),
     "q4": Format("onnx/model_q4.onnx", to_q4, False, "4 bits, for browsers"),
-    "vnni": Format("onnx/model_qint8_avx512_vnni.onnx", partial(to_int8, signed=True), False, "dynamic int8, x86 with VNNI"),
+    "vnni": Format(
+        "onnx/model_qint8_avx512_vnni.onnx", partial(to_int8, signed=True), False, "dynamic int8, x86 with VNNI"
+    ),
     "avx2": Format("onnx/model_quint8_avx2.onnx", partial(to_int8, signed=False), False, "dynamic int8, older x86"),
     "arm64": Format("onnx/model_qint8_arm64.onnx", partial(to_int8, signed=True), False, "dynamic int8, ARM"),
     "openvino": Format("openvino/openvino_model.xml", to_openvino, True, "fp32, weights kept in fp16", OPENVINO),

@@ -140,9 +140,9 @@ def _small_tables(source: Path) -> Iterator[Any]:
 def to_int8_weights(source: Path, target: Path) -> None:
     """Write an ONNX file whose weights are int8, a scale for each channel, and whose activations are not.
 
-    ``W = scale * int8``, rounded to nearest, of at most half a step's error. All of it is constant, so onnxruntime works
-    it out once, as it opens the file, and then computes in fp32, in as much time and memory; what is gained is the size
-    of the file. A sentence has one embedding in every batch and, to the last bits of fp32, in every runtime.
+    ``W = scale * int8``, rounded to nearest, of at most half a step's error. All of it is constant, so onnxruntime
+    works it out once, as it opens the file, and then computes in fp32, in as much time and memory; what is gained is
+    the size of the file. A sentence has one embedding in every batch and, to the last bits of fp32, in every runtime.
 
     Args:
         source: in fp32.
@@ -156,14 +156,18 @@ def to_int8_weights(source: Path, target: Path) -> None:
         products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
         weights = {node.input[1] for node in products}
         # Of a Gemm's transposed weight a row is an output's, as a column is elsewhere.
-        transposed = {node.input[1] for node in products for found in node.attribute if found.name == "transB" and found.i}
+        transposed = {
+            node.input[1] for node in products for found in node.attribute if found.name == "transB" and found.i
+        }
         nodes, kept = [], []
         for tensor in graph.initializer:
             if tensor.name not in weights:
                 kept.append(tensor)
                 continue
             weight, name = numpy_helper.to_array(tensor), tensor.name
-            scale = (np.abs(weight).max(axis=int(name in transposed), keepdims=True) / 127).clip(np.finfo(np.float32).tiny)
+            scale = (np.abs(weight).max(axis=int(name in transposed), keepdims=True) / 127).clip(
+                np.finfo(np.float32).tiny
+            )
             small = np.round(weight / scale).astype(np.int8)
             kept += [numpy_helper.from_array(small, f"{name}_int8"), numpy_helper.from_array(scale, f"{name}_scale")]
             nodes += [

@@ -75,7 +75,13 @@ def test_a_model_is_put_beside_the_page(folder, page, capsys):
     put_model.main(["--folder", str(folder), "--page", str(page)])
     assert json.loads((page / "model.json").read_text()) == {"name": "mine", "folder": "models/local"}
     files = {file.relative_to(place).as_posix() for file in place.rglob("*") if file.is_file()}
-    assert files == {"config.json", "config_sentence_transformers.json", "tokenizer.json", "tokenizer_config.json", INT8}
+    assert files == {
+        "config.json",
+        "config_sentence_transformers.json",
+        "tokenizer.json",
+        "tokenizer_config.json",
+        INT8,
+    }
     assert f"python -m http.server --bind localhost --directory {page}" in capsys.readouterr().out
 
 

@@ -212,7 +212,12 @@ def test_a_dry_run_shows_all_and_sends_nothing(push, hub, made, capsys):
     assert hub.writes() == before
     assert "commit" not in found
     shown = capsys.readouterr().out
-    for line in ("  license: apache-2.0", f" lines: read {made[1] / 'README.md'}", "deleted with the same commit: model.onnx", "dry run: nothing was sent"):
+    for line in (
+        "  license: apache-2.0",
+        f" lines: read {made[1] / 'README.md'}",
+        "deleted with the same commit: model.onnx",
+        "dry run: nothing was sent",
+    ):
         assert line in shown
     size = (made[1] / "model.safetensors").stat().st_size
     assert f"  {size:>13,}  model.safetensors\n" in shown
