@@ -165,9 +165,8 @@ def to_int8_weights(source: Path, target: Path) -> None:
                 kept.append(tensor)
                 continue
             weight, name = numpy_helper.to_array(tensor), tensor.name
-            scale = (np.abs(weight).max(axis=int(name in transposed), keepdims=True) / 127).clip(
-                np.finfo(np.float32).tiny
-            )
+            largest = np.abs(weight).max(axis=int(name in transposed), keepdims=True)
+            scale = (largest / 127).clip(np.finfo(np.float32).tiny)
             small = np.round(weight / scale).astype(np.int8)
             kept += [numpy_helper.from_array(small, f"{name}_int8"), numpy_helper.from_array(scale, f"{name}_scale")]
             nodes += [
