@@ -125,16 +125,15 @@ def to_int8(source: Path, target: Path, signed: bool) -> None:
         quantize_dynamic(optimised, target, per_channel=True, weight_type=kind)
 
 
-@contextlib.contextmanager
-def _small_tables(source: Path) -> Iterator[Any]:
-    """Yield the model of an ONNX file with its embedding tables in int8, and its other weights as they were."""
+def _small_tables(source: Path) -> Any:
+    """Return the model of an ONNX file with its embedding tables in int8, and its other weights as they were."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _optimised(source) as optimised:
         tables = optimised.with_name("tables.onnx")
         quantize_dynamic(optimised, tables, op_types_to_quantize=["Gather"], weight_type=QuantType.QUInt8)
-        yield onnx.load(tables)
+        return onnx.load(tables)
 
 
 def to_int8_weights(source: Path, target: Path) -> None:
@@ -151,33 +150,31 @@ def to_int8_weights(source: Path, target: Path) -> None:
     import onnx
     from onnx import helper, numpy_helper
 
-    with _small_tables(source) as model:
-        graph = model.graph
-        products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
-        weights = {node.input[1] for node in products}
-        # Of a Gemm's transposed weight a row is an output's, as a column is elsewhere.
-        transposed = {
-            node.input[1] for node in products for found in node.attribute if found.name == "transB" and found.i
-        }
-        nodes, kept = [], []
-        for tensor in graph.initializer:
-            if tensor.name not in weights:
-                kept.append(tensor)
-                continue
-            weight, name = numpy_helper.to_array(tensor), tensor.name
-            largest = np.abs(weight).max(axis=int(name in transposed), keepdims=True)
-            scale = (largest / 127).clip(np.finfo(np.float32).tiny)
-            small = np.round(weight / scale).astype(np.int8)
-            kept += [numpy_helper.from_array(small, f"{name}_int8"), numpy_helper.from_array(scale, f"{name}_scale")]
-            nodes += [
-                helper.make_node("Cast", [f"{name}_int8"], [f"{name}_float"], to=onnx.TensorProto.FLOAT),
-                helper.make_node("Mul", [f"{name}_float", f"{name}_scale"], [name]),
-            ]
-        nodes += graph.node
-        del graph.initializer[:], graph.node[:]
-        graph.initializer.extend(kept)
-        graph.node.extend(nodes)
-        onnx.save(model, target)
+    model = _small_tables(source)
+    graph = model.graph
+    products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
+    weights = {node.input[1] for node in products}
+    # Of a Gemm's transposed weight a row is an output's, as a column is elsewhere.
+    transposed = {node.input[1] for node in products for found in node.attribute if found.name == "transB" and found.i}
+    nodes, kept = [], []
+    for tensor in graph.initializer:
+        if tensor.name not in weights:
+            kept.append(tensor)
+            continue
+        weight, name = numpy_helper.to_array(tensor), tensor.name
+        largest = np.abs(weight).max(axis=int(name in transposed), keepdims=True)
+        scale = (largest / 127).clip(np.finfo(np.float32).tiny)
+        small = np.round(weight / scale).astype(np.int8)
+        kept += [numpy_helper.from_array(small, f"{name}_int8"), numpy_helper.from_array(scale, f"{name}_scale")]
+        nodes += [
+            helper.make_node("Cast", [f"{name}_int8"], [f"{name}_float"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{name}_float", f"{name}_scale"], [name]),
+        ]
+    nodes += graph.node
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)
+    onnx.save(model, target)
 
 
 def to_q4(source: Path, target: Path) -> None:
@@ -195,8 +192,7 @@ def to_q4(source: Path, target: Path) -> None:
     with _root_logger_kept():  # it sets logging up as it is imported
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
-    with _small_tables(source) as model:
-        quantizer = MatMulNBitsQuantizer(model, bits=4, block_size=BLOCK, is_symmetric=False)
+    quantizer = MatMulNBitsQuantizer(_small_tables(source), bits=4, block_size=BLOCK, is_symmetric=False)
     quantizer.process()
     graph = quantizer.model.model.graph
     # Every product with a weight that layers share has brought it along, under one name.
