@@ -25,7 +25,7 @@ def unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
-def check(ours, theirs, at: np.ndarray) -> None:
+def assert_same(ours, theirs, at: np.ndarray) -> None:
     """Compare the value and the gradient of our function (of a tensor) and of the oracle (of an array) in one place."""
     given = torch.tensor(at, requires_grad=True)
     value = ours(given)
@@ -58,7 +58,7 @@ def test_simcse(first):
         return (moved, other) if first else (other, moved)
 
     fixed = torch.tensor(views[1])
-    check(
+    assert_same(
         lambda x: loss([{"given": view} for view in both(x, fixed)], None),
         lambda x: oracles.simcse(*both(x, views[1]), 0.05),
         views[0],
@@ -69,7 +69,7 @@ def test_simcse(first):
 def test_the_relations_of_one_teacher_and_of_several(count):
     student, teachers = numbers(6, 5), [numbers(6, 4 + k, seed=k + 1) for k in range(count)]
     theirs = torch.stack([relation.relations(torch.tensor(teacher)) for teacher in teachers]).mean(0)
-    check(
+    assert_same(
         lambda x: relation.relation_loss(relation.relations(x), theirs, 0.2, 0.1),
         lambda x: oracles.relation_loss(x, teachers, 0.2, 0.1),
         student,
@@ -139,7 +139,7 @@ def test_a_summary():
     mask[1, 2:] = 0
     weight, bias = (tensor.detach().numpy() for tensor in (made.linear.weight, made.linear.bias))
     direction = numbers(4, 7, seed=8)
-    check(
+    assert_same(
         lambda x: (made(x, torch.tensor(mask)) * torch.tensor(direction)).sum(),
         lambda x: float((oracles.summary(x, mask, [2, 0], weight, bias) * direction).sum()),
         states,
@@ -157,7 +157,7 @@ def test_kd_beside_the_cross_entropy(beta, monkeypatch, request):
         cross = glue_models.task_loss(x, torch.tensor(labels))
         return (1 - beta) * cross + beta * glue_models.kd_loss(x, torch.tensor(teacher), 2.0)
 
-    check(ours, lambda x: oracles.kd(x, teacher, labels, beta, 2.0), student)
+    assert_same(ours, lambda x: oracles.kd(x, teacher, labels, beta, 2.0), student)
 
 
 @pytest.mark.parametrize("stage", ["match", "contrastive"])
@@ -180,7 +180,7 @@ def test_the_stages_across_languages(stage, side):
 
     fixed = torch.tensor(sides[1 - side])
     rows = torch.arange(4)
-    check(lambda x: loss([{"given": view} for view in placed(x, fixed)], rows), expected, sides[side])
+    assert_same(lambda x: loss([{"given": view} for view in placed(x, fixed)], rows), expected, sides[side])
 
 
 def test_the_oracles_know_values_worked_by_hand():
