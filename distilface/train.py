@@ -4,10 +4,8 @@ import hashlib
 import json
 import math
 import shlex
-import shutil
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,15 +15,14 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraini
 from torch import nn
 from transformers import TrainerCallback, set_seed
 
-from distilface.atomic import put_in_place
-from distilface.checkpoints import WholeCheckpoints, drop_partial, last_whole, stoppable, writing
+from distilface.checkpoints import WholeCheckpoints, drop_partial, last_whole, stoppable
 from distilface.data import fingerprint
 from distilface.folder import load, save_folder
 from distilface.plan import StudentSettings, TrainSettings, check_settings, claim, keep, work_folder
-from distilface.record import environment
 from distilface.student import load_student
 from distilface.teacher import uses_bf16
 from distilface.trainer import CollapseAlarm, DevEvaluator, EncoderTrainer, LengthBatchSampler, use_cpu_well
+from distilface.verdict import Measure, finish, record_of
 
 __all__ = [
     "Measure",
@@ -38,27 +35,6 @@ __all__ = [
     "fit",
     "make_student",
 ]
-
-
-@dataclass(frozen=True)
-class Measure:
-    """How one kind of model is scored, saved and loaded; a higher score is better, or a lower one.
-
-    ``data`` is what the score is measured on, for ``run.json``.
-    """
-
-    name: str
-    score: Callable[[Any], float]
-    save: Callable[[Any, Path], Any]
-    load: Callable[[Path], Any]
-    key: str
-    higher: bool = True
-    margin: float = 1.0
-    data: dict[str, Any] = field(default_factory=dict)
-
-    def gain(self, score: float, baseline: float) -> float:
-        """Return by how much ``score`` is better than ``baseline``."""
-        return score - baseline if self.higher else baseline - score
 
 
 def count_steps(settings: TrainSettings, rows: int) -> int:
@@ -188,8 +164,8 @@ def fit(
         keep(settings, begun)
     print(f"baseline: {measure.name} {begun['baseline']:.2f}; {_cost(trainer, settings)}", file=sys.stderr)
     _train(trainer, work, settings)
-    record = _record(trainer, measure, begun, {**run, **outcome()}, teacher_score)
-    return _finish(trainer.model, measure, work / "folder", output, record, settings.overwrite)
+    record = record_of(trainer, measure, begun, {**run, **outcome()}, teacher_score)
+    return finish(trainer.model, measure, work / "folder", output, record, settings.overwrite)
 
 
 def _cost(trainer: WholeCheckpoints, settings: TrainSettings) -> str:
@@ -215,56 +191,6 @@ def _train(trainer: WholeCheckpoints, work: Path, settings: TrainSettings) -> No
             f"saved at step {trainer.state.global_step} of {trainer.state.max_steps}; go on with: "
             f"python {shlex.join(words)}"
         )
-
-
-def _record(
-    trainer: WholeCheckpoints,
-    measure: Measure,
-    begun: dict[str, Any],
-    run: dict[str, Any],
-    teacher_score: float | None,
-) -> dict[str, Any]:
-    """Put together what is known of a finished training, but for its final score."""
-    history = trainer.state.log_history
-    return {
-        **run,
-        "settings": begun["settings"],
-        "data": begun["data"],
-        "seed": begun["settings"]["seed"],
-        "steps": trainer.state.global_step,
-        "best_step": trainer.state.best_global_step,
-        "parameters": sum(p.numel() for p in trainer.model.parameters()),
-        "train_seconds": round(trainer.seconds, 1),
-        "bf16": trainer.args.bf16,
-        "curve": [[row["step"], round(row[measure.key], 4)] for row in history if measure.key in row],
-        "loss": [[row["step"], round(row["loss"], 4)] for row in history if "loss" in row],
-        "scores": {f"baseline_{measure.name}": begun["baseline"], f"teacher_{measure.name}": teacher_score},
-        **environment(),
-    }
-
-
-def _finish(
-    model: Any, measure: Measure, staging: Path, output: Path, record: dict[str, Any], overwrite: bool
-) -> dict[str, Any]:
-    """Write the folder aside, score it as reloaded from disk, move it into place, print the verdict."""
-    shutil.rmtree(staging, ignore_errors=True)
-    baseline, teacher = record["scores"][f"baseline_{measure.name}"], record["scores"][f"teacher_{measure.name}"]
-    with writing(staging, f"the model folder {output}"):
-        measure.save(model, staging)
-        record["scores"][measure.name] = score = measure.score(measure.load(staging))
-        gain = measure.gain(score, baseline)
-        record["verdict"] = "WIN" if gain >= measure.margin else "MARGINAL" if gain > 0 else "REGRESSION"
-        (staging / "run.json").write_text(json.dumps(record, indent=2) + "\n")
-    put_in_place(staging, output, overwrite=overwrite)
-    shutil.rmtree(staging.parent, ignore_errors=True)
-    size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
-    print(f"folder: {output} ({size / 1e6:.1f} MB), {record['parameters']:,} parameters")
-    shown = "none" if teacher is None else f"{teacher:.2f}"
-    print(
-        f"VERDICT: {record['verdict']} score={score:.2f} baseline={baseline:.2f} teacher={shown} delta={gain:+.2f}",
-        flush=True,
-    )
-    return dict(json.loads((output / "run.json").read_text()))
 
 
 def _fingerprint(pairs: Dataset) -> str:

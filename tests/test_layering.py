@@ -16,7 +16,8 @@ ROOT = Path(__file__).parent.parent
 FILES = sorted((ROOT / "distilface").rglob("*.py"))
 ORDER = [
     *("settings", "record", "atomic", "hub", "files", "samples", "data", "parallel", "pooling", "teacher", "cache"),
-    *("student", "assistant", "recurrent", "portable", "folder", "checkpoints", "plan", "trainer", "train", "stages"),
+    *("student", "assistant", "recurrent", "portable", "folder", "checkpoints", "plan", "trainer", "verdict"),
+    *("train", "stages"),
     *("methods", "translation", "crosslingual_plan", "crosslingual", "tasks"),
     *("extras", "runtimes", "file_model", "evaluate"),
     *("onnx_files", "openvino_files", "parity", "export"),

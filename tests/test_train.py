@@ -140,7 +140,7 @@ MOMENTS = [
     ("distilface.checkpoints.mark_whole", 1, 3),
     ("distilface.checkpoints.rotate_checkpoints", 2, 3),
     ("distilface.folder.card", 1, 9),
-    ("distilface.train.put_in_place", 1, 10),
+    ("distilface.verdict.put_in_place", 1, 10),
 ]
 
 
