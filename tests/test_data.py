@@ -11,7 +11,7 @@ from pathlib import Path
 import datasets
 import pytest
 from hub import Hub, run_python
-from tiny import PAIRS, write_pairs
+from tiny import PAIRS, write_content, write_pairs
 
 from distilface import data
 from distilface import hub as hub_module
@@ -69,11 +69,7 @@ def encoded(kind: str, texts: list[str]) -> bytes:
 
 
 def write(path: Path, content: bytes | str) -> str:
-    """Write a file, compressed if its name says so, and give its path."""
-    content = content.encode() if isinstance(content, str) else content
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(gzip.compress(content) if path.suffix == ".gz" else content)
-    return str(path)
+    return str(write_content(path, content))
 
 
 def read(*sources, **kwargs):
@@ -206,7 +202,7 @@ def test_a_changed_file_of_the_same_name_is_read_anew(tmp_path, kind):
 
 
 LATIN = "ein\nzwei\nGrüße\n".encode("latin-1")
-WHOLE = gzip.compress(random.Random(0).randbytes(5000).hex().encode())
+WHOLE = gzip.compress(random.Random(0).randbytes(5000).hex().encode(), mtime=0)
 
 
 @pytest.mark.parametrize(
@@ -217,12 +213,12 @@ WHOLE = gzip.compress(random.Random(0).randbytes(5000).hex().encode())
         ("t.csv", b"", "t.csv holds no sentence"),
         ("t.csv", b"text\n", "t.csv holds no sentence"),
         ("t.jsonl", b"", "t.jsonl holds no sentence"),
-        ("t.txt.gz", gzip.compress(b""), "t.txt.gz holds no sentence"),
+        ("t.txt.gz", gzip.compress(b"", mtime=0), "t.txt.gz holds no sentence"),
         ("t.txt", b"one\ntwo\nthr\0ee\n", "t.txt, line 3: a NUL byte"),
         ("t.txt", "one\ntwo".encode("utf-16"), "t.txt, line 1: a NUL byte"),
         ("t.txt", LATIN, "t.txt, line 3: byte 0xfc is not UTF-8"),
         ("t.csv", b"text\n" + LATIN, "t.csv, line 4: byte 0xfc is not UTF-8"),
-        ("t.txt.gz", gzip.compress(LATIN), "t.txt.gz, line 3: byte 0xfc"),
+        ("t.txt.gz", gzip.compress(LATIN, mtime=0), "t.txt.gz, line 3: byte 0xfc"),
         ("t.txt.gz", b"plain text\n", "t.txt.gz is a broken gzip file"),
         ("t.txt.gz", WHOLE[:-2000], "t.txt.gz is a broken gzip file"),
         ("t.txt.gz", WHOLE[:-8] + bytes(8), "t.txt.gz is a broken gzip file"),

@@ -1,6 +1,5 @@
 """A file of text to a file of embeddings: row by row upstream's, the same bytes after any kill, mistakes refused."""
 
-import gzip
 import json
 import random
 import subprocess
@@ -17,7 +16,7 @@ import torch
 from datasets import Dataset
 from filelock import FileLock
 from sentence_transformers import SentenceTransformer
-from tiny import PAIRS, WORDS, sentences, tiny_model
+from tiny import PAIRS, WORDS, sentences, tiny_model, write_content
 from warm import kill_at
 
 from distilface import chunks, cli, encode, engines, export, parity
@@ -83,8 +82,7 @@ def write_input(file: Path, column: str = "text") -> Path:
         content = f"n,{column}\n" + "".join(f'1,"{text}"\n' for text in TEXTS)
     else:
         content = f"n\t{column}\n" + "".join(f"1\t{text.replace(chr(9), ' ')}\n" for text in TEXTS)
-    file.write_bytes(gzip.compress(content.encode()) if file.suffix == ".gz" else content.encode())
-    return file
+    return write_content(file, content)
 
 
 def run(folder, source, output, *words):

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from tiny import WORDS, tiny_backbone
+from tiny import WORDS, tiny_backbone, write_content
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from distilface.methods.codir import ContrastSettings, make_contrast
@@ -33,7 +33,6 @@ def benchmark(monkeypatch: pytest.MonkeyPatch):
 def write_task(folder: Path, task: str, columns: list[str]) -> None:
     """Make up a task: whether there is a dog in it, or for STS-B how many words there are."""
     draw = random.Random(task)
-    folder.mkdir(parents=True)
     for split, count in (("train", TRAIN), ("validation", VALIDATION)):
         rows = []
         for idx in range(count):
@@ -42,7 +41,7 @@ def write_task(folder: Path, task: str, columns: list[str]) -> None:
             text[columns[0]] += " dog" if dog else ""
             label = min(5.0, len(text[columns[0]].split()) / 2) if task == "stsb" else int(bool(dog))
             rows.append(json.dumps({**text, "label": label, "idx": idx}))
-        (folder / f"{split}.jsonl.gz").write_bytes(gzip.compress("\n".join(rows).encode()))
+        write_content(folder / f"{split}.jsonl.gz", "\n".join(rows))
 
 
 @pytest.fixture(scope="module")

@@ -1,11 +1,11 @@
 """Parallel text: what is read, what is dropped or named, the draws, and the line of every mistake."""
 
-import gzip
 import json
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from tiny import write_content
 
 from distilface.parallel import held_out_split, language_of, read_parallel, sentences
 from distilface.settings import InputError
@@ -15,8 +15,7 @@ pytestmark = pytest.mark.usefixtures("own_cache")
 
 def write(file: Path, rows: list[tuple[str, str]]) -> Path:
     text = "".join(f"{english}\t{other}\n" for english, other in rows)
-    file.write_bytes(gzip.compress(text.encode()) if file.suffix == ".gz" else text.encode())
-    return file
+    return write_content(file, text)
 
 
 def numbered(language: str, count: int) -> list[tuple[str, str]]:

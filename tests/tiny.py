@@ -100,11 +100,15 @@ def tiny_model(folder: str | Path, seed: int = 0, pooling: str = "mean", layers:
     return model
 
 
+def write_content(file: Path, content: bytes | str) -> Path:
+    """Write a file, gzip if the name says so: the same bytes at any time."""
+    content = content.encode() if isinstance(content, str) else content
+    file.parent.mkdir(parents=True, exist_ok=True)
+    file.write_bytes(gzip.compress(content, mtime=0) if file.suffix == ".gz" else content)
+    return file
+
+
 def write_pairs(file: str | Path, pairs: Sequence[tuple[str, str, float]] = PAIRS) -> Path:
     """Write scored pairs as JSON lines, gzip if the name says so."""
-    file = Path(file)
-    file.parent.mkdir(parents=True, exist_ok=True)
     rows = [json.dumps({"sentence1": a, "sentence2": b, "score": score}) for a, b, score in pairs]
-    content = ("\n".join(rows) + "\n").encode()
-    file.write_bytes(gzip.compress(content) if file.suffix == ".gz" else content)
-    return file
+    return write_content(Path(file), "\n".join(rows) + "\n")
