@@ -2,7 +2,7 @@
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
@@ -140,8 +140,8 @@ class TextFile:
             raise InputError(f"{self.path} holds no row; it is empty")
         return Survey(tuple(sizes), empty, size, tuple(digests))
 
-    def known_chunks(self, survey: Survey) -> Iterator[tuple[int, list[str]]]:
-        """Yield the number and the texts of each chunk, each as the survey has seen it.
+    def known_chunks(self, survey: Survey, wanted: Collection[int]) -> Iterator[tuple[int, list[str]]]:
+        """Yield the number and the texts of each chunk whose number is wanted, each as the survey has seen it.
 
         Raises:
             InputError: if the file was changed since.
@@ -150,7 +150,8 @@ class TextFile:
         for number, chunk in enumerate(self.chunks()):
             if number >= len(survey.digests) or _digest(chunk) != survey.digests[number]:
                 raise self._changed()
-            yield number, chunk
+            if number in wanted:
+                yield number, chunk
         if number + 1 != len(survey.digests):
             raise self._changed()
 

@@ -4,7 +4,6 @@ import contextlib
 import shutil
 import sys
 import time
-from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -15,9 +14,10 @@ from tqdm import tqdm
 
 from distilface.chunks import Survey, TextFile
 from distilface.encode_plan import EncodeSettings, check, check_free, plan_of, variant_of
-from distilface.engines import Job, Variant, in_process, on_ray
+from distilface.engines import Done, Variant, in_process
 from distilface.folder import load
 from distilface.parts import Parts, embedding_table
+from distilface.ray_data import on_ray
 from distilface.settings import InputError
 
 
@@ -173,32 +173,26 @@ def _compute(
     todo: set[int],
 ) -> None:
     """Write the parts that are missing."""
-    texts: dict[int, list[str]] = {}  # of the chunks that are being computed: at most one for each worker
-
-    def jobs() -> Iterator[Job]:
-        """Give the chunks that are missing, and keep the texts of each until it is done."""
-        for number, chunk in source.known_chunks(survey):
-            if number in todo:
-                texts[number] = chunk
-                yield number, chunk
-
     if not todo:
         return
-    ray = settings.engine == "ray"
-    engine = on_ray(variant, jobs(), settings.workers) if ray else in_process(variant, model, jobs())
+    if settings.engine == "ray":
+        engine = on_ray(variant, source, survey, todo, settings.workers)
+    else:
+        engine = in_process(variant, model, source.known_chunks(survey, todo))
     kept = survey.rows - sum(survey.sizes[number] for number in todo)
     bar = tqdm(total=survey.rows, initial=kept, desc="encode", unit=" rows", unit_scale=True)
     with bar, contextlib.closing(engine) as done:
-        for number, embeddings, truncated in done:
-            chunk = texts.pop(number)
-            _check_finite(embeddings, chunk, settings.folder)
-            kept_text = chunk if settings.keep_text else None
-            parts.write(number, embedding_table(number * settings.chunk_rows, embeddings, kept_text), truncated)
-            bar.update(len(chunk))
+        for chunk in done:
+            _check_finite(chunk, settings.folder)
+            texts = chunk.texts if settings.keep_text else None
+            table = embedding_table(chunk.number * settings.chunk_rows, chunk.embeddings, texts)
+            parts.write(chunk.number, table, chunk.truncated)
+            bar.update(len(chunk.texts))
 
 
-def _check_finite(embeddings: np.ndarray, chunk: Sequence[str], folder: str) -> None:
+def _check_finite(chunk: Done, folder: str) -> None:
     """Refuse NaN before it is kept: computed anew, it would be the same."""
-    bad = ~np.isfinite(embeddings).all(axis=1)
+    bad = ~np.isfinite(chunk.embeddings).all(axis=1)
     if bad.any():
-        raise InputError(f"{folder} gives NaN or infinity for {chunk[int(bad.argmax())]!r:.60}; use another model")
+        text = chunk.texts[int(bad.argmax())]
+        raise InputError(f"{folder} gives NaN or infinity for {text!r:.60}; use another model")

@@ -1,11 +1,10 @@
-"""A model folder over chunks of text, in this process or in several of Ray's: the same bytes from each."""
+"""A model folder over chunks of text: what each process does with one, whoever gives it the chunks."""
 
-import importlib.util
 import platform
 import unicodedata
 from collections.abc import Generator, Iterator
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -23,8 +22,22 @@ COUNTED = 64
 
 #: The number of a chunk, and its texts.
 Job = tuple[int, list[str]]
-#: The number of a chunk, its embeddings (n, width) in float32, and how many of its texts were cut.
-Done = tuple[int, np.ndarray, int]
+
+
+class Done(NamedTuple):
+    """A chunk that was embedded.
+
+    Attributes:
+        number: of the chunk.
+        texts: of its rows.
+        embeddings: shape (len(texts), width), float32.
+        truncated: how many of the texts were cut.
+    """
+
+    number: int
+    texts: list[str]
+    embeddings: np.ndarray
+    truncated: int
 
 
 @dataclass(frozen=True)
@@ -98,7 +111,7 @@ class Encoder:
         given = [texts[row] for row in full]
         if given:
             embeddings[full] = self._embed(given)
-        return number, embeddings, self._truncated(given)
+        return Done(number, texts, embeddings, self._truncated(given))
 
     def _embed(self, texts: list[str]) -> np.ndarray:
         if self.onnx is not None:
@@ -136,64 +149,3 @@ def in_process(variant: Variant, model: SentenceTransformer, jobs: Iterator[Job]
             yield encoder.encode(number, texts)
     finally:
         torch.set_num_threads(threads)
-
-
-def on_ray(variant: Variant, jobs: Iterator[Job], workers: int | None = None) -> Generator[Done, None, None]:
-    """Embed chunks on workers of Ray, each holding the model, in the order in which they get done.
-
-    A running cluster is used (``RAY_ADDRESS``), or one of this machine is started. The folder must lie at the same
-    path on every machine, and distilface be installed there. A worker holds one chunk at a time, so the memory is
-    bounded here and there. They are Ray's actors, not its Data: the rows come from one stream, whose errors name a
-    line, and go on after a stop with the chunk that is not there yet.
-
-    Args:
-        variant: what each worker computes.
-        jobs: the chunks.
-        workers: how many; ``None`` takes as many as the cluster has CPUs for.
-
-    Raises:
-        InputError: without Ray, where the cluster has no room for the workers, or where one of them ends.
-    """
-    if importlib.util.find_spec("ray") is None:
-        raise InputError("--engine ray needs ray; pip install 'distilface[ray]'")
-    import ray
-    from ray.exceptions import RayActorError
-    from ray.util import ActorPool
-
-    started = not ray.is_initialized()
-    if started:
-        ray.init(include_dashboard=False, log_to_driver=False)
-    try:
-        count = _workers(int(ray.cluster_resources().get("CPU", 0)), variant.threads, workers)
-        gpus = int(variant.device.startswith("cuda"))
-        make: Any = ray.remote(Encoder).options(num_cpus=variant.threads, num_gpus=gpus)
-        yield from _pooled(ActorPool([make.remote(variant) for _ in range(count)]), jobs)
-    except RayActorError as error:
-        problem = str(error).strip().splitlines()[-1][:200]
-        raise InputError(
-            f"a worker of Ray has ended ({problem}); {variant.folder} must lie at that path on every machine; "
-            "run the same command again to go on"
-        ) from None
-    finally:
-        if started:
-            ray.shutdown()
-
-
-def _workers(cpus: int, threads: int, wanted: int | None) -> int:
-    room = cpus // threads
-    if (wanted or 1) > room:
-        raise InputError(
-            f"Ray has {cpus} CPUs, and {wanted or 1} workers of {threads} threads need {(wanted or 1) * threads}; "
-            "ask for fewer --workers or --threads"
-        )
-    return wanted or room
-
-
-def _pooled(pool: Any, jobs: Iterator[Job]) -> Iterator[Done]:
-    """Give each free worker the next chunk; none is read before one is free."""
-    for job in jobs:
-        pool.submit(lambda worker, given: worker.encode.remote(*given), job)
-        if not pool.has_free():
-            yield pool.get_next_unordered()
-    while pool.has_next():
-        yield pool.get_next_unordered()

@@ -5,7 +5,7 @@ import random
 import subprocess
 import sys
 from collections import namedtuple
-from importlib.util import find_spec
+from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
@@ -19,7 +19,7 @@ from sentence_transformers import SentenceTransformer
 from tiny import PAIRS, WORDS, sentences, tiny_model, write_content
 from warm import kill_at
 
-from distilface import chunks, cli, encode, engines, export, parity
+from distilface import chunks, cli, encode, engines, export, extras, parity, ray_data
 from distilface.chunks import TextFile
 from distilface.folder import save_folder
 from distilface.settings import InputError
@@ -31,7 +31,6 @@ COMMAND = Path(cli.__file__)
 TEXTS = [*sentences(10), "", *sentences(6, seed=1), "the dog " * 70, *sentences(7, seed=2), "  \t ", "cat " * 63]
 SMALL = ("--chunk_rows", "8", "--batch_size", "4", "--threads", "1")
 Usage = namedtuple("Usage", "total used free")
-needs_ray = pytest.mark.skipif(find_spec("ray") is None, reason="needs ray (the extra 'ray')")
 
 
 @pytest.fixture(scope="module")
@@ -170,7 +169,7 @@ def test_the_folders_own_prompt_is_applied(tmp_path, lines, exported):
     np.testing.assert_allclose(np.load(tmp_path / "v.npy")[rows], wanted, atol=1e-5)
     file = engines.int8_export(engines.Folder(exported))  # of the same weights, without the prompt
     variant = engines.Variant(str(tmp_path / "m"), "int8", file, batch_size=4, threads=1, device="cpu")
-    _, found, _ = engines.Encoder(variant).encode(0, TEXTS[:8])
+    found = engines.Encoder(variant).encode(0, TEXTS[:8]).embeddings
     prompted = export.OnnxEncoder(file, exported).encode([f"big dog {text}" for text in TEXTS[:8]], batch_size=4)
     assert np.array_equal(found, prompted)
 
@@ -540,30 +539,102 @@ def test_a_model_that_gives_nan_is_refused(tmp_path, lines):
 
 
 def test_without_ray_the_extra_is_named(folder, lines, tmp_path, monkeypatch):
-    monkeypatch.setattr(engines.importlib.util, "find_spec", lambda name: None)
+    monkeypatch.setattr(extras, "find_spec", lambda name: None)
     said = mistake(folder, lines, tmp_path / "v.npy", "--engine", "ray")
-    assert said == "--engine ray needs ray; pip install 'distilface[ray]'"
+    assert said == "the workers of --engine ray need ray; pip install 'distilface[ray]'"
 
 
 def test_workers_that_would_wait_for_ever_are_refused():
     with pytest.raises(InputError, match="Ray has 2 CPUs, and 3 workers of 1 threads need 3"):
-        engines._workers(2, 1, 3)
-    assert engines._workers(8, 3, None) == 2
+        ray_data._workers(2, 1, 3)
+    assert ray_data._workers(8, 3, None) == 2
 
 
-@needs_ray
-def test_two_workers_of_ray_give_the_same_bytes(exported, lines, tmp_path, monkeypatch):
-    monkeypatch.setenv("RAY_USAGE_STATS_ENABLED", "0")
-    import ray
-
-    run(exported, lines, tmp_path / "one.parquet", "--variant", "int8", "--keep-text")
-    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
-    try:
-        words = ("--engine", "ray", "--workers", "2", "--keep-text")
-        found = run(exported, lines, tmp_path / "two.parquet", "--variant", "int8", *words)
-        missing = mistake(exported, lines, tmp_path / "three.parquet", *words[:3], "3")
-    finally:
+@pytest.fixture(scope="module")
+def ray_of_two():
+    """Start Ray with two CPUs; a chunk of one row is a block."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
+        ray = pytest.importorskip("ray", reason="needs ray (the extra 'ray')")
+        ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+        yield ray
         ray.shutdown()
+
+
+def on_two(folder: Path, source: TextFile, survey: chunks.Survey) -> Generator[engines.Done]:
+    variant = engines.Variant(str(folder), "fp32", None, batch_size=4, threads=1, device="cpu")
+    return ray_data.on_ray(variant, source, survey, range(len(survey.sizes)), 2)
+
+
+@pytest.mark.usefixtures("ray_of_two")
+def test_two_workers_of_ray_give_the_same_bytes(exported, lines, tmp_path):
+    run(exported, lines, tmp_path / "one.parquet", "--variant", "int8", "--keep-text")
+    words = ("--engine", "ray", "--workers", "2", "--keep-text")
+    found = run(exported, lines, tmp_path / "two.parquet", "--variant", "int8", *words)
     assert (found.rows, found.computed, found.truncated) == (27, 27, 2)
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+    missing = mistake(exported, lines, tmp_path / "three.parquet", *words[:3], "3")
     assert "Ray has 2 CPUs, and 3 workers of 1 threads need 3" in missing
+
+
+@pytest.mark.usefixtures("ray_of_two")
+def test_what_ray_has_not_done_yet_is_done_by_the_next_run(folder, lines, tmp_path, monkeypatch):
+    run(folder, lines, tmp_path / "one.npy")
+    real, written = encode.Parts.write, []
+
+    def write(parts, number, *rest):
+        real(parts, number, *rest)
+        written.append(number)
+        if len(written) == 2:
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(encode.Parts, "write", write)
+    with pytest.raises(KeyboardInterrupt, match="of 27 rows are kept"):
+        run(folder, lines, tmp_path / "two.npy", "--engine", "ray", "--workers", "2")
+    found = run(folder, lines, tmp_path / "two.npy", "--engine", "ray", "--workers", "2")
+    assert sorted(written) == [0, 1, 2, 3]
+    assert found.computed == sum((8, 8, 8, 3)[number] for number in written[2:])
+    assert (tmp_path / "one.npy").read_bytes() == (tmp_path / "two.npy").read_bytes()
+
+
+@pytest.mark.usefixtures("ray_of_two")
+def test_a_worker_of_ray_that_is_killed_loses_no_chunk(folder, tmp_path):
+    """Its chunk is computed anew: each is given once, and with its own text."""
+    psutil = pytest.importorskip("psutil")
+    texts = sentences(400)
+    (tmp_path / "a.txt").write_text("".join(f"{text}\n" for text in texts))
+    source = TextFile(tmp_path / "a.txt", "text", 1)
+    given, killed = {}, []
+    for done in on_two(folder, source, source.survey()):
+        assert done.number not in given
+        given[done.number] = done.texts
+        if not killed:
+            children = psutil.Process().children(recursive=True)
+            killed = [child for child in children if "(_Embedding)" in " ".join(child.cmdline())]
+            killed[0].kill()
+    assert len(killed) == 2, "the workers"
+    assert [given[number] for number in range(400)] == [[text] for text in texts]
+
+
+def test_a_worker_of_ray_without_the_folder_is_told_in_one_sentence(ray_of_two, folder, lines, capfd):
+    source = TextFile(lines, "text", 8)
+    with pytest.raises(InputError) as caught:
+        list(on_two(folder / "none", source, source.survey()))
+    wanted = (
+        f"a worker of Ray has ended ({folder / 'none'} does not exist; give a model folder); {folder / 'none'} must"
+    )
+    assert str(caught.value).startswith(wanted)
+    assert "\n" not in str(caught.value)
+    assert "Traceback" not in capfd.readouterr().err
+    assert ray_of_two.is_initialized(), "a cluster that was there stays"
+
+
+@pytest.mark.usefixtures("ray_of_two")
+def test_a_file_that_changes_under_ray_is_told_in_one_sentence(folder, lines, capfd):
+    source = TextFile(lines, "text", 8)
+    survey = source.survey()
+    lines.write_text(lines.read_text().replace("dog", "cat"))
+    with pytest.raises(InputError) as caught:
+        list(on_two(folder, source, survey))
+    assert str(caught.value) == f"{lines} was changed while it was read; run again when it is finished"
+    assert "Traceback" not in capfd.readouterr().err

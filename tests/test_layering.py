@@ -21,7 +21,8 @@ ORDER = [
     *("methods", "translation", "crosslingual_plan", "crosslingual", "tasks"),
     *("extras", "runtimes", "file_model", "evaluate"),
     *("onnx_files", "openvino_files", "parity", "export"),
-    *("chunks", "parts", "engines", "encode_plan", "encode", "facts", "trained", "results", "described", "card"),
+    *("chunks", "parts", "engines", "ray_data", "encode_plan", "encode"),
+    *("facts", "trained", "results", "described", "card"),
     *("publishable", "review", "answers", "upload", "publish", "cli"),
 ]
 METHODS_IMPORT = {"settings", "data", "pooling", "teacher", "cache", "student"}
