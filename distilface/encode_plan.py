@@ -10,6 +10,7 @@ import torch
 
 from distilface.chunks import Survey
 from distilface.engines import VARIANTS, Variant, int8_export
+from distilface.extras import RAY
 from distilface.folder import Folder
 from distilface.parts import OUTPUTS, Parts
 from distilface.settings import InputError, check_known, setting
@@ -57,6 +58,8 @@ def check(settings: EncodeSettings, parts: Parts) -> None:
         raise InputError(f"int8 runs on the CPU, not on {settings.device}; leave --device out, or choose bf16")
     if settings.workers is not None and settings.engine != "ray":
         raise InputError(f"--workers {settings.workers} is for --engine ray; add that, or leave --workers out")
+    if settings.engine == "ray":
+        RAY.check()
     if output.is_dir():
         raise InputError(f"{output} is a folder; name a file")
     if output.exists() and Path(settings.input).exists() and output.samefile(settings.input):

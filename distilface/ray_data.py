@@ -4,6 +4,8 @@ import contextlib
 import dataclasses
 import logging
 import os
+import socket
+import warnings
 from collections.abc import Collection, Generator, Iterator
 from typing import Any
 
@@ -12,8 +14,13 @@ import pyarrow as pa
 
 from distilface.chunks import Survey, TextFile
 from distilface.engines import Done, Encoder, Variant
-from distilface.extras import RAY
 from distilface.settings import InputError
+
+#: How often a worker is started anew, and a chunk given out anew: one that kills its worker would go on for ever.
+RESTARTS = 3
+#: For a cluster to answer.
+CONNECT_SECONDS = 10
+UNSET = "RAY_ADDRESS is {address}: start a cluster there, or unset it to use this machine alone"
 
 
 def on_ray(
@@ -34,46 +41,47 @@ def on_ray(
         workers: how many; ``None`` takes as many as the cluster has CPUs for.
 
     Raises:
-        InputError: without Ray, where the cluster has no room for the workers, where a worker cannot load the model,
-            or where the file was changed since the survey.
+        InputError: where no cluster answers at ``RAY_ADDRESS`` or it has no room for the workers, where a worker cannot
+            load the model or ends again and again, or where the file was changed since the survey.
     """
-    RAY.check()
     import ray
     from ray.data import ActorPoolStrategy, DataContext
-    from ray.exceptions import RayError, RayTaskError
+    from ray.exceptions import RayActorError, RayError, RayTaskError
+    from ray.util.annotations import RayDeprecationWarning
 
-    started = not ray.is_initialized()
-    if started:
-        os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")  # it would report its use over the network, unasked
-        ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
     try:
-        count = _workers(int(ray.cluster_resources().get("CPU", 0)), variant.threads, workers)
-        here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
-        there = dataclasses.replace(source, path=source.path.resolve())  # an actor has a working directory of its own
-        context = DataContext.get_current().copy()
-        context.target_max_block_size = 1  # one row a block
-        context.enable_progress_bars = False
-        context.print_on_execution_start = False
-        with DataContext.current(context):
-            start = ray.data.from_arrow(pa.table({"start": [0]}))
-            chunks = start.map_batches(
-                _Reading,
-                fn_constructor_args=(there, survey, frozenset(wanted)),
-                compute=ActorPoolStrategy(size=1),
-                batch_format="pyarrow",
-                num_cpus=0,
-                label_selector=here,
-            )
-            embedded = chunks.map_batches(
-                _Embedding,
-                fn_constructor_args=(variant,),
-                compute=ActorPoolStrategy(size=count),
-                batch_size=1,
-                batch_format="pyarrow",
-                num_cpus=variant.threads,
-                num_gpus=int(variant.device.startswith("cuda")),
-            )
-        with _quiet():
+        with _cluster(), _quiet():
+            count = _workers(ray.nodes(), variant, workers)
+            here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+            there = dataclasses.replace(source, path=source.path.absolute())  # an actor works in a folder of its own
+            context = DataContext.get_current().copy()
+            context.target_max_block_size = 1  # one row a block
+            context.execution_no_progress_timeout_s = -1  # a chunk may take as long as it takes
+            context.enable_progress_bars = False
+            context.print_on_execution_start = False
+            with DataContext.current(context), warnings.catch_warnings():
+                warnings.simplefilter("ignore", RayDeprecationWarning)  # of the limits, which 2.64 is to drop
+                start = ray.data.from_arrow(pa.table({"start": [0]}))
+                chunks = start.map_batches(
+                    _Reading,
+                    fn_constructor_args=(there, survey, frozenset(wanted)),
+                    compute=ActorPoolStrategy(size=1),
+                    batch_format="pyarrow",
+                    num_cpus=0,
+                    label_selector=here,
+                    max_restarts=0,
+                )
+                embedded = chunks.map_batches(
+                    _Embedding,
+                    fn_constructor_args=(variant,),
+                    compute=ActorPoolStrategy(size=count),
+                    batch_size=1,
+                    batch_format="pyarrow",
+                    num_cpus=variant.threads,
+                    num_gpus=int(_needs_gpu(variant)),
+                    max_restarts=RESTARTS,
+                    max_task_retries=RESTARTS,
+                )
             for table in embedded.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
                 yield _done(table)
     except RayTaskError as error:
@@ -82,18 +90,62 @@ def on_ray(
         raise
     except RayError as error:
         problem = str(error).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
+        place = f"; {variant.folder} must lie at that path on every machine" if isinstance(error, RayActorError) else ""
         raise InputError(
-            f"a worker of Ray has ended ({problem:.200}); {variant.folder} must lie at that path on every machine; "
-            "run the same command again to go on"
+            f"Ray has ended before the work ({problem:.200}){place}; run the same command again to go on"
         ) from None
+
+
+@contextlib.contextmanager
+def _cluster() -> Iterator[None]:
+    """Use the cluster that the program is connected to, or connect to one or start it for the time of the work."""
+    import ray
+    from ray.exceptions import RayError
+
+    if ray.is_initialized():
+        yield
+        return
+    address = os.environ.get("RAY_ADDRESS", "")
+    _check_address(address)
+    logger = logging.getLogger("ray")
+    level = logger.level
+    told = "RAY_USAGE_STATS_ENABLED" in os.environ
+    try:
+        if not told:
+            os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would report its use over the network, unasked
+        try:
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
+            problem = " ".join(str(error).split())
+            remedy = UNSET.format(address=address) if address else "leave out --engine ray"
+            raise InputError(f"Ray cannot be used ({problem:.200}); {remedy}") from None
+        yield
     finally:
-        if started:
-            ray.shutdown()
+        ray.shutdown()
+        logger.setLevel(level)
+        if not told:
+            del os.environ["RAY_USAGE_STATS_ENABLED"]
+
+
+def _check_address(address: str) -> None:
+    """Refuse a cluster that could not read the file, or that does not answer: Ray would try it for many minutes."""
+    if "://" in address:
+        raise InputError(
+            f"RAY_ADDRESS is {address}, and the file must be read on a machine of the cluster; run the command there, "
+            "with the address as HOST:PORT or auto"
+        )
+    host, _, port = address.rpartition(":")
+    if not (host and port.isdecimal()):
+        return
+    try:
+        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
+    except (OSError, OverflowError) as error:
+        raise InputError(f"no cluster of Ray answers ({error}); {UNSET.format(address=address)}") from None
 
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep Ray Data from telling, around the bar of rows, how its own work goes; what fails is raised all the same."""
+    """Keep the logger of Ray Data from telling, around the bar of rows, how its own work goes; errors are raised."""
     logger = logging.getLogger("ray.data")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -103,11 +155,20 @@ def _quiet() -> Iterator[None]:
         logger.setLevel(level)
 
 
-def _workers(cpus: int, threads: int, wanted: int | None) -> int:
-    room = cpus // threads
+def _needs_gpu(variant: Variant) -> bool:
+    return variant.device.startswith("cuda")
+
+
+def _workers(nodes: list[dict[str, Any]], variant: Variant, wanted: int | None) -> int:
+    """Return how many workers there are to be; more than the machines have room for would wait for ever."""
+    room = 0
+    for resources in (node["Resources"] for node in nodes if node["Alive"]):
+        fit = int(resources.get("CPU", 0)) // variant.threads
+        room += min(fit, int(resources.get("GPU", 0))) if _needs_gpu(variant) else fit
     if (wanted or 1) > room:
+        gpu = " and a GPU" if _needs_gpu(variant) else ""
         raise InputError(
-            f"Ray has {cpus} CPUs, and {wanted or 1} workers of {threads} threads need {(wanted or 1) * threads}; "
+            f"Ray has room for {room} workers of {variant.threads} threads{gpu} each, and {wanted or 1} are wanted; "
             "ask for fewer --workers or --threads"
         )
     return wanted or room

@@ -1,14 +1,19 @@
 """A file of text to a file of embeddings: row by row upstream's, the same bytes after any kill, mistakes refused."""
 
+import contextlib
 import json
+import os
 import random
+import socket
 import subprocess
 import sys
+import threading
 from collections import namedtuple
 from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
+import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
@@ -544,15 +549,45 @@ def test_without_ray_the_extra_is_named(folder, lines, tmp_path, monkeypatch):
     assert said == "the workers of --engine ray need ray; pip install 'distilface[ray]'"
 
 
-def test_workers_that_would_wait_for_ever_are_refused():
-    with pytest.raises(InputError, match="Ray has 2 CPUs, and 3 workers of 1 threads need 3"):
-        ray_data._workers(2, 1, 3)
-    assert ray_data._workers(8, 3, None) == 2
+@pytest.mark.parametrize(
+    ("device", "threads", "room"),
+    [("cpu", 1, 11), ("cpu", 2, 5), ("cpu", 4, 2), ("cpu", 8, 1), ("cuda", 1, 2), ("cuda:0", 8, 1), ("mps", 3, 3)],
+)
+def test_workers_that_would_wait_for_ever_are_refused(device, threads, room):
+    """A worker lies on one machine: CPUs left on two make none."""
+    nodes = [
+        {"Alive": True, "Resources": {"CPU": 8.0, "GPU": 2.0}},
+        {"Alive": True, "Resources": {"CPU": 3.0}},
+        {"Alive": True, "Resources": {}},
+        {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
+    ]
+    variant = engines.Variant("m", "fp32", None, batch_size=4, threads=threads, device=device)
+    assert ray_data._workers(nodes, variant, None) == room
+    assert ray_data._workers(nodes, variant, room) == room
+    assert ray_data._workers(nodes, variant, 1) == 1
+    with pytest.raises(InputError, match=f"Ray has room for {room} workers of {threads} threads.* and {room + 1} are"):
+        ray_data._workers(nodes, variant, room + 1)
+    with pytest.raises(InputError, match="room for 0 workers"):
+        ray_data._workers([], variant, None)
+
+
+def test_a_cluster_that_is_not_there_is_told_in_one_sentence(folder, lines, tmp_path, monkeypatch):
+    """At once: Ray itself would try for many minutes."""
+    with pytest.raises(InputError, match=r"RAY_ADDRESS is ray://a:10001, and the file must be read on a machine of"):
+        ray_data._check_address("ray://a:10001")
+    with socket.create_server(("localhost", 0)) as server:
+        address = f"localhost:{server.getsockname()[1]}"
+        ray_data._check_address(address)
+    for wrong in (address, "localhost:99999"):
+        with pytest.raises(InputError, match=f"no cluster of Ray answers .*; RAY_ADDRESS is {wrong}: start a"):
+            ray_data._check_address(wrong)
+    for left_to_ray in ("", "auto", "local"):
+        ray_data._check_address(left_to_ray)
 
 
 @pytest.fixture(scope="module")
 def ray_of_two():
-    """Start Ray with two CPUs; a chunk of one row is a block."""
+    """Start Ray with two CPUs."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("RAY_USAGE_STATS_ENABLED", "0")
         ray = pytest.importorskip("ray", reason="needs ray (the extra 'ray')")
@@ -561,9 +596,18 @@ def ray_of_two():
         ray.shutdown()
 
 
-def on_two(folder: Path, source: TextFile, survey: chunks.Survey) -> Generator[engines.Done]:
-    variant = engines.Variant(str(folder), "fp32", None, batch_size=4, threads=1, device="cpu")
+def on_two(folder: str, source: TextFile, survey: chunks.Survey) -> Generator[engines.Done]:
+    variant = engines.Variant(folder, "fp32", None, batch_size=4, threads=1, device="cpu")
     return ray_data.on_ray(variant, source, survey, range(len(survey.sizes)), 2)
+
+
+def embedding_workers() -> list[psutil.Process]:
+    found = []
+    for child in psutil.Process().children(recursive=True):
+        with contextlib.suppress(psutil.NoSuchProcess):
+            if "(_Embedding)" in " ".join(child.cmdline()):
+                found.append(child)
+    return found
 
 
 @pytest.mark.usefixtures("ray_of_two")
@@ -574,7 +618,7 @@ def test_two_workers_of_ray_give_the_same_bytes(exported, lines, tmp_path):
     assert (found.rows, found.computed, found.truncated) == (27, 27, 2)
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
     missing = mistake(exported, lines, tmp_path / "three.parquet", *words[:3], "3")
-    assert "Ray has 2 CPUs, and 3 workers of 1 threads need 3" in missing
+    assert "Ray has room for 2 workers of 1 threads each, and 3 are wanted" in missing
 
 
 @pytest.mark.usefixtures("ray_of_two")
@@ -600,28 +644,27 @@ def test_what_ray_has_not_done_yet_is_done_by_the_next_run(folder, lines, tmp_pa
 @pytest.mark.usefixtures("ray_of_two")
 def test_a_worker_of_ray_that_is_killed_loses_no_chunk(folder, tmp_path):
     """Its chunk is computed anew: each is given once, and with its own text."""
-    psutil = pytest.importorskip("psutil")
     texts = sentences(400)
     (tmp_path / "a.txt").write_text("".join(f"{text}\n" for text in texts))
     source = TextFile(tmp_path / "a.txt", "text", 1)
-    given, killed = {}, []
-    for done in on_two(folder, source, source.survey()):
+    given, seen = {}, set()
+    for done in on_two(str(folder), source, source.survey()):
         assert done.number not in given
         given[done.number] = done.texts
-        if not killed:
-            children = psutil.Process().children(recursive=True)
-            killed = [child for child in children if "(_Embedding)" in " ".join(child.cmdline())]
-            killed[0].kill()
-    assert len(killed) == 2, "the workers"
+        workers = embedding_workers()
+        if not seen:
+            workers[0].kill()
+        seen |= {worker.pid for worker in workers}
+    assert len(seen) == 3, "two workers, and the one that took the place of the killed"
     assert [given[number] for number in range(400)] == [[text] for text in texts]
 
 
 def test_a_worker_of_ray_without_the_folder_is_told_in_one_sentence(ray_of_two, folder, lines, capfd):
     source = TextFile(lines, "text", 8)
     with pytest.raises(InputError) as caught:
-        list(on_two(folder / "none", source, source.survey()))
+        list(on_two(str(folder / "none"), source, source.survey()))
     wanted = (
-        f"a worker of Ray has ended ({folder / 'none'} does not exist; give a model folder); {folder / 'none'} must"
+        f"Ray has ended before the work ({folder / 'none'} does not exist; give a model folder); {folder / 'none'} must"
     )
     assert str(caught.value).startswith(wanted)
     assert "\n" not in str(caught.value)
@@ -635,6 +678,66 @@ def test_a_file_that_changes_under_ray_is_told_in_one_sentence(folder, lines, ca
     survey = source.survey()
     lines.write_text(lines.read_text().replace("dog", "cat"))
     with pytest.raises(InputError) as caught:
-        list(on_two(folder, source, survey))
+        list(on_two(str(folder), source, survey))
     assert str(caught.value) == f"{lines} was changed while it was read; run again when it is finished"
     assert "Traceback" not in capfd.readouterr().err
+
+
+def test_a_worker_of_ray_that_ends_each_time_is_not_started_for_ever(ray_of_two, folder, lines, monkeypatch):
+    monkeypatch.setattr(ray_data, "RESTARTS", 1)
+    source = TextFile(lines, "text", 8)
+    killed, over = set(), threading.Event()
+
+    def kill():
+        while not over.wait(0.1):
+            for worker in embedding_workers():
+                worker.kill()
+                killed.add(worker.pid)
+
+    killer = threading.Thread(target=kill)
+    killer.start()
+    try:
+        with pytest.raises(InputError) as caught:
+            list(on_two(str(folder), source, source.survey()))
+    finally:
+        over.set()
+        killer.join()
+    assert 2 <= len(killed) <= 4, "each of the two, and the one that took its place"
+    assert str(caught.value).startswith("Ray has ended before the work (")
+    assert str(caught.value).endswith(
+        f"; {folder} must lie at that path on every machine; run the same command again to go on"
+    )
+    assert "\n" not in str(caught.value)
+    assert ray_of_two.is_initialized()
+
+
+def test_the_command_starts_ray_itself_and_says_no_more_than_alone(folder, lines, tmp_path):
+    """By a path from the working directory and through a link that has no suffix, which the reading worker has not."""
+    pytest.importorskip("ray", reason="needs ray (the extra 'ray')")
+    run(folder, lines, tmp_path / "one.parquet", "--keep-text")
+    lines.rename(tmp_path / "content")
+    lines.symlink_to("content")
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
+
+    def command(*words):
+        words = ["encode", str(folder), lines.name, "two.parquet", *SMALL, "--keep-text", "--engine", "ray", *words]
+        return subprocess.run(
+            [sys.executable, "-m", "distilface.cli", *words],
+            cwd=tmp_path,
+            env=environment | {"RAY_ADDRESS": "local", "PYTHONPATH": str(Path(cli.__file__).parents[1])},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+
+    refused = command("--workers", "9999")
+    assert refused.returncode == 2
+    assert refused.stderr.splitlines()[-1].startswith("error: Ray has room for ")
+    assert "Traceback" not in refused.stderr
+    assert not (tmp_path / "two.parquet").exists()
+    done = command("--workers", "2")
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith("two.parquet: 27 rows of 32 numbers")
+    assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
+    told = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("Loading weights")]
+    assert len([line for line in told if line.startswith("encode: ")]) == len(told), told
