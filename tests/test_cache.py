@@ -323,8 +323,8 @@ def test_a_training_step_reads_them(teacher, texts, tmp_path):
 
 
 @needs_package
-@pytest.mark.slow
 @pytest.mark.data
+@pytest.mark.timeout(1800)
 def test_the_whole_corpora_cost_less_than_3_gib_of_memory(tmp_path):
     corpora = Path(os.environ["DISTILFACE_DATA"]) / "corpora"
     command = [sys.executable, "-c", MEMORY, str(corpora), str(tmp_path)]
