@@ -114,7 +114,7 @@ def _cluster() -> Iterator[None]:
         if not told:
             os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would report its use over the network, unasked
         try:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level="error")
+            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:
             problem = " ".join(str(error).split())
             remedy = UNSET.format(address=address) if address else "leave out --engine ray"
