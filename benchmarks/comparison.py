@@ -13,15 +13,16 @@ from rich.console import Console
 from rich.table import Table
 from sentence_transformers import SentenceTransformer
 
-from distilface.evaluate import STS_TASKS, load_model, means, model_size
+from distilface.compression.student import load_student
+from distilface.evaluation.scores import STS_TASKS, means, model_size
+from distilface.hub_ids import resolve
+from distilface.model.loading import load_model
 from distilface.settings import InputError
-from distilface.student import load_student
-from distilface.teacher import resolve
 
 PEERS = Path(__file__).parent / "peers.yaml"
 MEASURED = "measured here"
 HEADS = {"STSBenchmark": "STS-B"}
-#: What scores a model, as :func:`distilface.evaluate.evaluate` with all but the model filled in.
+#: What scores a model, as :func:`distilface.evaluation.scores.evaluate` with all but the model filled in.
 Scorer = Callable[[str | SentenceTransformer], dict[str, float]]
 
 

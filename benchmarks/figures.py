@@ -12,7 +12,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
-from distilface.evaluate import means
+from distilface.evaluation.scores import means
 
 #: Colours that the colour-blind tell apart (Okabe and Ito), by league.
 COLOURS = {

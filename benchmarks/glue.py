@@ -13,8 +13,8 @@ from datasets import Dataset
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from distilface.files import checked_text, existing_file, read_rows
-from distilface.hub import from_hub
+from distilface.data.rows import checked_text, existing_file, read_rows
+from distilface.hub_ids import from_hub
 from distilface.settings import InputError
 
 HUB_GLUE = "nyu-mll/glue"

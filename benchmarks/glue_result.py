@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 from series import shown, spread
 
-from distilface.record import environment, write_result
+from distilface.environment import environment
 from distilface.settings import InputError
+from distilface.storage import write_result
 
 Row = dict[str, Any]
 

@@ -12,9 +12,9 @@ from glue_ways import BestEpoch, FineTuning, fine_tune, read_way
 from safetensors.torch import load_file, save_file
 from transformers import DataCollatorWithPadding, set_seed
 
+from distilface.compression.student import load_backbone
 from distilface.methods.codir import CoDIRLoss, ContrastSettings, make_contrast
-from distilface.student import load_backbone
-from distilface.teacher import uses_bf16
+from distilface.model.precision import uses_bf16
 
 
 def teachers_folder(output: str) -> Path:

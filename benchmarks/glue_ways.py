@@ -21,7 +21,8 @@ from transformers import (
 
 from distilface.methods.codir import CoDIRLoss, ContrastSettings, check_contrast
 from distilface.settings import check_known, parse, variant_words
-from distilface.trainer import LengthBatchSampler, use_cpu_well
+from distilface.training.batches import LengthBatchSampler
+from distilface.training.trainer import use_cpu_well
 
 WAYS = ("ce", "kd", "kd+l2", "kd+codir")
 

@@ -14,7 +14,7 @@ from comparison import MEASURED, Row, published
 from figures import sts_against_parameters
 from plot_curves import read
 
-from distilface.evaluate import STS_TASKS
+from distilface.evaluation.scores import STS_TASKS
 from distilface.settings import InputError, cli, parse, setting
 
 

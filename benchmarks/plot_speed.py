@@ -16,7 +16,7 @@ from plot_curves import read
 from plot_scores import rows_of
 from speed_models import BERT, PAPER, STUDENT, USUAL
 
-from distilface.evaluate import means
+from distilface.evaluation.scores import means
 from distilface.settings import InputError, cli, parse, setting
 
 #: Colours that the colour-blind tell apart (Okabe and Ito), and a marker, by runtime.

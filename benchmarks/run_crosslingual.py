@@ -22,13 +22,15 @@ from rich.console import Console
 from rich.table import Table
 from run_mteb import read_run
 
-from distilface.crosslingual_plan import NAMES
-from distilface.evaluate import evaluate, load_model
-from distilface.record import environment, write_result
+from distilface.environment import environment
+from distilface.evaluation.scores import evaluate
+from distilface.evaluation.tasks import CROSSLINGUAL, data_sources, find_tasks
+from distilface.hub_ids import resolve
+from distilface.methods.multistage.settings import NAMES
+from distilface.model.loading import load_model
 from distilface.settings import InputError, cli, parse, setting
-from distilface.stages import StagedSettings, stage_folder
-from distilface.tasks import CROSSLINGUAL, data_sources, find_tasks
-from distilface.teacher import resolve
+from distilface.storage import write_result
+from distilface.training.stages import StagedSettings, stage_folder
 
 MONOLINGUAL = "STSBenchmarkMultilingualSTS"
 SUMS = ("en-xx", "xx-xx", "en", "STS17")

@@ -26,10 +26,11 @@ from rich.console import Console
 from rich.table import Table
 from series import load_script, shown, split_words, spread, trained, variant_folder
 
-from distilface.evaluate import STS_TASKS, evaluate
-from distilface.record import environment, write_result
+from distilface.environment import environment
+from distilface.evaluation.scores import STS_TASKS, evaluate
+from distilface.evaluation.tasks import data_sources, find_tasks
 from distilface.settings import cli, parse, setting, variant_words
-from distilface.tasks import data_sources, find_tasks
+from distilface.storage import write_result
 
 
 @dataclass

@@ -27,11 +27,13 @@ from rich.console import Console
 from rich.table import Table
 from speed_models import RUNTIMES, STUDENT, USUAL, Contender, contenders, model_folders, operations
 
-from distilface.folder import Folder
-from distilface.record import environment, save_result, stamp
-from distilface.samples import sts_sample
+from distilface.data.samples import sts_sample
+from distilface.environment import environment, stamp
+from distilface.hub_ids import DEFAULT_TEACHER
+from distilface.model.folder import Folder
 from distilface.settings import InputError, check_known, cli, parse, setting
-from distilface.teacher import DEFAULT_TEACHER, load_teacher
+from distilface.storage import save_result
+from distilface.training.teacher import load_teacher
 
 GOAL = 8.0
 WORKER = Path(__file__).parent / "speed_worker.py"

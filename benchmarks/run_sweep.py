@@ -15,9 +15,10 @@ from typing import Any
 
 from series import load_script, split_words, trained, variant_folder
 
-from distilface.plan import PLACES, effective
-from distilface.record import environment, write_result
+from distilface.environment import environment
 from distilface.settings import InputError, cli, parse, setting, variant_words
+from distilface.storage import write_result
+from distilface.training.settings import PLACES, effective
 
 
 @dataclass

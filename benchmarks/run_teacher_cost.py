@@ -25,15 +25,19 @@ from run_throughput import seconds
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device
 
-from distilface.data import fingerprint, read_texts
-from distilface.methods.online import DistillCSELoss, prepare
-from distilface.record import save_result, stamp
-from distilface.samples import sts_sample
+from distilface.compression.student import load_student
+from distilface.data.samples import sts_sample
+from distilface.data.texts import fingerprint, read_texts
+from distilface.environment import stamp
+from distilface.hub_ids import DEFAULT_TEACHER
+from distilface.methods.online.loss import DistillCSELoss, prepare
+from distilface.model.precision import uses_bf16
 from distilface.settings import InputError, cli, parse, setting
-from distilface.student import load_student
-from distilface.teacher import DEFAULT_TEACHER, load_teacher, uses_bf16
-from distilface.train import TrainSettings, encoder_trainer
-from distilface.trainer import LengthBatchSampler
+from distilface.storage import save_result
+from distilface.training.batches import LengthBatchSampler
+from distilface.training.fitting import encoder_trainer
+from distilface.training.settings import TrainSettings
+from distilface.training.teacher import load_teacher
 
 GOAL = 1.0
 

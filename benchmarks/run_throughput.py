@@ -26,17 +26,22 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
-from distilface.cache import embed
-from distilface.data import fingerprint, read_texts
+from distilface.compression.student import load_student
+from distilface.data.samples import sts_sample
+from distilface.data.texts import fingerprint, read_texts
+from distilface.embedding.teacher_cache import embed
+from distilface.environment import stamp
+from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.methods.embedding import check_widths, make_loss, prepare
-from distilface.pooling import is_normalized
-from distilface.record import save_result, stamp
-from distilface.samples import sts_sample
+from distilface.model.pooling import is_normalized
+from distilface.model.precision import has_bf16
 from distilface.settings import InputError, cli, parse, setting
-from distilface.student import load_student
-from distilface.teacher import DEFAULT_TEACHER, has_bf16, load_teacher
-from distilface.train import TrainSettings, encoder_trainer
-from distilface.trainer import LengthBatchSampler, use_cpu_well
+from distilface.storage import save_result
+from distilface.training.batches import LengthBatchSampler
+from distilface.training.fitting import encoder_trainer
+from distilface.training.settings import TrainSettings
+from distilface.training.teacher import load_teacher
+from distilface.training.trainer import use_cpu_well
 
 GOAL = 0.9
 

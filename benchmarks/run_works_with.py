@@ -21,15 +21,17 @@ from typing import Any
 import numpy as np
 from works_with import RUNTIMES, Runtime, snippets, vectors, versions_of
 
-from distilface.card import make_card
-from distilface.export import export
-from distilface.folder import Folder, load, save_folder
-from distilface.pooling import is_normalized
-from distilface.record import save_result, stamp
-from distilface.samples import sts_sample
+from distilface.cards.card import make_card
+from distilface.compression.student import load_student
+from distilface.data.samples import sts_sample
+from distilface.environment import stamp
+from distilface.exporters.exporting import export
+from distilface.hub_ids import DEFAULT_TEACHER
+from distilface.model.folder import Folder, load, save_folder
+from distilface.model.pooling import is_normalized
 from distilface.settings import InputError, check_known, cli, parse, setting
-from distilface.student import load_student
-from distilface.teacher import DEFAULT_TEACHER, load_teacher
+from distilface.storage import save_result
+from distilface.training.teacher import load_teacher
 
 #: Least cosine to the folder's own vectors that is asked for.
 GOALS = {"fp32": 0.9999, "int8": 0.98}

@@ -9,8 +9,9 @@ from typing import Any
 
 from run_mteb import read_run
 
-from distilface.plan import other_settings, work_folder
 from distilface.settings import InputError, parse
+from distilface.training.run_folder import work_folder
+from distilface.training.settings import other_settings
 
 
 def load_script(path: str) -> Any:

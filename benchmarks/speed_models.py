@@ -13,14 +13,15 @@ from sentence_transformers import SentenceTransformer
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, DistilBertConfig, PretrainedConfig
 
-from distilface.engines import int8_formats
-from distilface.export import FORMATS, calibration_samples
-from distilface.extras import OPENVINO_INT8
-from distilface.folder import load, save_folder
-from distilface.onnx_files import to_onnx
-from distilface.runtimes import megabytes
-from distilface.student import load_student
-from distilface.teacher import resolve
+from distilface.compression.student import load_student
+from distilface.embedding.worker import int8_formats
+from distilface.exporters.exporting import calibration_samples
+from distilface.exporters.formats import FORMATS
+from distilface.exporters.onnx import to_onnx
+from distilface.hub_ids import resolve
+from distilface.model.folder import load, save_folder
+from distilface.runtimes.encoders import megabytes
+from distilface.runtimes.extras import OPENVINO_INT8
 
 #: Each runtime, and the precision of its matrix products.
 RUNTIMES = {

@@ -16,8 +16,8 @@ from pathlib import Path
 
 import numpy as np
 
-from distilface.card import make_card
-from distilface.facts import pinned, read_facts
+from distilface.cards.card import make_card
+from distilface.cards.facts import pinned, read_facts
 from distilface.settings import InputError
 
 #: Packages whose versions are told of every Python that a snippet ran in.

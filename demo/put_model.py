@@ -13,8 +13,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distilface.export import FORMATS, read_record
-from distilface.folder import Folder
+from distilface.exporters.exporting import read_record
+from distilface.exporters.formats import FORMATS
+from distilface.model.folder import Folder
 from distilface.settings import InputError, cli, parse, setting
 
 INT8 = FORMATS["int8"].file

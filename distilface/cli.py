@@ -10,12 +10,14 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 
 from distilface import __version__
-from distilface.card import lacking, write_card
-from distilface.data import read_sts
-from distilface.encode import Encoded, encode
-from distilface.encode_plan import EncodeSettings
-from distilface.export import FORMATS, Parity, export, read_record
-from distilface.folder import Folder, load
+from distilface.cards.card import lacking, write_card
+from distilface.data.pairs import read_sts
+from distilface.embedding.encoding import Encoded, encode
+from distilface.embedding.settings import EncodeSettings
+from distilface.exporters.exporting import export, read_record
+from distilface.exporters.formats import FORMATS
+from distilface.exporters.parity import Parity
+from distilface.model.folder import Folder, load
 from distilface.settings import InputError, check_known, cli, parse, setting
 
 USAGE = f"""distilface {__version__}: verbs on a model folder

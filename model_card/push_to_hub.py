@@ -16,9 +16,9 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from distilface.publish import Request, publish
+from distilface.hub.commit import MAIN
+from distilface.hub.publishing import Request, publish
 from distilface.settings import InputError, cli, parse, setting
-from distilface.upload import MAIN
 
 
 @dataclass

@@ -41,7 +41,7 @@ def teacher(tmp_path: Path) -> "SentenceTransformer":
     """Load a tiny encoder as a teacher."""
     from tiny import tiny_model
 
-    from distilface.teacher import load_teacher
+    from distilface.training.teacher import load_teacher
 
     tiny_model(tmp_path / "teacher")
     return load_teacher(str(tmp_path / "teacher"), device="cpu")

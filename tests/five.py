@@ -12,7 +12,7 @@ from tiny import tiny_backbone
 from torch import nn
 from transformers import BertTokenizer, DistilBertConfig, DistilBertModel
 
-from distilface.pooling import pooling_modules
+from distilface.model.pooling import pooling_modules
 
 TEXTS = [
     "The cat sat on the mat.",

@@ -20,8 +20,8 @@ from sentence_transformers.base.modules import Dense, Normalize
 from tiny import WORDS, tiny_backbone, tiny_model, write_pairs
 from warm import TRAINING
 
-from distilface.checkpoints import WholeCheckpoints
-from distilface.trainer import DevEvaluator
+from distilface.training.checkpoints import WholeCheckpoints
+from distilface.training.evaluators import DevEvaluator
 
 SCRIPTS = {
     "simcse": "train_unsup",
@@ -39,7 +39,7 @@ STEPS, EVAL_STEPS, BATCH = 10, 3, 8
 SENTENCES = 28
 # For a process of its own: a later step scores higher, so that the last checkpoint is the best.
 RISING = """
-from distilface.trainer import DevEvaluator
+from distilface.training.evaluators import DevEvaluator
 DevEvaluator.__call__ = lambda self, model, *a, steps=-1, **k: {"spearman": float(steps), "mean_cosine": 0.0}
 """
 

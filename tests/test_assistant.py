@@ -10,10 +10,10 @@ from datasets import Dataset
 from tiny import WORDS, tiny_model
 from transformers import AutoTokenizer
 
-from distilface.assistant import make_assistant, new_table, train_tokenizer
-from distilface.folder import load, save_folder
+from distilface.compression.student import load_backbone
+from distilface.compression.vocabulary import make_assistant, new_table, train_tokenizer
+from distilface.model.folder import load, save_folder
 from distilface.settings import InputError
-from distilface.student import load_backbone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TEXTS = [

@@ -9,10 +9,11 @@ import pytest
 from five import contents, make
 from safetensors import SafetensorError
 
-from distilface import atomic, folder
-from distilface.atomic import check_output, put_in_place
-from distilface.folder import load, save_folder
+from distilface import storage
+from distilface.model import folder
+from distilface.model.folder import load, save_folder
 from distilface.settings import InputError
+from distilface.storage import check_output, put_in_place
 
 FAILURES = {
     "an error": (RuntimeError("broken"), RuntimeError),
@@ -25,13 +26,14 @@ FAILURES = {
 }
 KILLED = """
 import os, signal, sys
-from distilface import atomic, folder
+from distilface import storage
+from distilface.model import folder
 
 def kill(*arguments, **options):
     os.kill(os.getpid(), signal.SIGKILL)
 
 model = folder.load(sys.argv[1])
-places = {"writing": (folder, "card"), "moving": (atomic, "_exchange"), "removing": (atomic.shutil, "rmtree")}
+places = {"writing": (folder, "card"), "moving": (storage, "_exchange"), "removing": (storage.shutil, "rmtree")}
 for step, (module, name) in places.items():
     if not os.fork():
         setattr(module, name, kill)
@@ -69,7 +71,7 @@ def test_a_failure_leaves_the_old_folder_and_nothing_else(failure, step, tmp_pat
 @pytest.mark.parametrize("one_step", [True, False])
 def test_an_old_folder_is_replaced_whole(one_step, tmp_path, monkeypatch):
     if not one_step:
-        monkeypatch.setattr(atomic, "_exchange", lambda *names: False)
+        monkeypatch.setattr(storage, "_exchange", lambda *names: False)
     save_folder(make("last4"), tmp_path / "m", run={"seed": 1})
     saved = save_folder(make("cls"), tmp_path / "m", overwrite=True)
     other = save_folder(make("cls"), tmp_path / "other", name="m")
@@ -80,15 +82,15 @@ def test_an_old_folder_is_replaced_whole(one_step, tmp_path, monkeypatch):
 def test_where_the_new_folder_cannot_take_the_name_the_old_one_keeps_it(tmp_path, monkeypatch):
     save_folder(make("mean"), tmp_path / "m")
     before = contents(tmp_path)
-    monkeypatch.setattr(atomic, "_exchange", lambda *names: False)
-    rename = atomic.Path.rename
+    monkeypatch.setattr(storage, "_exchange", lambda *names: False)
+    rename = storage.Path.rename
 
     def fails_for_new(self, target):
         if self.suffix == ".tmp":
             raise OSError(errno.EIO, "Input/output error")
         return rename(self, target)
 
-    monkeypatch.setattr(atomic.Path, "rename", fails_for_new)
+    monkeypatch.setattr(storage.Path, "rename", fails_for_new)
     with pytest.raises(OSError, match="Input/output error"):
         save_folder(make("cls"), tmp_path / "m", overwrite=True)
     assert contents(tmp_path) == before

@@ -12,9 +12,9 @@ import pytest
 from runs import EVAL_STEPS, Materials
 from tiny import PAIRS, tiny_model, write_pairs
 
-from distilface.evaluate import STS_TASKS
-from distilface.folder import load
-from distilface.samples import python_texts
+from distilface.data.samples import python_texts
+from distilface.evaluation.scores import STS_TASKS
+from distilface.model.folder import load
 from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")

@@ -22,16 +22,16 @@ from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
 from tiny import WORDS, needs_package, tiny_model
 from torch import nn
 
-from distilface import cache as module
-from distilface.cache import embed
+from distilface.embedding import teacher_cache as module
+from distilface.embedding.teacher_cache import embed
 from distilface.settings import InputError
-from distilface.teacher import load_teacher
+from distilface.training.teacher import load_teacher
 
 MEMORY = """
 import json, resource, sys
-from distilface.data import read_texts
-from distilface.student import load_student
-from distilface.cache import embed
+from distilface.data.texts import read_texts
+from distilface.compression.student import load_student
+from distilface.embedding.teacher_cache import embed
 
 texts = read_texts([sys.argv[1]])
 teacher = load_student("sentence-transformers/all-MiniLM-L6-v2", [0], max_seq_length=256).eval()

@@ -22,14 +22,18 @@ from sentence_transformers.base.modules import Dense, Normalize
 from tiny import PAIRS, tiny_backbone, tiny_model
 
 import distilface
-from distilface import card, cli, export, extras, trained
-from distilface.evaluate import STS_TASKS, weights_fingerprint
-from distilface.facts import data_folder, named, read_facts
-from distilface.folder import Folder, load, save_folder
-from distilface.record import write_whole
-from distilface.samples import sts_sample
+from distilface import cli
+from distilface.cards import card
+from distilface.cards import training as trained
+from distilface.cards.facts import data_folder, named, read_facts
+from distilface.compression.student import load_student
+from distilface.data.samples import sts_sample
+from distilface.evaluation.scores import STS_TASKS, weights_fingerprint
+from distilface.exporters import exporting as export
+from distilface.model.folder import Folder, load, save_folder
+from distilface.runtimes import extras
 from distilface.settings import InputError
-from distilface.student import load_student
+from distilface.storage import write_whole
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 

@@ -17,10 +17,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize
 from tiny import PAIRS, needs_package, tiny_backbone, tiny_model
 
-from distilface.export import export
-from distilface.facts import read_facts
-from distilface.folder import load, save_folder
-from distilface.student import load_student
+from distilface.cards.facts import read_facts
+from distilface.compression.student import load_student
+from distilface.exporters.exporting import export
+from distilface.model.folder import load, save_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.usefixtures("one_thread", "own_cache")]
 ROOT = Path(__file__).parents[1]

@@ -11,7 +11,6 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from tiny import PAIRS, sentences, tiny_model
 
-from distilface.folder import save_folder
 from distilface.methods import embedding, simcse
 from distilface.methods.codir import (
     CoDIRLoss,
@@ -25,9 +24,11 @@ from distilface.methods.codir import (
     make_contrast,
     prepare,
 )
+from distilface.model.folder import save_folder
 from distilface.settings import InputError
-from distilface.train import TrainSettings, encoder_trainer
-from distilface.trainer import LOSS_STATE
+from distilface.training.fitting import encoder_trainer
+from distilface.training.settings import TrainSettings
+from distilface.training.trainer import LOSS_STATE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EXAMPLES, WIDTH, DIMENSION, NEGATIVES, TEMPERATURE = 9, 6, 4, 3, 0.07

@@ -20,16 +20,16 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 from tiny import PAIRS, WORDS, on_one_thread, tiny_model, write_pairs
 
-from distilface.checkpoints import WholeCheckpoints
-from distilface.crosslingual import Materials as StageMaterials
-from distilface.crosslingual_plan import NAMES, MultistageSettings
-from distilface.folder import load
-from distilface.parallel import held_out_split, read_parallel
-from distilface.recurrent import recurrent_student
+from distilface.compression.recurrent import recurrent_student
+from distilface.data.parallel import held_out_split, read_parallel
+from distilface.methods.multistage.evaluators import BottleneckEvaluator, CrossLingualEvaluator
+from distilface.methods.multistage.settings import NAMES, MultistageSettings
+from distilface.methods.multistage.stages import Materials as StageMaterials
+from distilface.model.folder import load
 from distilface.settings import InputError, parse
-from distilface.stages import finished, stage_settings
-from distilface.teacher import load_teacher
-from distilface.translation import BottleneckEvaluator, CrossLingualEvaluator
+from distilface.training.checkpoints import WholeCheckpoints
+from distilface.training.stages import finished, stage_settings
+from distilface.training.teacher import load_teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 ROOT = Path(__file__).parents[1]

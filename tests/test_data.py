@@ -13,10 +13,11 @@ import pytest
 from hub import Hub, run_python
 from tiny import PAIRS, write_content, write_pairs
 
-from distilface import data
-from distilface import hub as hub_module
-from distilface.data import fingerprint, read_sts, read_texts
-from distilface.files import read_rows
+from distilface import hub_ids as hub_module
+from distilface.data import texts as data
+from distilface.data.pairs import read_sts
+from distilface.data.rows import read_rows
+from distilface.data.texts import fingerprint, read_texts
 from distilface.settings import InputError
 
 SENTENCES = ["A cat sat.", 'She said "no", twice.', "Grüße — naïve café", "A cat sat.", "  a, b\tc  ", "", "The end."]
@@ -26,7 +27,8 @@ DISTINCT = ["A cat sat.", 'She said "no", twice.', "Grüße — naïve café", "
 ON_THE_HUB = """
 import json, sys, time
 import huggingface_hub.constants as hub
-from distilface.data import read_sts, read_texts
+from distilface.data.pairs import read_sts
+from distilface.data.texts import read_texts
 from distilface.settings import InputError
 
 def show(call):

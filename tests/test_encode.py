@@ -25,9 +25,16 @@ from sentence_transformers import SentenceTransformer
 from tiny import PAIRS, WORDS, sentences, tiny_model, write_content
 from warm import kill_at
 
-from distilface import chunks, cli, encode, engines, export, extras, parity, ray_data
-from distilface.chunks import TextFile
-from distilface.folder import save_folder
+from distilface import cli
+from distilface.data import text_file as chunks
+from distilface.data.text_file import TextFile
+from distilface.embedding import encoding as encode
+from distilface.embedding import ray_workers as ray_data
+from distilface.embedding import worker as engines
+from distilface.exporters import exporting as export
+from distilface.exporters import parity
+from distilface.model.folder import save_folder
+from distilface.runtimes import extras
 from distilface.settings import InputError
 from distilface.settings import cli as run_cli
 

@@ -15,21 +15,14 @@ from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from tiny import PAIRS, tiny_backbone, tiny_model, write_pairs
 
-from distilface import onnx_files
-from distilface.evaluate import (
-    PAPER_TASKS,
-    STS_TASKS,
-    evaluate,
-    load_model,
-    means,
-    model_size,
-    weights_fingerprint,
-)
-from distilface.file_model import FileModel
-from distilface.folder import load, save_folder
-from distilface.record import environment
+from distilface.environment import environment
+from distilface.evaluation.file_model import FileModel
+from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS, evaluate, means, model_size, weights_fingerprint
+from distilface.evaluation.tasks import data_sources, find_tasks
+from distilface.exporters import onnx as onnx_files
+from distilface.model.folder import load, save_folder
+from distilface.model.loading import load_model
 from distilface.settings import InputError
-from distilface.tasks import data_sources, find_tasks
 
 
 @pytest.fixture

@@ -16,12 +16,15 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize
 from tiny import PAIRS, sentences, tiny_backbone, tiny_model, write_pairs
 
-from distilface import cli, export, parity
-from distilface.folder import Folder, load, save_folder
-from distilface.onnx_files import to_fp16, to_int8, to_int8_weights
-from distilface.recurrent import recurrent_student
+from distilface import cli
+from distilface.compression.recurrent import recurrent_student
+from distilface.compression.student import load_student
+from distilface.exporters import exporting as export
+from distilface.exporters import parity
+from distilface.exporters.onnx import to_fp16, to_int8, to_int8_weights
+from distilface.model.folder import Folder, load, save_folder
+from distilface.runtimes import extras
 from distilface.settings import InputError
-from distilface.student import load_student
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 PAIRS_SET = Dataset.from_list([{"sentence1": a, "sentence2": b, "score": score} for a, b, score in PAIRS])
@@ -239,7 +242,7 @@ def test_results_of_other_weights_are_not_taken_for_these(folder, capsys):
 
 
 def test_without_the_packages_the_extra_is_named(folder, monkeypatch):
-    monkeypatch.setattr(export, "ONNX", export.Extra("ONNX files", ("onnx", "no_such_package"), "onnx"))
+    monkeypatch.setattr(export, "ONNX", extras.Extra("ONNX files", ("onnx", "no_such_package"), "onnx"))
     with pytest.raises(InputError, match=r"ONNX files need no_such_package; pip install 'distilface\[onnx\]'"):
         export.export(folder, PAIRS_SET, ["onnx"])
     assert not (folder / "onnx").exists()

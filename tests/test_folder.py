@@ -6,7 +6,7 @@ import torch
 from five import TEXTS, contents, make
 from sentence_transformers.base.modules import Normalize
 
-from distilface.folder import Folder, load, save_folder
+from distilface.model.folder import Folder, load, save_folder
 from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -15,7 +15,7 @@ import torch
 from five import TEXTS, make
 from sentence_transformers.base.modules import Dense, Normalize
 
-from distilface.folder import save_folder
+from distilface.model.folder import save_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 

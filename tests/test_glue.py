@@ -15,9 +15,10 @@ from datasets import Dataset
 from tiny import WORDS, tiny_backbone, write_content
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
+from distilface.compression.layers import cut_layers
+from distilface.compression.student import load_backbone
 from distilface.methods.codir import ContrastSettings, make_contrast
 from distilface.settings import InputError
-from distilface.student import cut_layers, load_backbone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 ROOT = Path(__file__).parents[1]

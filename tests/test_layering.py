@@ -1,6 +1,5 @@
-"""The modules stand in one line, each importing only from its left; importing them does nothing else."""
+"""The rooms stand in one line, each importing only from its left; importing them does nothing else."""
 
-import ast
 import importlib.metadata
 import importlib.resources
 import subprocess
@@ -9,27 +8,17 @@ import tomllib
 from pathlib import Path
 
 import pytest
+from import_graph import floors, graph
 
 import distilface
 
 ROOT = Path(__file__).parent.parent
-FILES = sorted((ROOT / "distilface").rglob("*.py"))
-ORDER = [
-    *("settings", "record", "atomic", "hub", "files", "samples", "data", "parallel", "pooling", "teacher", "cache"),
-    *("student", "assistant", "recurrent", "portable", "folder", "checkpoints", "plan", "trainer", "verdict"),
-    *("train", "stages"),
-    *("methods", "translation", "crosslingual_plan", "crosslingual", "tasks"),
-    *("extras", "runtimes", "file_model", "evaluate"),
-    *("onnx_files", "openvino_files", "parity", "export"),
-    *("chunks", "parts", "engines", "ray_data", "encode_plan", "encode"),
-    *("facts", "trained", "results", "described", "card"),
-    *("publishable", "review", "answers", "upload", "publish", "cli"),
+PACKAGE = ROOT / "distilface"
+ROOMS = [
+    *("settings", "storage", "environment", "hub_ids"),
+    *("data", "model", "compression", "runtimes", "exporters", "embedding"),
+    *("training", "methods", "evaluation", "cards", "hub", "cli"),
 ]
-METHODS_IMPORT = {"settings", "data", "pooling", "teacher", "cache", "student"}
-# A masked LM is no sentence encoder: encoder_trainer() cannot take it.
-TRAINS_ITSELF = {"mlm.py": {"checkpoints", "trainer", "train"}}
-# DistillCSE adds a term to SimCSE's loss, and its own modules are three.
-BUILDS_ON = {"online.py": {"methods"}, "generations.py": {"methods"}}
 
 IMPORT_ALL = """
 import logging, os, pkgutil, random, signal, socket, sys, warnings
@@ -60,43 +49,17 @@ assert not changed, f"importing distilface changed {changed}"
 """
 
 
-def module_of(file: Path) -> str:
-    """Name the module of a file: the first word after ``distilface.``, empty for the package's own file."""
-    first = file.relative_to(ROOT / "distilface").parts[0].removesuffix(".py")
-    return "" if first == "__init__" else first
+@pytest.mark.parametrize("room", ROOMS)
+def test_a_room_imports_only_from_its_left(room: str):
+    assert graph(PACKAGE, 1)[room] <= set(ROOMS[: ROOMS.index(room)])
 
 
-def imports_of(file: Path) -> set[str]:
-    """Name the modules of the package that a file imports, at its top or inside a function."""
-    package, names = file.relative_to(ROOT).parts[:-1], set()
-    for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            names |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.ImportFrom):
-            base = [*package[: len(package) + 1 - node.level], node.module] if node.level else [node.module]
-            names |= {".".join([*filter(None, base), alias.name]) for alias in node.names}
-    own = {name.split(".")[1] for name in names if name.startswith("distilface.")}
-    return own & {module_of(f) for f in FILES}
+def test_every_room_has_its_place():
+    assert set(graph(PACKAGE, 1)) == set(ROOMS)
 
 
-def allowed_in(file: Path) -> set[str]:
-    """Say which modules a file may import: those on its left; for a method, the few that a method needs."""
-    module = module_of(file)
-    assert module in ["", *ORDER], f"{module} has no place in ORDER: put it where its imports allow"
-    if module == "methods":
-        folder = set() if file.parent.name == "methods" else {"methods"}  # CoDIR's files import each other
-        return METHODS_IMPORT | TRAINS_ITSELF.get(file.name, set()) | BUILDS_ON.get(file.name, set()) | folder
-    return set(ORDER[: ORDER.index(module)] if module else ())
-
-
-@pytest.mark.parametrize("file", FILES, ids=lambda file: file.relative_to(ROOT).as_posix())
-def test_a_module_imports_only_from_its_left(file: Path):
-    assert imports_of(file) <= allowed_in(file)
-
-
-def test_the_trainer_knows_no_method():
-    train = ROOT / "distilface" / "train.py"
-    assert not train.exists() or "methods" not in imports_of(train)
+def test_no_room_has_a_cycle_inside():
+    assert floors(graph(PACKAGE, 9))
 
 
 def test_importing_has_no_side_effects():

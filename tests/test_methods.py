@@ -24,13 +24,14 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from distilface.folder import load, save_folder
+from distilface.compression.student import load_student
 from distilface.methods import embedding, mlm, simcse
-from distilface.pooling import is_normalized
+from distilface.model.folder import load, save_folder
+from distilface.model.pooling import is_normalized
 from distilface.settings import InputError
-from distilface.student import load_student
-from distilface.train import TrainSettings, encoder_trainer
-from distilface.trainer import LOSS_STATE, EncoderTrainer
+from distilface.training.fitting import encoder_trainer
+from distilface.training.settings import TrainSettings
+from distilface.training.trainer import LOSS_STATE, EncoderTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

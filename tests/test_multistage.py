@@ -9,10 +9,10 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from torch import nn
 
-from distilface.methods import multistage
-from distilface.recurrent import recurrent_student
+from distilface.compression.recurrent import recurrent_student
+from distilface.methods.multistage import losses as multistage
 from distilface.settings import InputError
-from distilface.teacher import load_teacher
+from distilface.training.teacher import load_teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 ROWS, WIDTH = 5, 6

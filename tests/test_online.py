@@ -19,13 +19,17 @@ from tiny import PAIRS, sentences, tiny_model
 from torch import nn
 from transformers import DistilBertTokenizerFast
 
-from distilface.checkpoints import last_whole
-from distilface.folder import load
-from distilface.methods import generations, online, relation
+from distilface.methods.online import generations
+from distilface.methods.online import loss as online
+from distilface.methods.online import relations as relation
+from distilface.model.folder import load
 from distilface.settings import InputError
-from distilface.teacher import load_teacher
-from distilface.train import TrainSettings, encoder_trainer
-from distilface.trainer import LOSS_STATE, DevEvaluator
+from distilface.training.checkpoints import last_whole
+from distilface.training.evaluators import DevEvaluator
+from distilface.training.fitting import encoder_trainer
+from distilface.training.settings import TrainSettings
+from distilface.training.teacher import load_teacher
+from distilface.training.trainer import LOSS_STATE
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 
@@ -630,7 +634,7 @@ def test_a_resume_that_forgot_a_part_of_the_loss_would_end_in_other_weights(
         kept = load_file(file)
         return {name: kept[name] * 0 if name.split(".")[0] == forgotten else kept[name] for name in kept}
 
-    monkeypatch.setattr("distilface.trainer.load_file", forgetful)
+    monkeypatch.setattr("distilface.training.trainer.load_file", forgetful)
     with scores(CURVE):
         train("online", [*words, "--resume"])
     assert not equal(tmp_path / "model", reference("online")[0])

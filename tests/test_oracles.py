@@ -9,10 +9,12 @@ import torch
 from datasets import Dataset
 from torch import nn
 
-from distilface.methods import multistage, relation, simcse
+from distilface.methods import simcse
 from distilface.methods.codir.banks import MemoryBanks
 from distilface.methods.codir.loss import CoDIRLoss
 from distilface.methods.codir.summary import Summary
+from distilface.methods.multistage import losses as multistage
+from distilface.methods.online import relations as relation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -9,8 +9,8 @@ import yaml
 from browser import DEMO, INT8, put_model
 from tiny import tiny_model
 
-from distilface.facts import read_facts
-from distilface.folder import save_folder
+from distilface.cards.facts import read_facts
+from distilface.model.folder import save_folder
 from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")

@@ -14,10 +14,11 @@ import pytest
 from browser import IDLE, INT8, build_page, chromium, int8_model, put_model, served, take_picture, visiting
 from tiny import needs_package
 
-from distilface.data import read_sts
-from distilface.export import OnnxEncoder, export
-from distilface.folder import load, save_folder
-from distilface.student import load_student
+from distilface.compression.student import load_student
+from distilface.data.pairs import read_sts
+from distilface.exporters.exporting import export
+from distilface.model.folder import load, save_folder
+from distilface.runtimes.encoders import OnnxEncoder
 
 pytestmark = [
     *(pytest.mark.slow, pytest.mark.timeout(900), needs_package),

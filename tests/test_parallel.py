@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from tiny import write_content
 
-from distilface.parallel import held_out_split, language_of, read_parallel, sentences
+from distilface.data.parallel import held_out_split, language_of, read_parallel, sentences
 from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("own_cache")

@@ -4,7 +4,7 @@ import pytest
 from sentence_transformers.base.modules import Transformer
 from tiny import tiny_albert, tiny_backbone
 
-from distilface.pooling import pooling_modules
+from distilface.model.pooling import pooling_modules
 from distilface.settings import InputError
 
 

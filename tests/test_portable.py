@@ -20,7 +20,7 @@ from sentence_transformers.sentence_transformer.training_args import SentenceTra
 from torch import nn
 from transformers import DistilBertModel
 
-from distilface.folder import load, save_folder
+from distilface.model.folder import load, save_folder
 from distilface.settings import InputError
 
 CARD_TEXTS = ["The cat sat on the mat.", "A cat was sitting on a rug."]

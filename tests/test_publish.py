@@ -17,10 +17,10 @@ from hub_writing import TOKEN, Fault, WritableHub
 from huggingface_hub.utils import close_session
 from tiny import sentences, tiny_model
 
-from distilface import publish
-from distilface.card import write_card
-from distilface.folder import load, save_folder
-from distilface.publishable import local_paths, without_places
+from distilface.cards.card import write_card
+from distilface.hub import publishing as publish
+from distilface.hub.checks import local_paths, without_places
+from distilface.model.folder import load, save_folder
 from distilface.settings import InputError
 
 ROOT = Path(__file__).parents[1]

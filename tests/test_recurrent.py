@@ -11,10 +11,10 @@ from sentence_transformers.sentence_transformer.modules import Normalize, Poolin
 from tiny import WORDS, tiny_backbone
 from transformers import BertConfig, BertModel, BertTokenizer
 
-from distilface.folder import load, save_folder
-from distilface.recurrent import recurrent_encoder, recurrent_student
+from distilface.compression.recurrent import recurrent_encoder, recurrent_student
+from distilface.compression.student import load_backbone
+from distilface.model.folder import load, save_folder
 from distilface.settings import InputError
-from distilface.student import load_backbone
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

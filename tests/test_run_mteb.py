@@ -13,12 +13,12 @@ import pytest
 from hub import Hub
 from tiny import PAIRS, tiny_backbone, tiny_model, write_pairs
 
-from distilface.evaluate import PAPER_TASKS, STS_TASKS
-from distilface.export import export
-from distilface.folder import save_folder
-from distilface.samples import sts_sample
+from distilface.data.samples import sts_sample
+from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS
+from distilface.evaluation.tasks import find_tasks
+from distilface.exporters.exporting import export
+from distilface.model.folder import save_folder
 from distilface.settings import InputError
-from distilface.tasks import find_tasks
 
 ROOT = Path(__file__).parents[1]
 MINILM = {

@@ -10,8 +10,8 @@ import pytest
 from datasets import Dataset
 from tiny import PAIRS, tiny_model
 
-from distilface.export import export
-from distilface.folder import save_folder
+from distilface.exporters.exporting import export
+from distilface.model.folder import save_folder
 from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")

@@ -15,13 +15,18 @@ from datasets import Dataset
 from test_export import PAIRS_SET, TEXTS, products, students
 from tiny import PAIRS, needs_package, sentences, tiny_model
 
-from distilface import cli, export, onnx_files, openvino_files, runtimes
-from distilface.data import read_sts
-from distilface.extras import import_silent
-from distilface.file_model import FileModel
-from distilface.folder import Folder, load, save_folder
+from distilface import cli
+from distilface.compression.student import load_student
+from distilface.data.pairs import read_sts
+from distilface.evaluation.file_model import FileModel
+from distilface.exporters import exporting as export
+from distilface.exporters import onnx as onnx_files
+from distilface.exporters import openvino as openvino_files
+from distilface.model.folder import Folder, load, save_folder
+from distilface.runtimes import encoders as runtimes
+from distilface.runtimes import extras
+from distilface.runtimes.extras import import_silent
 from distilface.settings import InputError
-from distilface.student import load_student
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 needs_openvino = pytest.mark.skipif(
@@ -151,8 +156,8 @@ def test_static_int8_keeps_short_and_long_texts(tmp_path):
 
 LET_GO = """
 import sys
-from distilface.folder import load
-from distilface.runtimes import open_file
+from distilface.model.folder import load
+from distilface.runtimes.encoders import open_file
 model = load(sys.argv[2])
 for _ in range(400):
     open_file(sys.argv[1], model, threads=2).encode(["the dog runs", "a cat", "red"] * 40)
@@ -232,7 +237,7 @@ def test_a_pair_cut_short_leaves_neither_file(folder, monkeypatch):
 
 
 def test_what_is_not_installed_is_left_out_unless_it_is_asked_for(folder, monkeypatch, capsys):
-    missing = export.Extra("OpenVINO files", ("no_such_runtime",), "openvino")
+    missing = extras.Extra("OpenVINO files", ("no_such_runtime",), "openvino")
     for name, form in list(export.FORMATS.items()):
         if name.startswith("openvino"):
             monkeypatch.setitem(export.FORMATS, name, dataclasses.replace(form, extra=missing))
@@ -252,7 +257,7 @@ def test_what_is_not_installed_is_left_out_unless_it_is_asked_for(folder, monkey
 
 
 def test_a_file_without_its_runtime_is_a_sentence(monkeypatch, tmp_path):
-    monkeypatch.setattr(runtimes, "OPENVINO", export.Extra("OpenVINO files", ("no_such_runtime",), "openvino"))
+    monkeypatch.setattr(runtimes, "OPENVINO", extras.Extra("OpenVINO files", ("no_such_runtime",), "openvino"))
     with pytest.raises(InputError, match="OpenVINO files need no_such_runtime"):
         runtimes.open_file(tmp_path / "model.xml", tmp_path)
 
@@ -299,8 +304,8 @@ import logging, socket, sys
 def connect(*args):
     raise AssertionError(f"a connection was opened: {args}")
 socket.socket.connect = connect
-from distilface.data import read_sts
-from distilface.extras import import_silent
+from distilface.data.pairs import read_sts
+from distilface.runtimes.extras import import_silent
 openvino, nncf = import_silent("openvino"), import_silent("nncf")
 from nncf.telemetry.wrapper import telemetry
 from openvino.tools.ovc import telemetry_utils

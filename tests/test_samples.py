@@ -10,8 +10,8 @@ from textwrap import dedent
 import pytest
 from scipy.stats import spearmanr
 
-from distilface import samples
-from distilface.samples import python_texts, sts_sample
+from distilface.data import samples
+from distilface.data.samples import python_texts, sts_sample
 from distilface.settings import InputError
 
 

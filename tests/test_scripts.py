@@ -16,9 +16,10 @@ from tiny import PAIRS
 from transformers import AutoModel
 from warm import TRAINING
 
-from distilface.folder import Folder, load
+from distilface.compression.layers import cut_layers
+from distilface.compression.student import load_backbone
+from distilface.model.folder import Folder, load
 from distilface.settings import parse
-from distilface.student import cut_layers, load_backbone
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 NAMES = ["train_unsup", "train_mlm", "train_distill", "train_codir", "train_online", "train_multistage"]
@@ -260,7 +261,7 @@ def test_ctrl_c_says_how_to_go_on(warm, materials, tmp_path):
     """A real one: the exit code is a stopped program's, and the words it prints do go on."""
     press = """
 import os, signal
-from distilface.checkpoints import WholeCheckpoints
+from distilface.training.checkpoints import WholeCheckpoints
 step = WholeCheckpoints.training_step
 
 def pressed(self, *arguments):

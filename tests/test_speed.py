@@ -15,12 +15,12 @@ import torch
 from tiny import tiny_backbone, tiny_model
 from transformers import BertConfig, DistilBertConfig, DistilBertModel
 
-from distilface.evaluate import STS_TASKS
-from distilface.extras import OPENVINO_INT8
-from distilface.folder import load, save_folder
-from distilface.samples import sts_sample
+from distilface.compression.student import load_student
+from distilface.data.samples import sts_sample
+from distilface.evaluation.scores import STS_TASKS
+from distilface.model.folder import load, save_folder
+from distilface.runtimes.extras import OPENVINO_INT8
 from distilface.settings import InputError
-from distilface.student import load_student
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 BENCHMARKS = Path(__file__).parents[1] / "benchmarks"

@@ -26,9 +26,10 @@ from transformers import (
     RobertaModel,
 )
 
+from distilface.compression.layers import cut_layers
+from distilface.compression.student import load_backbone, load_student
 from distilface.settings import InputError
-from distilface.student import cut_layers, load_backbone, load_student
-from distilface.teacher import load_teacher
+from distilface.training.teacher import load_teacher
 
 TEXTS = [text for pair in PAIRS for text in pair[:2]]
 SIZES = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}
@@ -36,13 +37,13 @@ SIZES = {"hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}
 FROM_THE_HUB = """
 import json, sys, time
 import huggingface_hub.constants as hub
-from distilface import teacher
+from distilface import hub_ids
 from distilface.settings import InputError
-from distilface.student import load_student
+from distilface.compression.student import load_student
 
 print(json.dumps(load_student().encode(sys.argv[2:]).tolist()))
 hub.ENDPOINT = sys.argv[1]
-teacher._fetched.cache_clear()
+hub_ids._fetched.cache_clear()
 began = time.perf_counter()
 print(json.dumps(load_student(layers=[0, 1]).encode(sys.argv[2:]).tolist()))
 try:

@@ -6,9 +6,9 @@ import mteb
 import pytest
 from tiny import PAIRS, tiny_model, write_pairs
 
-from distilface.evaluate import evaluate
+from distilface.evaluation.scores import evaluate
+from distilface.evaluation.tasks import CROSSLINGUAL, data_sources, find_tasks
 from distilface.settings import InputError
-from distilface.tasks import CROSSLINGUAL, data_sources, find_tasks
 
 
 @pytest.fixture

@@ -18,17 +18,20 @@ from tiny import needs_package, tiny_backbone, tiny_model
 from torch import nn
 from transformers import DistilBertTokenizer
 
-from distilface.teacher import PACKAGED, load_teacher, resolve, weights_id
+from distilface.hub_ids import PACKAGED, resolve
+from distilface.model.identity import weights_id
+from distilface.training.teacher import load_teacher
 
 FROM_THE_HUB = """
 import json, sys, time
 import huggingface_hub.constants as hub
-from distilface import teacher
+from distilface import hub_ids
+from distilface.training.teacher import load_teacher
 
 def show(id):
-    teacher._fetched.cache_clear()
+    hub_ids._fetched.cache_clear()
     began = time.perf_counter()
-    model = teacher.load_teacher(id)
+    model = load_teacher(id)
     print(json.dumps([model.encode("a happy dog").tolist(), time.perf_counter() - began]))
 
 show("org/tiny"), show("org/older")
@@ -39,21 +42,21 @@ show("org/tiny"), show("org/older")
 """
 NO_HUB = """
 import json, sys, time
-from distilface import teacher
+from distilface import hub_ids
 from distilface.settings import InputError
 
 def show(id):
     began = time.perf_counter()
     try:
-        found = teacher.resolve(id)
+        found = hub_ids.resolve(id)
     except InputError as error:
         found = str(error)
     print(json.dumps([found, time.perf_counter() - began]))
 
-id = teacher.DEFAULT_TEACHER
+id = hub_ids.DEFAULT_TEACHER
 show("org/nothing"), show(id), show(id)
-teacher._fetched.cache_clear()
-teacher.PACKAGED[id] = ("the-package", "no_such_module_here", "model")
+hub_ids._fetched.cache_clear()
+hub_ids.PACKAGED[id] = ("the-package", "no_such_module_here", "model")
 show(id)
 """
 

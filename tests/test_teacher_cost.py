@@ -9,11 +9,11 @@ import pytest
 from runs import Materials
 from tiny import tiny_model
 
-from distilface.data import read_texts
-from distilface.methods.online import prepare
+from distilface.data.texts import read_texts
+from distilface.methods.online.loss import prepare
 from distilface.settings import InputError
-from distilface.teacher import load_teacher
-from distilface.train import TrainSettings
+from distilface.training.settings import TrainSettings
+from distilface.training.teacher import load_teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 

@@ -20,10 +20,10 @@ from tiny import sentences, tiny_albert, tiny_backbone, tiny_model
 from tokenizers import Tokenizer
 from transformers import AutoModel
 
-from distilface.card import make_card
-from distilface.export import to_onnx
-from distilface.folder import load, save_folder
-from distilface.student import load_student
+from distilface.cards.card import make_card
+from distilface.compression.student import load_student
+from distilface.exporters.onnx import to_onnx
+from distilface.model.folder import load, save_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

@@ -12,11 +12,11 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 from tiny import sentences, tiny_model
 
-from distilface.data import read_texts
+from distilface.compression.student import load_student
+from distilface.data.texts import read_texts
 from distilface.methods.embedding import prepare
 from distilface.settings import InputError
-from distilface.student import load_student
-from distilface.train import TrainSettings
+from distilface.training.settings import TrainSettings
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 

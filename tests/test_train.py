@@ -35,15 +35,16 @@ from transformers import AutoTokenizer, DistilBertForMaskedLM, Trainer
 from warm import kill_at
 
 import distilface
-from distilface import folder as folder_module
-from distilface import train as train_module
-from distilface.checkpoints import last_whole
-from distilface.data import read_sts
-from distilface.folder import Folder, load
+from distilface.compression.student import load_student
+from distilface.data.pairs import read_sts
 from distilface.methods import mlm
+from distilface.model import folder as folder_module
+from distilface.model.folder import Folder, load
 from distilface.settings import InputError
-from distilface.student import load_student
-from distilface.trainer import DevEvaluator, EncoderTrainer
+from distilface.training import fitting as train_module
+from distilface.training.checkpoints import last_whole
+from distilface.training.evaluators import DevEvaluator
+from distilface.training.trainer import EncoderTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 SAME = ("loss", "curve", "steps", "best_step", "scores", "data", "verdict", "parameters", "loss_settings")
@@ -134,13 +135,13 @@ def test_a_seed_decides_the_weights(kind, materials, reference, tmp_path):
 
 MOMENTS = [
     # where the process is killed, at which call, and what the next one goes on from
-    ("distilface.checkpoints.WholeCheckpoints.training_step", 2, None),
-    ("distilface.checkpoints.WholeCheckpoints.training_step", 5, None),
-    ("distilface.trainer.EncoderTrainer._save_optimizer_and_scheduler", 1, 3),
-    ("distilface.checkpoints.mark_whole", 1, 3),
-    ("distilface.checkpoints.rotate_checkpoints", 2, 3),
-    ("distilface.folder.card", 1, 9),
-    ("distilface.verdict.put_in_place", 1, 10),
+    ("distilface.training.checkpoints.WholeCheckpoints.training_step", 2, None),
+    ("distilface.training.checkpoints.WholeCheckpoints.training_step", 5, None),
+    ("distilface.training.trainer.EncoderTrainer._save_optimizer_and_scheduler", 1, 3),
+    ("distilface.training.checkpoints.mark_whole", 1, 3),
+    ("distilface.training.checkpoints.rotate_checkpoints", 2, 3),
+    ("distilface.model.folder.card", 1, 9),
+    ("distilface.training.verdict.put_in_place", 1, 10),
 ]
 
 
@@ -170,7 +171,7 @@ def test_a_run_killed_at_any_moment_goes_on_from_the_last_whole_checkpoint(warm,
 def test_nothing_whole_cannot_be_resumed_and_is_begun_anew(warm, materials, tmp_path):
     output = tmp_path / "model"
     words = materials.words("simcse", output)
-    before = kill_at("distilface.checkpoints.mark_whole")
+    before = kill_at("distilface.training.checkpoints.mark_whole")
     assert warm("train_unsup.py", *words, cwd=tmp_path, before=before).code == -9
     assert (tmp_path / "model.unfinished" / "checkpoint-3" / "model.safetensors").exists()
     with pytest.raises(InputError, match=r"nothing to resume: .*model\.unfinished holds no whole checkpoint; start w"):
@@ -532,7 +533,7 @@ def test_the_head_of_the_training_is_not_published(reference):
 
 def test_the_time_before_a_stop_counts(materials, tmp_path, monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr("distilface.checkpoints.time.monotonic", lambda: clock[0])
+    monkeypatch.setattr("distilface.training.checkpoints.time.monotonic", lambda: clock[0])
 
     def tick(step, _):
         clock[0] += 10.0

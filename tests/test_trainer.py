@@ -17,12 +17,15 @@ from tiny import PAIRS, tiny_model
 from torch import nn
 from transformers import TrainerControl, TrainerState, TrainingArguments
 
-from distilface import trainer as trainer_module
-from distilface.checkpoints import PROGRESS, WHOLE, is_whole, last_whole, mark_whole
 from distilface.methods import simcse
 from distilface.settings import InputError
-from distilface.train import TrainSettings, encoder_trainer
-from distilface.trainer import LOSS_STATE, CollapseAlarm, DevEvaluator, EncoderTrainer, LengthBatchSampler
+from distilface.training import evaluators
+from distilface.training.batches import LengthBatchSampler
+from distilface.training.checkpoints import PROGRESS, WHOLE, is_whole, last_whole, mark_whole
+from distilface.training.evaluators import CollapseAlarm, DevEvaluator
+from distilface.training.fitting import encoder_trainer
+from distilface.training.settings import TrainSettings
+from distilface.training.trainer import LOSS_STATE, EncoderTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 WORDS_OF_ROW = np.random.default_rng(0).integers(1, 40, 1003)
@@ -328,7 +331,7 @@ def test_a_backbone_whose_embeddings_start_alike_may_be_trained(materials, tmp_p
     trainer = make_trainer(materials, tmp_path, steps=6, learning_rate=3e-4, model=model)
     trainer.train()
     cosines = [row["eval_mean_cosine"] for row in trainer.state.log_history if "eval_mean_cosine" in row]
-    assert all(a > b > trainer_module.COLLAPSED for a, b in pairwise([start, *cosines]))
+    assert all(a > b > evaluators.COLLAPSED for a, b in pairwise([start, *cosines]))
 
 
 def test_what_is_published_of_the_training_is_no_sentence_of_it(checkpoints, materials):

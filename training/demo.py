@@ -24,15 +24,17 @@ from rich.console import Console
 from rich.table import Table
 from sentence_transformers import SentenceTransformer
 
-from distilface.card import write_card
-from distilface.data import read_sts
-from distilface.export import FORMATS, export
-from distilface.folder import load
-from distilface.record import environment
+from distilface.cards.card import write_card
+from distilface.compression.student import load_student
+from distilface.data.pairs import read_sts
+from distilface.environment import environment
+from distilface.exporters.exporting import export
+from distilface.exporters.formats import FORMATS
+from distilface.hub_ids import DEFAULT_TEACHER
+from distilface.model.folder import load
 from distilface.settings import cli, parse, setting
-from distilface.student import load_student
-from distilface.teacher import DEFAULT_TEACHER, load_teacher
-from distilface.trainer import DevEvaluator
+from distilface.training.evaluators import DevEvaluator
+from distilface.training.teacher import load_teacher
 
 RECIPES = Path(__file__).parent / "recipes"
 

@@ -16,12 +16,16 @@ from typing import Any
 
 from transformers import set_seed
 
-from distilface.data import read_sts, read_texts
+from distilface.data.pairs import read_sts
+from distilface.data.texts import read_texts
+from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.methods import codir, embedding, simcse
-from distilface.pooling import is_normalized
+from distilface.model.pooling import is_normalized
 from distilface.settings import check_known, cli, parse, setting
-from distilface.teacher import DEFAULT_TEACHER, load_teacher
-from distilface.train import StudentSettings, check_settings, encoder_trainer, fit, make_student
+from distilface.training.fitting import encoder_trainer, fit, make_student
+from distilface.training.run_folder import check_settings
+from distilface.training.settings import StudentSettings
+from distilface.training.teacher import load_teacher
 
 
 @dataclass

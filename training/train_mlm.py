@@ -16,11 +16,13 @@ from typing import Any
 
 from transformers import set_seed
 
-from distilface.data import read_texts
+from distilface.data.texts import read_texts
+from distilface.hub_ids import DEFAULT_BACKBONE
 from distilface.methods import mlm
 from distilface.settings import InputError, cli, parse, setting
-from distilface.student import DEFAULT_BACKBONE
-from distilface.train import TrainSettings, check_settings, fit
+from distilface.training.fitting import fit
+from distilface.training.run_folder import check_settings
+from distilface.training.settings import TrainSettings
 
 
 @dataclass

@@ -14,14 +14,14 @@ settings is not trained again, and ``--resume`` goes on in the middle of one. Ea
 import sys
 from typing import Any
 
-from distilface.crosslingual import Materials, run_stage
-from distilface.crosslingual_plan import NAMES, check_models, check_sources, check_values
-from distilface.crosslingual_plan import MultistageSettings as Settings
-from distilface.data import read_sts
-from distilface.parallel import held_out_split, read_parallel
+from distilface.data.pairs import read_sts
+from distilface.data.parallel import held_out_split, read_parallel
+from distilface.methods.multistage.settings import NAMES, check_models, check_sources, check_values
+from distilface.methods.multistage.settings import MultistageSettings as Settings
+from distilface.methods.multistage.stages import Materials, run_stage
 from distilface.settings import cli, parse
-from distilface.stages import check_stages
-from distilface.teacher import load_teacher
+from distilface.training.stages import check_stages
+from distilface.training.teacher import load_teacher
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

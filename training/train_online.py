@@ -16,12 +16,17 @@ from typing import Any
 
 from transformers import set_seed
 
-from distilface.data import read_sts, read_texts
-from distilface.methods import generations, online
+from distilface.data.pairs import read_sts
+from distilface.data.texts import read_texts
+from distilface.hub_ids import DEFAULT_BACKBONE
+from distilface.methods.online import generations
+from distilface.methods.online import loss as online
+from distilface.model.precision import uses_bf16
 from distilface.settings import cli, parse, setting
-from distilface.student import DEFAULT_BACKBONE
-from distilface.teacher import load_teacher, uses_bf16
-from distilface.train import StudentSettings, check_settings, count_steps, encoder_trainer, fit, make_student
+from distilface.training.fitting import count_steps, encoder_trainer, fit, make_student
+from distilface.training.run_folder import check_settings
+from distilface.training.settings import StudentSettings
+from distilface.training.teacher import load_teacher
 
 OF_THE_LOSS = ("scale", "mlp_head", "weight", "student_temperature", "teacher_temperature", "group_p", "seed")
 

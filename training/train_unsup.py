@@ -15,11 +15,14 @@ from typing import Any, ClassVar
 
 from transformers import set_seed
 
-from distilface.data import read_sts, read_texts
+from distilface.data.pairs import read_sts
+from distilface.data.texts import read_texts
+from distilface.hub_ids import DEFAULT_BACKBONE
 from distilface.methods import simcse
 from distilface.settings import cli, parse, setting
-from distilface.student import DEFAULT_BACKBONE
-from distilface.train import StudentSettings, check_settings, encoder_trainer, fit, make_student
+from distilface.training.fitting import encoder_trainer, fit, make_student
+from distilface.training.run_folder import check_settings
+from distilface.training.settings import StudentSettings
 
 PAPER = Path(__file__).parent / "recipes" / "distilface.yaml"
 

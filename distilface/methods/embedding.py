@@ -10,7 +10,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
 from sklearn.decomposition import PCA
 
-from distilface.cache import embed
+from distilface.embedding.teacher_cache import embed
 from distilface.settings import InputError
 
 #: Teacher embeddings from which the projection's principal components are taken.

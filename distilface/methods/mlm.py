@@ -18,12 +18,14 @@ from transformers import (
 )
 from transformers.modeling_outputs import MaskedLMOutput
 
-from distilface.checkpoints import WholeCheckpoints
+from distilface.compression.student import load_backbone
+from distilface.hub_ids import resolve
 from distilface.settings import InputError
-from distilface.student import load_backbone
-from distilface.teacher import resolve
-from distilface.train import Measure, TrainSettings, arguments
-from distilface.trainer import LengthBatchSampler
+from distilface.training.batches import LengthBatchSampler
+from distilface.training.checkpoints import WholeCheckpoints
+from distilface.training.fitting import arguments
+from distilface.training.settings import TrainSettings
+from distilface.training.verdict import Measure
 
 #: Share of the tokens that are masked, as in BERT.
 MASKED = 0.15

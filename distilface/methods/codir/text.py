@@ -10,11 +10,11 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
-from distilface.data import numbered
+from distilface.data.texts import numbered
 from distilface.methods import simcse
 from distilface.methods.codir.loss import CoDIRLoss
+from distilface.model.prompts import default_prompt, tokenizer_rules, tokens_of
 from distilface.settings import InputError
-from distilface.teacher import default_prompt, tokenizer_rules, tokens_of
 
 
 def prepare(texts: Dataset, views: int = 1) -> Dataset:
@@ -54,7 +54,7 @@ class CoDIRTextLoss(nn.Module):
         model: the student.
         codir: the contrast.
         base: a loss on that student with ``compute_loss_from_embeddings``.
-        teacher: frozen, as :func:`distilface.teacher.load_teacher` gives it.
+        teacher: frozen, as :func:`distilface.training.teacher.load_teacher` gives it.
         texts: the sentences by their number, a column ``text``.
         weight: of the contrast.
         targets: the teacher's embeddings by the same number, a column ``label`` as

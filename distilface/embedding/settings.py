@@ -1,0 +1,115 @@
+"""An encoding, planned: its settings, what is refused before anything is read, and what decides its bytes."""
+
+import hashlib
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from distilface.data.text_file import Survey
+from distilface.embedding.store import OUTPUTS, Parts
+from distilface.embedding.worker import VARIANTS, Variant, int8_export
+from distilface.model.folder import Folder
+from distilface.runtimes.extras import RAY
+from distilface.settings import InputError, check_known, setting
+
+ENGINES = ("local", "ray")
+
+
+@dataclass
+class EncodeSettings:
+    """What ``encode`` can be told."""
+
+    folder: str = setting("", "the model folder; also as the first word")
+    input: str = setting("", "a .txt (a row a line), .csv, .tsv, .jsonl (also .gz) or .parquet; also the second word")
+    output: str = setting("", "the .parquet or .npy file to write; also as the third word")
+    text_column: str = setting("text", "the column of the text, in files with columns")
+    keep_text: bool = setting(False, "write the text beside each embedding, into a .parquet")
+    variant: str = setting("fp32", "fp32, bf16, or int8 by the folder's export for this processor")
+    batch_size: int = setting(32, "texts in one forward pass, of similar lengths")
+    chunk_rows: int = setting(8192, "rows held in memory and written at a time; a kill loses at most these")
+    threads: int | None = setting(None, "of one process; default torch's. Another number can change the last bits")
+    device: str = setting("cpu", "what fp32 and bf16 run on: cpu, cuda, mps")
+    engine: str = setting("local", "local: one process; ray: workers on Ray, the same bytes")
+    workers: int | None = setting(None, "workers of --engine ray; default as many as it has CPUs for")
+    overwrite: bool = setting(False, "replace the output, and drop the beginning of another encoding to it")
+
+
+def check(settings: EncodeSettings, parts: Parts) -> None:
+    """Refuse settings that cannot be followed, before anything is read.
+
+    Raises:
+        InputError: naming the setting, its value and the remedy.
+    """
+    output = Path(settings.output)
+    check_known([settings.variant], VARIANTS, "variant")
+    check_known([settings.engine], ENGINES, "engine")
+    if output.suffix not in OUTPUTS:
+        raise InputError(f"{output}: {output.suffix or 'no'} suffix; embeddings are written to {' or '.join(OUTPUTS)}")
+    if settings.keep_text and output.suffix == ".npy":
+        raise InputError(f"{output} has no place for text; name a .parquet, or leave out --keep_text")
+    for name in ("batch_size", "chunk_rows", "threads", "workers"):
+        value = getattr(settings, name)
+        if value is not None and value < 1:
+            raise InputError(f"--{name} is {value}; it must be 1 or more")
+    if settings.variant == "int8" and settings.device != "cpu":
+        raise InputError(f"int8 runs on the CPU, not on {settings.device}; leave --device out, or choose bf16")
+    if settings.workers is not None and settings.engine != "ray":
+        raise InputError(f"--workers {settings.workers} is for --engine ray; add that, or leave --workers out")
+    if settings.engine == "ray":
+        RAY.check()
+    if output.is_dir():
+        raise InputError(f"{output} is a folder; name a file")
+    if output.exists() and Path(settings.input).exists() and output.samefile(settings.input):
+        raise InputError(f"{output} is the input as well; name another output")
+    there = next(parent for parent in output.resolve().parents if parent.exists())
+    if not (there.is_dir() and os.access(there, os.W_OK)):
+        raise InputError(f"{there} cannot be written to; name a file elsewhere")
+    if parts.summary is None:
+        check_free(settings)
+
+
+def check_free(settings: EncodeSettings) -> None:
+    """Refuse an output that is there, unless it may be replaced.
+
+    Raises:
+        InputError: naming it.
+    """
+    if Path(settings.output).exists() and not settings.overwrite:
+        raise InputError(f"{settings.output} exists; name another file, or add --overwrite")
+
+
+def variant_of(settings: EncodeSettings) -> Variant:
+    """Return what the settings ask each process to compute; its folder by the whole path, for a worker elsewhere.
+
+    Raises:
+        InputError: if the folder is no whole model, or has no export for int8.
+    """
+    Folder(Path(settings.folder)).check()
+    folder = Folder(Path(settings.folder).resolve())
+    return Variant(
+        folder=str(folder.path),
+        name=settings.variant,
+        export=int8_export(folder) if settings.variant == "int8" else None,
+        batch_size=settings.batch_size,
+        threads=settings.threads or torch.get_num_threads(),
+        device=settings.device,
+    )
+
+
+def plan_of(settings: EncodeSettings, variant: Variant, survey: Survey) -> dict[str, Any]:
+    """Return all that decides the bytes of the output."""
+    export = hashlib.sha256(Path(variant.export).read_bytes()).hexdigest() if variant.export else None
+    return {
+        "folder": Folder(Path(variant.folder)).fingerprint,
+        "input": survey.digest,
+        "variant": variant.name,
+        "export": export,
+        "batch_size": variant.batch_size,
+        "chunk_rows": settings.chunk_rows,
+        "threads": variant.threads,
+        "device": variant.device,
+        "keep_text": settings.keep_text,
+    }

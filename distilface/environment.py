@@ -1,0 +1,58 @@
+"""Results on disk: written whole, with the versions and the machine that they were measured with."""
+
+import os
+import platform
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+
+import distilface
+
+PACKAGES = ("sentence-transformers", "transformers", "torch", "mteb", "datasets", "huggingface-hub", "numpy")
+
+
+def _version(package: str) -> str | None:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return None
+
+
+def _cpu() -> str:
+    """Name the processor; Python itself knows no more than the architecture on Linux."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    return names[0] if names else platform.processor() or platform.machine()
+
+
+def _cores() -> int:
+    """Count the cores this process may use, which in a container are fewer than the machine has."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def environment(*more: str) -> dict[str, Any]:
+    """Return ``versions`` (of Python, the libraries and ``more`` of them; ``None`` if absent) and ``machine``.
+
+    The machine is its processor, the cores and torch threads this process may use, its GPU or ``None`` and
+    its platform; nothing that names the computer or its user.
+    """
+    versions = {"python": platform.python_version(), "distilface": distilface.__version__}
+    return {
+        "versions": versions | {package: _version(package) for package in (*PACKAGES, *more)},
+        "machine": {
+            "cpu": _cpu(),
+            "cores": _cores(),
+            "threads": torch.get_num_threads(),
+            "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
+            "platform": f"{platform.system()} {platform.machine()}",
+        },
+    }
+
+
+def stamp(*more: str) -> dict[str, Any]:
+    """Return when and on what a result was measured: ``date``, in UTC, and :func:`environment`."""
+    return {"date": datetime.now(UTC).isoformat(timespec="seconds"), **environment(*more)}

@@ -1,0 +1,1 @@
+"""Scores of a model: MTEB's tasks, on the Hub's data or local files."""

@@ -1,0 +1,212 @@
+"""How the ONNX files are made: from a model in fp32, and from that in smaller numbers."""
+
+import contextlib
+import logging
+import tempfile
+import warnings
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from sentence_transformers import SentenceTransformer
+from torch import Tensor, nn
+
+from distilface.runtimes.encoders import INPUTS
+
+#: Weights that share one scale and one zero in 4 bits.
+BLOCK = 32
+
+
+class _Encoder(nn.Module):
+    """What is exported: all the modules of a model, from ids to both outputs."""
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the token vectors, shape (B, T, width), and the embeddings, shape (B, dimensions)."""
+        features = self.model({"input_ids": input_ids, "attention_mask": attention_mask})
+        return features["token_embeddings"], features["sentence_embedding"]
+
+
+def to_onnx(model: SentenceTransformer, file: Path) -> None:
+    """Write a model as one self-contained ONNX file in fp32, of dynamic batch and length."""
+    tokens = model.tokenizer(["a dog", "the dog runs in the park"], padding=True, return_tensors="pt")
+    with _quiet_exporter():
+        _export(model, [tokens[name] for name in INPUTS], INPUTS, file)
+    _forget_origin(file)
+
+
+def _forget_origin(file: Path) -> None:
+    """Take out of an ONNX file where each node was traced: the paths of this machine, which would be published."""
+    import onnx
+
+    graph = onnx.load(file)
+    for node in graph.graph.node:
+        del node.metadata_props[:]
+        node.doc_string = ""
+    onnx.save(graph, file)
+
+
+@contextlib.contextmanager
+def _quiet_exporter() -> Iterator[None]:
+    """Keep the exporter from warning of its own parts, and of torchvision where there is none."""
+    logger = logging.getLogger("torch.onnx")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            yield
+    finally:
+        logger.setLevel(before)
+
+
+def _export(model: SentenceTransformer, example: list[Tensor], names: Sequence[str], file: Path) -> None:
+    batch, length = torch.export.Dim("batch"), torch.export.Dim("sequence")
+    torch.onnx.export(
+        _Encoder(model).eval(),  # the wrapper's own mode is what the exporter restores
+        tuple(example),
+        str(file),
+        dynamo=True,
+        external_data=False,
+        verbose=False,
+        input_names=list(names),
+        output_names=["last_hidden_state", "sentence_embedding"],
+        dynamic_shapes={name: {0: batch, 1: length} for name in names},
+    )
+
+
+def to_fp16(source: Path, target: Path) -> None:
+    """Write an ONNX file with fp16 weights, fp32 at its ends."""
+    import onnx
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    onnx.save(convert_float_to_float16(onnx.load(source), keep_io_types=True), target)
+
+
+@contextlib.contextmanager
+def _root_logger_kept() -> Iterator[None]:
+    """Keep the quantisers from setting logging up for the whole program, as they do by ``logging.warning`` alone."""
+    root = logging.getLogger()
+    level, handlers = root.level, list(root.handlers)
+    try:
+        yield
+    finally:
+        root.setLevel(level)
+        root.handlers[:] = handlers
+
+
+@contextlib.contextmanager
+def _optimised(source: Path) -> Iterator[Path]:
+    """Yield the file after onnxruntime's optimiser: layers that share weights are left in fp32 without it."""
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder, _root_logger_kept():
+        file = Path(folder) / "optimised.onnx"
+        quant_pre_process(source, file, skip_symbolic_shape=True)
+        yield file
+
+
+def to_int8(source: Path, target: Path, signed: bool) -> None:
+    """Write an ONNX file with int8 weights, the embedding table among them, a scale for each channel.
+
+    Args:
+        source: in fp32.
+        target: where to.
+        signed: weights from -128; without VNNI, x86 adds their products in 16 bits, which can overflow.
+    """
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _optimised(source) as optimised:
+        kind = QuantType.QInt8 if signed else QuantType.QUInt8
+        quantize_dynamic(optimised, target, per_channel=True, weight_type=kind)
+
+
+def _small_tables(source: Path) -> Any:
+    """Return the model of an ONNX file with its embedding tables in int8, and its other weights as they were."""
+    import onnx
+    from onnxruntime.quantization import QuantType, quantize_dynamic
+
+    with _optimised(source) as optimised:
+        tables = optimised.with_name("tables.onnx")
+        quantize_dynamic(optimised, tables, op_types_to_quantize=["Gather"], weight_type=QuantType.QUInt8)
+        return onnx.load(tables)
+
+
+def to_int8_weights(source: Path, target: Path) -> None:
+    """Write an ONNX file whose weights are int8, a scale for each channel, and whose activations are not.
+
+    ``W = scale * int8``, rounded to nearest, of at most half a step's error. All of it is constant, so onnxruntime
+    works it out once, as it opens the file, and then computes in fp32, in as much time and memory; what is gained is
+    the size of the file. A sentence has one embedding in every batch and, to the last bits of fp32, in every runtime.
+
+    Args:
+        source: in fp32.
+        target: where to.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = _small_tables(source)
+    graph = model.graph
+    products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
+    weights = {node.input[1] for node in products}
+    # Of a Gemm's transposed weight a row is an output's, as a column is elsewhere.
+    transposed = {node.input[1] for node in products for found in node.attribute if found.name == "transB" and found.i}
+    nodes, kept = [], []
+    for tensor in graph.initializer:
+        if tensor.name not in weights:
+            kept.append(tensor)
+            continue
+        weight, name = numpy_helper.to_array(tensor), tensor.name
+        largest = np.abs(weight).max(axis=int(name in transposed), keepdims=True)
+        scale = (largest / 127).clip(np.finfo(np.float32).tiny)
+        small = np.round(weight / scale).astype(np.int8)
+        kept += [numpy_helper.from_array(small, f"{name}_int8"), numpy_helper.from_array(scale, f"{name}_scale")]
+        nodes += [
+            helper.make_node("Cast", [f"{name}_int8"], [f"{name}_float"], to=onnx.TensorProto.FLOAT),
+            helper.make_node("Mul", [f"{name}_float", f"{name}_scale"], [name]),
+        ]
+    nodes += graph.node
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)
+    onnx.save(model, target)
+
+
+def to_q4(source: Path, target: Path) -> None:
+    """Write an ONNX file with 4-bit weights (``MatMulNBits``, blocks of :data:`BLOCK`) and int8 embedding tables.
+
+    Its activations stay in fp32, so that a sentence has one embedding in every batch; what a runtime gains is the
+    size of the file.
+
+    Args:
+        source: in fp32.
+        target: where to.
+    """
+    import onnx
+
+    with _root_logger_kept():  # it sets logging up as it is imported
+        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
+
+    quantizer = MatMulNBitsQuantizer(_small_tables(source), bits=4, block_size=BLOCK, is_symmetric=False)
+    quantizer.process()
+    graph = quantizer.model.model.graph
+    # Every product with a weight that layers share has brought it along, under one name.
+    once = {tensor.name: tensor for tensor in graph.initializer}
+    del graph.initializer[:]
+    graph.initializer.extend(once.values())
+    onnx.save(quantizer.model.model, target)
+
+
+def table_bytes(file: Path, shape: Sequence[int]) -> int | None:
+    """Return what a table of a shape weighs in an ONNX file, without its scales; ``None`` if it holds none such."""
+    import onnx
+
+    for tensor in onnx.load(file).graph.initializer:
+        if list(tensor.dims) == list(shape):
+            return len(onnx.numpy_helper.to_array(tensor).tobytes())
+    return None

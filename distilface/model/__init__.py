@@ -1,0 +1,1 @@
+"""The model folder: how it is written, read, identified and made of modules that every library knows."""

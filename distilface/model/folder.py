@@ -1,0 +1,219 @@
+"""The model folder: its layout on disk, how it is checked, written and read.
+
+It loads with the same vectors in sentence-transformers 5 and 6 over transformers 4 and 5, and holds no code
+and no pickle.
+"""
+
+import hashlib
+import json
+from dataclasses import dataclass
+from math import prod
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import WeightedLayerPooling
+
+from distilface.model.older_versions import card, make_portable, portable_configs
+from distilface.model.pooling import freeze
+from distilface.settings import InputError
+from distilface.storage import check_output, put_in_place, read_json, whole_folder, write_json
+
+__all__ = ["Folder", "check_output", "load", "put_in_place", "save_folder"]
+
+_ROOT = (
+    "config.json",
+    "config_sentence_transformers.json",
+    "model.safetensors",
+    "modules.json",
+    "sentence_bert_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+)
+_NEEDED = {
+    "Pooling": ["config.json"],
+    "Dense": ["config.json", "model.safetensors"],
+    "WeightedLayerPooling": ["config.json", "model.safetensors"],
+}
+_VERSIONS = ("__version__", "transformers_version")
+
+
+@dataclass(frozen=True)
+class Folder:
+    """A model folder and its layout: what lies where, whether it is whole, how large, which weights.
+
+    Attributes:
+        path: the folder. At its top lie the encoder (``config.json``, ``model.safetensors``), the tokenizer
+            and ``modules.json``, which names the modules; each module that follows the encoder has a folder
+            of its own there (``1_Pooling``).
+    """
+
+    path: Path
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", Path(self.path))
+
+    @property
+    def weights(self) -> Path:
+        """The encoder's weights."""
+        return self.path / "model.safetensors"
+
+    @property
+    def card(self) -> Path:
+        """The model card."""
+        return self.path / "README.md"
+
+    @property
+    def run_file(self) -> Path:
+        """How the model was made; a folder that was not trained here has none."""
+        return self.path / "run.json"
+
+    @property
+    def run(self) -> dict[str, Any] | None:
+        """How the model was made, or ``None``."""
+        return dict(read_json(self.run_file)) if self.run_file.is_file() else None
+
+    @property
+    def modules(self) -> list[tuple[str, Path]]:
+        """The class and the folder of each module, in order, the encoder first."""
+        listed = read_json(self.path / "modules.json")
+        try:
+            return [(str(module["type"]), self.path / module["path"]) for module in listed]
+        except (TypeError, KeyError):
+            raise InputError(f"{self.path / 'modules.json'} is damaged: it lists no modules") from None
+
+    @property
+    def files(self) -> tuple[Path, ...]:
+        """The files that decide the vectors, in the order of the modules."""
+        places = [place for _, place in self.modules if place != self.path]
+        found = [place / name for place in places for name in ("config.json", "model.safetensors")]
+        return (*(self.path / name for name in _ROOT), *(file for file in found if file.is_file()))
+
+    @property
+    def bytes(self) -> int:
+        """Size of the model: of :attr:`files`, not of a card or an export beside them."""
+        return sum(file.stat().st_size for file in self.files)
+
+    @property
+    def megabytes(self) -> float:
+        """Size of the model in millions of bytes."""
+        return self.bytes / 1e6
+
+    @property
+    def parameters(self) -> int:
+        """Number of weights, from the headers of their files; indices stored with them do not count."""
+        total = 0
+        for file in (f for f in self.files if f.suffix == ".safetensors"):
+            with safe_open(file, "numpy") as weights:
+                slices = [weights.get_slice(name) for name in weights.keys()]  # noqa: SIM118 (it is no mapping)
+                total += sum(prod(s.get_shape()) for s in slices if "F" in s.get_dtype())
+        return total
+
+    @property
+    def fingerprint(self) -> str:
+        """Sha256, in hex, of the weights and of the settings that decide the vectors.
+
+        Two models with the same weights and another pooling or length differ; the versions that wrote the
+        folder, its place, its card and ``run.json`` do not count.
+        """
+        digest = hashlib.sha256()
+        for file in self.files:
+            content = file.read_bytes()
+            if file.suffix == ".json":
+                settings = read_json(file)
+                if isinstance(settings, dict):
+                    settings = {k: v for k, v in settings.items() if k not in _VERSIONS}
+                content = json.dumps(settings, sort_keys=True).encode()
+            digest.update(f"{file.relative_to(self.path).as_posix()} {len(content)}\n".encode())
+            digest.update(content)
+        return digest.hexdigest()
+
+    def is_valid(self) -> bool:
+        """Say whether this is a whole model folder."""
+        try:
+            self.check()
+        except InputError:
+            return False
+        return True
+
+    def check(self) -> None:
+        """Make sure that this is a whole model folder.
+
+        Raises:
+            InputError: saying what is missing or damaged, or that a module is not sentence-transformers' own.
+        """
+        if not self.path.is_dir():
+            what = "is a file" if self.path.exists() else "does not exist"
+            raise InputError(f"{self.path} {what}; give a model folder")
+        if missing := [name for name in _ROOT if not (self.path / name).is_file()]:
+            raise InputError(f"{self.path} is no model folder: it has no {', no '.join(missing)}")
+        for kind, place in self.modules:
+            if not kind.startswith("sentence_transformers."):
+                raise InputError(f"{self.path} needs code of its own ({kind}), which is not run; use another model")
+            for name in _NEEDED.get(kind.rpartition(".")[2], ()):
+                if not (place / name).is_file():
+                    raise InputError(f"{self.path} is no whole model folder: it has no {place.name}/{name}")
+        for file in self.files:
+            if file.suffix == ".json":
+                read_json(file)
+            else:
+                _check_weights(file)
+
+
+def _check_weights(file: Path) -> None:
+    try:
+        with safe_open(file, "numpy"):
+            pass
+    except SafetensorError as error:
+        raise InputError(f"{file} is damaged ({error}); save or download it again") from None
+
+
+def load(path: str | Path, device: str = "cpu") -> SentenceTransformer:
+    """Load a model folder for use, in evaluation mode.
+
+    Raises:
+        InputError: if ``path`` is no whole model folder.
+    """
+    Folder(Path(path)).check()
+    model = SentenceTransformer(str(path), device=device, local_files_only=True)
+    for module in model:
+        if isinstance(module, WeightedLayerPooling):
+            freeze(module)
+    return model.eval()
+
+
+def save_folder(
+    model: SentenceTransformer,
+    path: str | Path,
+    run: dict[str, Any] | None = None,
+    max_seq_length: int | None = None,
+    overwrite: bool = False,
+    name: str | None = None,
+) -> Folder:
+    """Write a model as a portable folder, whole or not at all.
+
+    ``path`` is at any moment, a kill or a full disk included, what it was or the new folder. The model itself
+    is not changed. Weights are written as fp32.
+
+    Args:
+        model: an encoder of transformers, a pooling, and ``Dense`` and ``Normalize`` if wanted.
+        path: where to: not there yet, or an empty directory.
+        run: how the model was made, written as ``run.json``.
+        max_seq_length: tokens that the published model reads at most. ``None`` takes the model's own, which
+            after a training on shorter text is the training's.
+        overwrite: replace a model folder that is at ``path``.
+        name: what the card calls the model; ``None`` takes the name of ``path``.
+
+    Raises:
+        InputError: if ``path`` is taken, or the model has a part that cannot be written portably.
+        OSError: if it cannot be written; ``errno`` is ``ENOSPC`` on a full disk, whichever library met it.
+    """
+    configs = portable_configs(model, max_seq_length)
+    with whole_folder(path, overwrite) as folder:
+        model.save_pretrained(str(folder), create_model_card=False)
+        make_portable(folder, model, configs)
+        (folder / "README.md").write_text(card(model, name or Path(path).resolve().name, configs), encoding="utf-8")
+        if run is not None:
+            write_json(folder / "run.json", run)
+    return Folder(Path(path))

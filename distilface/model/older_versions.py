@@ -1,0 +1,217 @@
+"""A model's files as older sentence-transformers, transformers 4, fastembed and TEI read them.
+
+sentence-transformers 5.4 renamed its classes and the keys of its settings, and its older versions fail on the
+new names; every version reads the old ones.
+"""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Normalize, Transformer
+from sentence_transformers.sentence_transformer.modules import Pooling, WeightedLayerPooling
+from tokenizers import Tokenizer
+from torch import float32, nn
+
+from distilface.model.pooling import pooling_code
+from distilface.settings import InputError
+from distilface.storage import read_json, write_json
+
+_FLAGS = {
+    "cls": "pooling_mode_cls_token",
+    "mean": "pooling_mode_mean_tokens",
+    "max": "pooling_mode_max_tokens",
+    "mean_sqrt_len_tokens": "pooling_mode_mean_sqrt_len_tokens",
+    "weightedmean": "pooling_mode_weightedmean_tokens",
+    "lasttoken": "pooling_mode_lasttoken",
+}
+_OLDER_KEYS: dict[type[nn.Module], set[str]] = {
+    Pooling: {"word_embedding_dimension", "include_prompt", *_FLAGS.values()},
+    WeightedLayerPooling: {"word_embedding_dimension", "layer_start", "num_hidden_layers"},
+    Dense: {"in_features", "out_features", "bias", "activation_function"},
+    Normalize: set(),
+}
+#: What the newer versions name and the older ones take for granted.
+_FOR_GRANTED: dict[type[nn.Module], dict[str, Any]] = {
+    Transformer: {
+        "transformer_task": "feature-extraction",
+        "modality_config": {"text": {"method": "forward", "method_output_name": "last_hidden_state"}},
+        "module_output_name": "token_embeddings",
+    },
+    Dense: {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"},
+    Normalize: {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"},
+}
+#: What a tokenizer keeps of the machine it was loaded on, and of the length it last cut to.
+_LEAKED = {
+    *("is_local", "local_files_only", "name_or_path", "tokenizer_file", "special_tokens_map_file"),
+    *("max_length", "stride", "truncation_strategy", "pad_to_multiple_of"),
+}
+_SPECIAL_TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token")
+
+
+def portable_configs(model: SentenceTransformer, max_seq_length: int | None = None) -> list[dict[str, Any]]:
+    """Give the settings of each module of ``model`` under the names that every version reads.
+
+    Args:
+        model: an encoder of transformers and modules of sentence-transformers.
+        max_seq_length: tokens that the published model reads at most; ``None`` takes the model's own.
+
+    Raises:
+        InputError: if a module is not sentence-transformers' own or not known to its older versions, or the
+            length is more than the encoder has positions.
+    """
+    transformer: Any = model[0]
+    for place, module in enumerate(model):
+        kind = f"{type(module).__module__}.{type(module).__qualname__}"
+        if not kind.startswith("sentence_transformers."):
+            raise InputError(f"{kind} is no module of sentence-transformers: the folder would need remote code")
+        if type(module) not in ([Transformer] if place == 0 else _OLDER_KEYS):
+            names = ", ".join(known.__name__ for known in _OLDER_KEYS)
+            raise InputError(f"{kind} cannot be module {place} of a portable folder: Transformer, then {names}")
+    encoder = transformer.model
+    if not type(encoder).__module__.startswith("transformers.models."):
+        raise InputError(f"{type(encoder).__name__} is no encoder of transformers: it would need remote code")
+    limit = encoder.config.max_position_embeddings
+    length = min(transformer.max_seq_length, limit) if max_seq_length is None else max_seq_length
+    if not 0 < length <= limit:
+        raise InputError(f"max_seq_length {length} is out of range; the encoder has {limit} positions")
+    return [_portable_config(module, length) for module in model]
+
+
+def _portable_config(module: Any, length: int) -> dict[str, Any]:
+    """Give one module's settings under the older names; ``length`` is the published max_seq_length."""
+    name, config = type(module).__name__, dict(module.get_config_dict())
+    config.pop("unpad_inputs", None)
+    for key, value in _FOR_GRANTED.get(type(module), {}).items():
+        if config.get(key) == value:
+            del config[key]
+    if "embedding_dimension" in config:
+        config = {"word_embedding_dimension": config.pop("embedding_dimension"), **config}
+    if isinstance(module, Pooling):
+        config = _older_pooling(config)
+    if extra := set(config) - _OLDER_KEYS.get(type(module), set()):
+        raise InputError(f"{name} with {', '.join(sorted(extra))} cannot be written portably")
+    if isinstance(module, Dense) and not config["activation_function"].startswith("torch.nn.modules."):
+        raise InputError(f"activation {config['activation_function']} is not torch's: it would need remote code")
+    if isinstance(module, Transformer):
+        return {"max_seq_length": length, "do_lower_case": bool(module.do_lower_case)}
+    return config
+
+
+def _older_pooling(config: dict[str, Any]) -> dict[str, Any]:
+    """Turn the list of pooling modes into a flag for each; flags have one order in which they are joined."""
+    mode = config.pop("pooling_mode")
+    modes = [mode] if isinstance(mode, str) else list(mode)
+    if modes != [name for name in _FLAGS if name in modes]:
+        raise InputError(f"pooling {', '.join(modes)} cannot be written portably; the order is {', '.join(_FLAGS)}")
+    include = config.pop("include_prompt")
+    return config | {flag: name in modes for name, flag in _FLAGS.items()} | {"include_prompt": include}
+
+
+def make_portable(folder: Path, model: SentenceTransformer, configs: list[dict[str, Any]]) -> None:
+    """Rewrite what ``model.save_pretrained(folder)`` has written.
+
+    Args:
+        folder: a folder just written.
+        model: the model in it.
+        configs: what :func:`portable_configs` gave for it.
+    """
+    modules = read_json(folder / "modules.json")
+    for entry, module, config in zip(modules, model, configs, strict=True):
+        entry["type"] = f"sentence_transformers.models.{type(module).__name__}"
+        name = "config.json" if entry["path"] else "sentence_bert_config.json"
+        write_json(folder / entry["path"] / name, config)
+    write_json(folder / "modules.json", modules)
+    _rewrite_encoder(folder, layers=any(isinstance(m, WeightedLayerPooling) for m in model))
+    _rewrite_tokenizer(folder, model[0], configs[0]["max_seq_length"])
+    mode = (folder / "modules.json").stat().st_mode
+    for file in folder.rglob("*.safetensors"):
+        weights = load_file(file)
+        if any(w.is_floating_point() and w.dtype != float32 for w in weights.values()):
+            weights = {name: w.float() if w.is_floating_point() else w for name, w in weights.items()}
+            save_file(weights, file, metadata={"format": "pt"})
+        file.chmod(mode)  # safetensors makes its files readable by their owner alone
+
+
+def _rewrite_encoder(folder: Path, layers: bool) -> None:
+    """Drop paths and what a training asked of the encoder from its config; ``layers``: keep every state."""
+    config = read_json(folder / "config.json")
+    for key in ("_name_or_path", "output_hidden_states", "output_attentions", "torch_dtype"):
+        config.pop(key, None)
+    config |= {"dtype": "float32"} | ({"output_hidden_states": True} if layers else {})
+    # TEI's ONNX backend asks for these two by their common names, which DistilBERT has not.
+    common = {"hidden_size": config.get("dim"), "num_hidden_layers": config.get("n_layers")}
+    config |= {name: value for name, value in common.items() if name not in config and value is not None}
+    write_json(folder / "config.json", dict(sorted(config.items())))
+
+
+def _rewrite_tokenizer(folder: Path, transformer: Any, length: int) -> None:
+    """Write the published length, the inputs that the encoder takes, and the special tokens' own file."""
+    path = folder / "tokenizer.json"
+    if not path.is_file():
+        raise InputError(f"{type(transformer.tokenizer).__name__} has no tokenizer.json; use a fast tokenizer")
+    tokenizer = Tokenizer.from_file(str(path))
+    tokenizer.no_truncation()
+    tokenizer.no_padding()
+    tokenizer.save(str(path))
+    config = read_json(folder / "tokenizer_config.json")
+    config = {key: value for key, value in config.items() if key not in _LEAKED}
+    config["model_max_length"] = length
+    if config.get("tokenizer_class") == "TokenizersBackend":  # the name that transformers 4 does not know
+        config["tokenizer_class"] = "PreTrainedTokenizerFast"
+    if transformer.model.config.model_type == "distilbert":
+        config["model_input_names"] = ["input_ids", "attention_mask"]
+    write_json(folder / "tokenizer_config.json", dict(sorted(config.items())))
+    found = {name: getattr(transformer.tokenizer, name, None) for name in _SPECIAL_TOKENS}
+    write_json(folder / "special_tokens_map.json", {name: str(token) for name, token in found.items() if token})
+
+
+def card(model: SentenceTransformer, name: str, configs: list[dict[str, Any]]) -> str:
+    """Write a minimal model card: what the folder is, and how to use it."""
+    width, length = model.get_embedding_dimension(), configs[0]["max_seq_length"]
+    parameters = sum(p.numel() for p in model.parameters())
+    named = json.dumps(name)
+    code = "\n".join(pooling_code(model))
+    read = "from safetensors.torch import load_file\n" if "load_file" in code else ""
+    prompt = model.prompts.get(model.default_prompt_name or "", "")
+    asked = f"sentences = [{json.dumps(prompt)} + sentence for sentence in sentences]\n" if prompt else ""
+    return f"""---
+library_name: sentence-transformers
+pipeline_tag: sentence-similarity
+tags:
+- sentence-transformers
+- sentence-similarity
+- feature-extraction
+---
+
+# {name}
+
+A sentence encoder of {parameters:,} parameters: text of up to {length} tokens to a vector of {width} numbers.
+
+With [sentence-transformers](https://www.sbert.net):
+
+```python
+from sentence_transformers import SentenceTransformer
+
+model = SentenceTransformer({named})
+embeddings = model.encode(["The cat sat on the mat.", "A cat was sitting on a rug."])
+```
+
+With transformers alone:
+
+```python
+import torch
+{read}from transformers import AutoModel, AutoTokenizer
+
+folder = {named}
+sentences = ["The cat sat on the mat.", "A cat was sitting on a rug."]
+{asked}tokenizer = AutoTokenizer.from_pretrained(folder)
+encoder = AutoModel.from_pretrained(folder).eval()
+inputs = tokenizer(sentences, padding=True, truncation=True, return_tensors="pt")
+with torch.no_grad():
+    output = encoder(**inputs)
+{code}
+```
+"""

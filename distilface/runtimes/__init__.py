@@ -1,0 +1,1 @@
+"""What computes embeddings: exported files on their runtimes."""

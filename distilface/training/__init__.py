@@ -1,0 +1,1 @@
+"""One way to train anything here: settings, the folder of a run, the trainer, checkpoints, the verdict."""

@@ -1,0 +1,86 @@
+"""The score that chooses a checkpoint, and an alarm for a collapse."""
+
+from typing import Any
+
+import numpy as np
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
+from transformers import (
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
+
+from distilface.settings import InputError
+
+#: Mean pairwise cosine of unrelated sentences above which the embeddings tell nothing apart.
+COLLAPSED = 0.95
+
+
+class DevEvaluator(EmbeddingSimilarityEvaluator):
+    """Spearman correlation of cosines with human scores, x 100, and the mean cosine of unrelated sentences.
+
+    A subclass may choose checkpoints by another score: ``measured`` names it for ``run.json``, ``key`` is what a call
+    returns it under; higher is better.
+    """
+
+    measured = "stsb_dev"
+    key = "spearman"
+
+    def __init__(self, pairs: Dataset, name: str = "dev", batch_size: int = 128) -> None:
+        super().__init__(
+            pairs["sentence1"],
+            pairs["sentence2"],
+            pairs["score"],
+            batch_size=batch_size,
+            main_similarity="cosine",
+            similarity_fn_names=["cosine"],
+            name=name,
+            write_csv=False,
+        )
+        self.sentences = list(dict.fromkeys(pairs["sentence1"]))[:256]
+
+    def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Return ``spearman`` (x 100) and ``mean_cosine`` over up to 256 distinct sentences of the set."""
+        scores = super().__call__(model, *args, **kwargs)
+        self.primary_metric = "spearman"
+        return {
+            "spearman": 100 * scores[f"{self.name}_spearman_cosine"],
+            "mean_cosine": self.mean_cosine(model),
+        }
+
+    def mean_cosine(self, model: SentenceTransformer) -> float:
+        """Return the mean cosine over all pairs of different sentences."""
+        vectors = model.encode(self.sentences, batch_size=self.batch_size, normalize_embeddings=True)
+        count = len(vectors)
+        return float((np.square(vectors.sum(0)).sum() - count) / (count * (count - 1))) if count > 1 else 0.0
+
+
+class CollapseAlarm(TrainerCallback):
+    """Stops a training whose embeddings have become all alike.
+
+    The alarm is a mean cosine above :data:`COLLAPSED` that is also no lower than the untrained student's: a raw
+    backbone may start above it, and training then lowers it.
+    """
+
+    def __init__(self, untrained: float) -> None:
+        self.untrained = untrained
+
+    def on_evaluate(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        metrics: dict[str, float] | None = None,
+        **kwargs: Any,
+    ) -> None:
+        """Raise :class:`InputError` on a collapse."""
+        cosine = (metrics or {}).get("eval_mean_cosine", 0.0)
+        if cosine > COLLAPSED and cosine >= self.untrained:
+            raise InputError(
+                f"the embeddings have collapsed: mean cosine of different sentences {cosine:.3f} at step "
+                f"{state.global_step} (untrained {self.untrained:.3f}); lower the learning rate "
+                f"(now {args.learning_rate:g}) or raise the batch size"
+            )

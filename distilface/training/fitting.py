@@ -1,0 +1,200 @@
+"""One way to train anything here: baseline first, best checkpoint, exact resume, a whole folder, a verdict."""
+
+import hashlib
+import json
+import math
+import shlex
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
+from torch import nn
+from transformers import TrainerCallback, set_seed
+
+from distilface.compression.student import load_student
+from distilface.data.texts import fingerprint
+from distilface.model.folder import load, save_folder
+from distilface.model.precision import uses_bf16
+from distilface.training.batches import LengthBatchSampler
+from distilface.training.checkpoints import WholeCheckpoints, drop_partial, last_whole, stoppable
+from distilface.training.evaluators import CollapseAlarm, DevEvaluator
+from distilface.training.run_folder import check_settings, claim, keep, work_folder
+from distilface.training.settings import StudentSettings, TrainSettings
+from distilface.training.trainer import EncoderTrainer, use_cpu_well
+from distilface.training.verdict import Measure, finish, record_of
+
+__all__ = [
+    "Measure",
+    "StudentSettings",
+    "TrainSettings",
+    "arguments",
+    "check_settings",
+    "count_steps",
+    "encoder_trainer",
+    "fit",
+    "make_student",
+]
+
+
+def count_steps(settings: TrainSettings, rows: int) -> int:
+    """Return how many optimiser steps a training on this many rows makes."""
+    return settings.steps if settings.steps > 0 else math.ceil(settings.epochs * -(-rows // settings.batch_size))
+
+
+def arguments(settings: TrainSettings, measure: Measure) -> dict[str, Any]:
+    """Return the training arguments, by upstream's names, that both trainers share."""
+    return {
+        "output_dir": str(work_folder(settings)),
+        "per_device_train_batch_size": settings.batch_size,
+        "num_train_epochs": settings.epochs,
+        "max_steps": settings.steps if settings.steps > 0 else -1,
+        "learning_rate": settings.learning_rate,
+        "weight_decay": settings.weight_decay,
+        "lr_scheduler_type": settings.scheduler,
+        "warmup_steps": settings.warmup,
+        "seed": settings.seed,
+        "bf16": uses_bf16(settings.bf16),
+        "use_cpu": not torch.cuda.is_available(),
+        "eval_strategy": "steps",
+        "save_strategy": "steps",
+        "eval_steps": settings.eval_steps,
+        "save_steps": settings.eval_steps,
+        "save_total_limit": 2,
+        "load_best_model_at_end": True,
+        "metric_for_best_model": measure.key,
+        "greater_is_better": measure.higher,
+        "logging_steps": min(50, settings.eval_steps),
+        "logging_nan_inf_filter": False,
+        "report_to": "none",
+        "dataloader_pin_memory": torch.cuda.is_available(),
+    }
+
+
+def make_student(settings: StudentSettings, source: str, *, normalize: bool = False) -> SentenceTransformer:
+    """Make the student of the settings from ``source`` (:func:`distilface.compression.student.load_student`)."""
+    return load_student(
+        source,
+        settings.layers,
+        settings.pooling,  # type: ignore[arg-type]
+        normalize=normalize,
+        max_seq_length=settings.max_seq_length,
+        dropout=settings.dropout,
+    )
+
+
+def encoder_trainer(
+    model: SentenceTransformer,
+    loss: nn.Module,
+    dataset: Dataset,
+    dev: Dataset,
+    settings: TrainSettings,
+    callbacks: Sequence[TrainerCallback] = (),
+    evaluator: DevEvaluator | None = None,
+) -> tuple[EncoderTrainer, Measure]:
+    """Make the trainer of a sentence encoder and the measure that chooses its checkpoint.
+
+    Args:
+        model: the student.
+        loss: a sentence-transformers loss on that student.
+        dataset: the columns that loss asks for, texts first; a column named ``label`` is not tokenised.
+        dev: scored pairs (:func:`distilface.data.pairs.read_sts`).
+        settings: how to train.
+        callbacks: what a method does between steps; one that must outlive a stop keeps its state in the loss.
+        evaluator: what else shall choose the checkpoint; default the Spearman correlation on ``dev``.
+    """
+    judge = evaluator or DevEvaluator(dev)
+    measure = Measure(
+        judge.measured,
+        lambda m: judge(m)[judge.key],
+        lambda m, folder: save_folder(m, folder, name=Path(settings.output_dir).name),
+        lambda folder: load(folder),
+        key=f"eval_{judge.key}",
+        data={"dev": settings.dev, "rows": len(dev), "sha256": _fingerprint(dev)},
+    )
+    trainer = EncoderTrainer(
+        model=model,
+        args=SentenceTransformerTrainingArguments(
+            **arguments(settings, measure), batch_sampler=LengthBatchSampler, dataloader_drop_last=False
+        ),
+        train_dataset=dataset,
+        loss=loss,
+        evaluator=judge,
+        callbacks=[CollapseAlarm(judge.mean_cosine(model)), *callbacks],
+    )
+    trainer.data_collator.max_length = min(settings.train_max_length, model.max_seq_length or settings.train_max_length)
+    return trainer, measure
+
+
+def fit(
+    trainer: WholeCheckpoints,
+    measure: Measure,
+    settings: TrainSettings,
+    texts: Dataset,
+    run: dict[str, Any],
+    teacher_score: float | None = None,
+    outcome: Callable[[], dict[str, Any]] = dict,
+) -> dict[str, Any]:
+    """Train, keep the best checkpoint, write the folder, reload it, score it, and print the verdict.
+
+    The folder appears in one move when all is done; until then everything is in ``<output>.unfinished``.
+
+    Args:
+        trainer: made by :func:`encoder_trainer` or by a method of its own.
+        measure: how its model is scored, saved and loaded.
+        settings: how to train; ``resume`` goes on from the last whole checkpoint.
+        texts: the sentences, for their fingerprint.
+        run: what the script knows of the run (method, teacher, baseline model), for ``run.json``; its ``origin``, if
+            it has one, must be the same at a resume.
+        teacher_score: the teacher on the same measure, for the verdict.
+        outcome: asked when the training is over for what only then is known, for ``run.json``.
+
+    Returns:
+        What stands in ``run.json``: settings, versions, data, parameters, times, scores, curve.
+
+    Raises:
+        InputError: on changed settings at a resume, a collapse, a NaN loss.
+        KeyboardInterrupt: after Ctrl-C, with the checkpoint saved and the words to go on.
+    """
+    work, output = work_folder(settings), Path(settings.output_dir)
+    data = [{"source": source} for source in settings.data] + [{"rows": len(texts), "sha256": fingerprint(texts)}]
+    begun = claim(settings, [*data, *([measure.data] if measure.data else [])], run.get("origin"))
+    if "baseline" not in begun:
+        begun["baseline"] = measure.score(trainer.model)
+        keep(settings, begun)
+    print(f"baseline: {measure.name} {begun['baseline']:.2f}; {_cost(trainer, settings)}", file=sys.stderr)
+    _train(trainer, work, settings)
+    record = record_of(trainer, measure, begun, {**run, **outcome()}, teacher_score)
+    return finish(trainer.model, measure, work / "folder", output, record, settings.overwrite)
+
+
+def _cost(trainer: WholeCheckpoints, settings: TrainSettings) -> str:
+    """Say what is to be done: sentences, steps, batch."""
+    dataset: Any = trainer.train_dataset
+    rows = len(dataset)
+    return f"{rows:,} sentences, {count_steps(settings, rows):,} steps of {settings.batch_size}"
+
+
+def _train(trainer: WholeCheckpoints, work: Path, settings: TrainSettings) -> None:
+    """Run the trainer to its end, or to Ctrl-C: then the checkpoint is saved and the way on is said."""
+    set_seed(settings.seed)
+    use_cpu_well(trainer.model)
+    whole = last_whole(work) if settings.resume else None
+    if whole is not None:
+        drop_partial(work, whole)
+        print(f"going on from {whole}", file=sys.stderr)
+    with stoppable(trainer) as stop:
+        trainer.train(None if whole is None else str(whole))
+    if stop.asked and trainer.state.global_step < trainer.state.max_steps:
+        words = sys.argv if "--resume" in sys.argv else [*sys.argv, "--resume"]
+        raise KeyboardInterrupt(
+            f"saved at step {trainer.state.global_step} of {trainer.state.max_steps}; go on with: "
+            f"python {shlex.join(words)}"
+        )
+
+
+def _fingerprint(pairs: Dataset) -> str:
+    return hashlib.sha256(json.dumps(pairs.to_list()).encode()).hexdigest()[:16]

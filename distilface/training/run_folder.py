@@ -1,0 +1,91 @@
+"""Where the unfinished state of a run lies, and whether it is the run to go on with."""
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+from distilface.settings import InputError
+from distilface.storage import check_output, write_whole
+from distilface.training.checkpoints import last_whole
+from distilface.training.settings import TrainSettings, check_values, effective
+
+
+def work_folder(settings: TrainSettings) -> Path:
+    """Return where an unfinished run keeps its checkpoints: beside the output folder."""
+    output = Path(settings.output_dir)
+    return output.with_name(output.name + ".unfinished")
+
+
+def check_settings(settings: TrainSettings) -> None:
+    """Refuse settings that cannot be run, before anything is read or written.
+
+    Raises:
+        InputError: on an output folder that is not empty or cannot be written, ``--resume`` with nothing to resume
+            or with changed settings, an unfinished run in the way, or a value out of its range.
+    """
+    check_values(settings)
+    output = Path(settings.output_dir)
+    if output.name in ("", ".."):
+        raise InputError(f"--output-dir {settings.output_dir} has no name of its own; name a folder, as models/mine")
+    if not settings.overwrite and output.is_dir() and any(output.iterdir()):
+        raise InputError(f"{output} is not empty; name another --output-dir, or add --overwrite")
+    check_output(output, settings.overwrite)
+    work = work_folder(settings)
+    unfinished = (work / "run.json").is_file() and last_whole(work) is not None
+    if settings.resume and not unfinished:
+        raise InputError(f"nothing to resume: {work} holds no whole checkpoint; start without --resume")
+    if settings.resume:
+        _check_unchanged(work, {"settings": effective(settings)})
+    elif unfinished and not settings.overwrite:
+        raise InputError(f"{work} holds an unfinished run; go on with --resume, or add --overwrite to drop it")
+
+
+def _check_unchanged(work: Path, now: dict[str, Any]) -> dict[str, Any]:
+    """Return what the unfinished run in ``work`` was begun with, if settings (and data) are the same.
+
+    Raises:
+        InputError: naming the key, its old value and its new one.
+    """
+    begun: dict[str, Any] = json.loads((work / "run.json").read_text())
+    changes = [(key, begun["settings"].get(key), value) for key, value in now["settings"].items()]
+    changes += [(key, begun.get(key), now[key]) for key in ("data", "origin") if key in now]
+    for key, old, new in changes:
+        if old != new:
+            raise InputError(
+                f"--resume with changed settings: {key} was {old!r} and is {new!r}; "
+                "set it back, or start over with --overwrite"
+            )
+    return begun
+
+
+def claim(settings: TrainSettings, data: list[dict[str, Any]], origin: dict[str, Any] | None = None) -> dict[str, Any]:
+    """Open the work folder: a new one, or the one to resume if settings, data and origin are the same.
+
+    Args:
+        settings: how to train. With ``overwrite`` and ``resume`` both, a checkpoint of another origin is dropped.
+        data: what is trained on.
+        origin: what is trained, where that is made by another training: its checkpoints fit no other.
+
+    Returns:
+        What the run was begun with: ``settings``, ``data``, ``origin``, and, once :func:`keep` was called, more.
+
+    Raises:
+        InputError: on changed settings, data or origin at a resume.
+    """
+    work = work_folder(settings)
+    now = json.loads(json.dumps({"settings": effective(settings), "data": data, "origin": origin}))
+    if settings.resume and not (settings.overwrite and _origin(work) != now["origin"]):
+        return _check_unchanged(work, now)
+    shutil.rmtree(work, ignore_errors=True)
+    work.mkdir(parents=True)
+    return dict(now)
+
+
+def _origin(work: Path) -> Any:
+    return json.loads((work / "run.json").read_text()).get("origin")
+
+
+def keep(settings: TrainSettings, begun: dict[str, Any]) -> None:
+    """Keep what a run was begun with, for its resume."""
+    write_whole(work_folder(settings) / "run.json", begun)

@@ -1,0 +1,87 @@
+"""What a training can be told, and which of its values are out of range."""
+
+import json
+import math
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from transformers import SchedulerType
+
+from distilface.hub_ids import DEFAULT_BACKBONE, HUB_STSB
+from distilface.settings import InputError, check_known, setting
+
+#: Settings that say where things lie, and do not decide the weights.
+PLACES = ("output_dir", "cache_dir")
+
+
+@dataclass
+class TrainSettings:
+    """What every training here can be told."""
+
+    data: list[str] = setting(
+        [], "text: .txt (a sentence a line), .csv, .tsv, .jsonl, each also .gz; or folders of them"
+    )
+    output_dir: str = setting("models/distilface", "the model folder to write")
+    text_column: str = setting("text", "the column of the text, in files with columns")
+    max_sentences: int | None = setting(None, "train on this many sentences, drawn at random; default all")
+    dev: str = setting(HUB_STSB, "scored pairs that choose the checkpoint: a file, a Hub data set, or 'sample'")
+    epochs: float = setting(1.0, "passes over the data")
+    steps: int = setting(-1, "optimiser steps; wins over --epochs when above 0")
+    batch_size: int = setting(64, "sentences a step")
+    learning_rate: float = setting(3e-5, "peak learning rate of AdamW")
+    weight_decay: float = setting(0.0, "AdamW's weight decay")
+    scheduler: str = setting("linear", "learning-rate schedule, as transformers names them")
+    warmup: float = setting(0.0, "share of the steps in which the learning rate rises")
+    train_max_length: int = setting(32, "tokens of a sentence that training reads; the model keeps its own limit")
+    eval_steps: int = setting(125, "steps between two scores on the development set, each with a checkpoint")
+    seed: int = setting(42, "seed of the initial weights, the dropout and the order of the data")
+    bf16: str = setting("auto", "autocast to bf16: 'auto' (where the machine has it), 'yes' or 'no'")
+    resume: bool = setting(False, "go on with the unfinished run of this output folder")
+    overwrite: bool = setting(False, "replace the output folder, and drop an unfinished run of it")
+
+
+@dataclass
+class StudentSettings(TrainSettings):
+    """What the training of a sentence encoder can be told: of its student, and all of the above."""
+
+    backbone: str | None = setting(DEFAULT_BACKBONE, "a Hub id or folder the student is made of")
+    layers: list[int] | None = setting(None, "cut these layers, counted from 0, into a DistilBERT")
+    pooling: str = setting("mean", "mean, cls or last4")
+    max_seq_length: int | None = setting(
+        None, "tokens that the published model reads; default: all it has positions for"
+    )
+    dropout: float | None = setting(None, "the student's dropout in training; default its own")
+
+
+def check_values(settings: TrainSettings) -> None:
+    """Refuse a value out of its range.
+
+    Raises:
+        InputError: naming the setting, its value and the remedy.
+    """
+    for name in ("batch_size", "eval_steps", "train_max_length", "learning_rate"):
+        if not 0 < getattr(settings, name) < math.inf:
+            raise InputError(f"--{name} {getattr(settings, name)} is out of range; it must be above 0")
+    if settings.steps <= 0 and not 0 < settings.epochs < math.inf:
+        raise InputError(f"--epochs {settings.epochs} with --steps {settings.steps} trains nothing; raise one")
+    if not settings.weight_decay >= 0:
+        raise InputError(f"--weight_decay {settings.weight_decay} is out of range; it must be 0 or more")
+    if not 0 <= settings.warmup < 1:
+        raise InputError(f"--warmup {settings.warmup} is out of range; it is a share of the steps, from 0 to below 1")
+    if not 0 <= settings.seed < 2**32:
+        raise InputError(f"--seed {settings.seed} is out of range; it must be from 0 to {2**32 - 1}")
+    if settings.bf16 not in ("auto", "yes", "no"):
+        raise InputError(f"--bf16 {settings.bf16!r} must be auto, yes or no")
+    check_known([settings.scheduler], [kind.value for kind in SchedulerType], "scheduler")
+
+
+def effective(settings: TrainSettings) -> dict[str, Any]:
+    """Return the settings that decide the result (a resumed run must have the same)."""
+    return {name: value for name, value in asdict(settings).items() if name not in ("resume", "overwrite")}
+
+
+def other_settings(run: dict[str, Any], settings: TrainSettings) -> list[str]:
+    """Name the settings, of those that decide the weights, that a finished ``run.json`` has otherwise or not at all."""
+    now = json.loads(json.dumps(effective(settings)))
+    known = run.get("settings", {})
+    return [key for key, value in now.items() if key not in PLACES and known.get(key) != value]

@@ -1,0 +1,22 @@
+"""A frozen teacher, with its own tokenizer and prompts; what tells one model from another."""
+
+from sentence_transformers import SentenceTransformer
+
+from distilface.hub_ids import resolve
+from distilface.model.loading import LOAD_ERRORS, no_model
+
+
+def load_teacher(model: str, device: str | None = None) -> SentenceTransformer:
+    """Load a teacher: frozen (no parameter asks for a gradient), in eval mode and in fp32.
+
+    Its own tokenizer, maximum length and default prompt come with it.
+
+    Raises:
+        InputError: if it cannot be had or is no model.
+    """
+    folder = resolve(model)
+    try:
+        teacher = SentenceTransformer(folder, device=device)
+    except LOAD_ERRORS as error:
+        raise no_model(model, error) from None
+    return teacher.float().requires_grad_(False).eval()

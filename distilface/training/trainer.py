@@ -1,0 +1,68 @@
+"""What trains a sentence encoder: length-sorted batches, the loss's own state kept, a score, a collapse alarm."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+from sentence_transformers import SentenceTransformerTrainer
+from torch import nn
+from transformers import (
+    PreTrainedModel,
+)
+
+from distilface.settings import InputError
+from distilface.training.checkpoints import WholeCheckpoints
+
+LOSS_STATE = "loss.safetensors"
+
+
+class EncoderTrainer(WholeCheckpoints, SentenceTransformerTrainer):
+    """sentence-transformers' trainer that keeps ``loss.state_dict()`` with its checkpoints.
+
+    Upstream saves the model alone: a projection or a memory bank on the loss would start anew at a resume,
+    silently, under the moments of its old optimizer.
+    """
+
+    loss: Any
+
+    def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
+        """Add nothing: upstream's card copies training sentences into the README."""
+
+    def _loss_state(self) -> dict[str, torch.Tensor]:
+        """Return what the loss holds beside the student."""
+        state = self.loss.state_dict()
+        student = {tensor.data_ptr() for tensor in self.model.state_dict().values()}
+        return {name: tensor for name, tensor in state.items() if tensor.data_ptr() not in student}
+
+    def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
+        folder = Path(output_dir or self.args.output_dir)
+        self.model.save_pretrained(str(folder), create_model_card=False)
+        torch.save(self.args, folder / "training_args.bin")
+        if state := self._loss_state():
+            save_file({name: tensor.contiguous() for name, tensor in state.items()}, folder / LOSS_STATE)
+
+    def _load_from_checkpoint(self, checkpoint_path: Any, model: Any = None) -> None:
+        own, file = self._loss_state(), Path(checkpoint_path) / LOSS_STATE
+        saved = load_file(file) if file.exists() else {}
+        if _shapes(own) != _shapes(saved):
+            raise InputError(f"{checkpoint_path} was saved with another loss; start over with --overwrite")
+        super()._load_from_checkpoint(checkpoint_path)
+        for name, tensor in own.items():
+            tensor.copy_(saved[name])
+
+
+def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
+    return {name: tensor.shape for name, tensor in state.items()}
+
+
+def use_cpu_well(model: nn.Module) -> None:
+    """Set a model up for training on a CPU: plain attention; no change elsewhere.
+
+    torch's fused attention has a slow backward on CPUs, and falls back to the plain one under dropout.
+    """
+    if torch.cuda.is_available():
+        return
+    for module in model.modules():
+        if isinstance(module, PreTrainedModel):
+            module.set_attn_implementation("eager")
