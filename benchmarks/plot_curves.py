@@ -15,7 +15,8 @@ from typing import Any
 
 from matplotlib.figure import Figure
 
-from distilface.settings import InputError, cli, parse, setting
+from distilface.console import run_command
+from distilface.settings import InputError, parse, setting
 
 
 @dataclass
@@ -74,4 +75,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

@@ -14,8 +14,9 @@ from comparison import MEASURED, Row, published
 from figures import sts_against_parameters
 from plot_curves import read
 
+from distilface.console import run_command
 from distilface.evaluation.scores import STS_TASKS
-from distilface.settings import InputError, cli, parse, setting
+from distilface.settings import InputError, parse, setting
 
 
 @dataclass
@@ -70,4 +71,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

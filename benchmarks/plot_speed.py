@@ -16,8 +16,9 @@ from plot_curves import read
 from plot_scores import rows_of
 from speed_models import BERT, PAPER, STUDENT, USUAL
 
+from distilface.console import run_command
 from distilface.evaluation.scores import means
-from distilface.settings import InputError, cli, parse, setting
+from distilface.settings import InputError, parse, setting
 
 #: Colours that the colour-blind tell apart (Okabe and Ito), and a marker, by runtime.
 STYLES = {
@@ -101,4 +102,4 @@ def main(argv: list[str] | None = None) -> Figure:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

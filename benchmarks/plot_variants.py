@@ -17,7 +17,8 @@ import numpy as np
 from matplotlib.figure import Figure
 from plot_curves import read
 
-from distilface.settings import InputError, cli, parse, setting
+from distilface.console import run_command
+from distilface.settings import InputError, parse, setting
 
 #: Colours that the colour-blind tell apart (Okabe and Ito).
 COLOURS = ("#000000", "#56b4e9", "#0072b2", "#009e73", "#e69f00", "#d55e00", "#cc79a7")
@@ -101,4 +102,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

@@ -22,13 +22,14 @@ from rich.console import Console
 from rich.table import Table
 from run_mteb import read_run
 
+from distilface.console import run_command
 from distilface.environment import environment
 from distilface.evaluation.scores import evaluate
 from distilface.evaluation.tasks import CROSSLINGUAL, data_sources, find_tasks
 from distilface.hub_ids import resolve
 from distilface.methods.multistage.settings import NAMES
 from distilface.model.loading import load_model
-from distilface.settings import InputError, cli, parse, setting
+from distilface.settings import InputError, parse, setting
 from distilface.storage import write_result
 from distilface.training.stages import StagedSettings, stage_folder
 
@@ -129,4 +130,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

@@ -25,9 +25,10 @@ from glue_result import Result, print_table
 from glue_runs import TaskRuns, teachers_folder
 from glue_ways import WAYS, read_way
 
+from distilface.console import run_command
 from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.methods.codir import ContrastSettings, check_contrast
-from distilface.settings import InputError, check_known, cli, parse, setting
+from distilface.settings import InputError, check_known, parse, setting
 
 #: Settings that decide no result, or name what is to be done.
 NOT_COMPARED = ("tasks", "ways", "seeds", "data_dir", "output")
@@ -117,4 +118,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

@@ -27,12 +27,13 @@ from comparison import measure, measure_relatives, print_table, published
 from figures import sts_against_parameters
 from mteb.cache import ResultCache
 
+from distilface.console import run_command
 from distilface.environment import stamp
 from distilface.evaluation.file_model import FileModel
 from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS, evaluate, weights_fingerprint
 from distilface.evaluation.tasks import data_sources, find_tasks
 from distilface.hub_ids import resolve
-from distilface.settings import InputError, cli, parse, setting
+from distilface.settings import InputError, parse, setting
 from distilface.storage import save_result
 
 TRAINED = "models/distilface"
@@ -122,4 +123,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

@@ -26,10 +26,11 @@ from rich.console import Console
 from rich.table import Table
 from series import load_script, shown, split_words, spread, trained, variant_folder
 
+from distilface.console import run_command
 from distilface.environment import environment
 from distilface.evaluation.scores import STS_TASKS, evaluate
 from distilface.evaluation.tasks import data_sources, find_tasks
-from distilface.settings import cli, parse, setting, variant_words
+from distilface.settings import parse, setting, variant_words
 from distilface.storage import write_result
 
 
@@ -108,4 +109,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

@@ -27,11 +27,12 @@ from rich.console import Console
 from rich.table import Table
 from speed_models import RUNTIMES, STUDENT, USUAL, Contender, contenders, model_folders, operations
 
+from distilface.console import run_command
 from distilface.data.samples import sts_sample
 from distilface.environment import environment, stamp
 from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.model.folder import Folder
-from distilface.settings import InputError, check_known, cli, parse, setting
+from distilface.settings import InputError, check_known, parse, setting
 from distilface.storage import save_result
 from distilface.training.teacher import load_teacher
 
@@ -242,4 +243,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

@@ -15,8 +15,9 @@ from typing import Any
 
 from series import load_script, split_words, trained, variant_folder
 
+from distilface.console import run_command
 from distilface.environment import environment
-from distilface.settings import InputError, cli, parse, setting, variant_words
+from distilface.settings import InputError, parse, setting, variant_words
 from distilface.storage import write_result
 from distilface.training.settings import PLACES, effective
 
@@ -65,4 +66,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

@@ -26,13 +26,14 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device
 
 from distilface.compression.student import load_student
+from distilface.console import run_command
 from distilface.data.samples import sts_sample
 from distilface.data.texts import fingerprint, read_texts
 from distilface.environment import stamp
 from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.methods.online.loss import DistillCSELoss, prepare
 from distilface.model.precision import uses_bf16
-from distilface.settings import InputError, cli, parse, setting
+from distilface.settings import InputError, parse, setting
 from distilface.storage import save_result
 from distilface.training.batches import LengthBatchSampler
 from distilface.training.fitting import encoder_trainer
@@ -186,4 +187,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

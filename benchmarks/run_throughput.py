@@ -27,6 +27,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
 from distilface.compression.student import load_student
+from distilface.console import run_command
 from distilface.data.samples import sts_sample
 from distilface.data.texts import fingerprint, read_texts
 from distilface.embedding.teacher_cache import embed
@@ -35,7 +36,7 @@ from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.methods.embedding import check_widths, make_loss, prepare
 from distilface.model.pooling import is_normalized
 from distilface.model.precision import has_bf16
-from distilface.settings import InputError, cli, parse, setting
+from distilface.settings import InputError, parse, setting
 from distilface.storage import save_result
 from distilface.training.batches import LengthBatchSampler
 from distilface.training.fitting import encoder_trainer
@@ -214,4 +215,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

@@ -23,13 +23,14 @@ from works_with import RUNTIMES, Runtime, snippets, vectors, versions_of
 
 from distilface.cards.card import make_card
 from distilface.compression.student import load_student
+from distilface.console import run_command
 from distilface.data.samples import sts_sample
 from distilface.environment import stamp
 from distilface.exporters.exporting import export
 from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.model.folder import Folder, load, save_folder
 from distilface.model.pooling import is_normalized
-from distilface.settings import InputError, check_known, cli, parse, setting
+from distilface.settings import InputError, check_known, parse, setting
 from distilface.storage import save_result
 from distilface.training.teacher import load_teacher
 
@@ -146,4 +147,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

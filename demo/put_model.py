@@ -13,10 +13,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distilface.console import run_command
 from distilface.exporters.exporting import read_record
 from distilface.exporters.formats import FORMATS
 from distilface.model.folder import Folder
-from distilface.settings import InputError, cli, parse, setting
+from distilface.settings import InputError, parse, setting
 
 INT8 = FORMATS["int8"].file
 FILES = ("config.json", "config_sentence_transformers.json", "tokenizer.json", "tokenizer_config.json", INT8)
@@ -67,4 +68,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

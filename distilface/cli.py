@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 from distilface import __version__
 from distilface.cards.card import lacking, write_card
+from distilface.console import run_command
 from distilface.data.pairs import read_sts
 from distilface.embedding.encoding import Encoded, encode
 from distilface.embedding.settings import EncodeSettings
@@ -18,7 +19,7 @@ from distilface.exporters.exporting import export, read_record
 from distilface.exporters.formats import FORMATS
 from distilface.exporters.parity import Parity
 from distilface.model.folder import Folder, load
-from distilface.settings import InputError, check_known, cli, parse, setting
+from distilface.settings import InputError, check_known, parse, setting
 
 USAGE = f"""distilface {__version__}: verbs on a model folder
 
@@ -192,7 +193,7 @@ def run(argv: list[str] | None = None) -> Any:
 
 def main() -> None:
     """Run the command line, and end as every script here does."""
-    cli(run)
+    run_command(run)
 
 
 if __name__ == "__main__":

@@ -9,7 +9,8 @@ from typing import Any
 from huggingface_hub import snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
-from distilface.settings import InputError, disk_is_full
+from distilface.settings import InputError
+from distilface.storage import disk_is_full
 
 
 def unreachable(what: str, remedy: str, error: BaseException) -> InputError:

@@ -1,18 +1,16 @@
-"""Settings of a script: default < recipe < command line, and how a script ends on a user's mistake."""
+"""Settings of a command: default < recipe < command line."""
 
 import argparse
 import difflib
-import errno
 import shlex
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import MISSING, field, fields
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
 import yaml
 from transformers import HfArgumentParser
-from transformers.utils.logging import disable_progress_bar
 
 S = TypeVar("S")
 
@@ -167,35 +165,3 @@ def variant_words(variant: str) -> list[str]:
     for name, _, value in (part.partition("=") for part in parts):
         words += [f"--{name}", *value.split(",")] if "," in value else [f"--{name}={value}"]
     return words
-
-
-def disk_is_full(error: BaseException | None) -> bool:
-    """Tell whether an error, or one that it was raised from, is a full disk: libraries wrap it in their own."""
-    while error is not None:
-        if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
-            return True
-        error = error.__cause__ or error.__context__
-    return False
-
-
-def cli(main: Callable[[], Any]) -> None:
-    """Run a script's ``main`` and leave: one sentence and exit code 2 on a user's mistake, 130 on Ctrl-C.
-
-    A full disk, whatever library meets it, is a user's matter too; any other failure keeps its traceback. The bars
-    that transformers draws for every loading and saving of a model are off; the trainer's own stays.
-    """
-    disable_progress_bar()
-    try:
-        main()
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
-    except KeyboardInterrupt as stop:
-        print(f"\nstopped. {stop}".rstrip(), file=sys.stderr)
-        sys.exit(130)
-    except Exception as error:
-        if not disk_is_full(error):
-            raise
-        place = getattr(error, "filename", None) or "while writing"
-        print(f"error: the disk is full ({place}); free some space", file=sys.stderr)
-        sys.exit(2)

@@ -1,4 +1,4 @@
-"""A folder that is written whole or not at all."""
+"""Files and folders that are written whole or not at all."""
 
 import ctypes
 import errno
@@ -177,3 +177,12 @@ def read_json(path: Path) -> Any:
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file of a folder; what JSON has no word for (a path, a date) is written as its text."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")
+
+
+def disk_is_full(error: BaseException | None) -> bool:
+    """Tell whether an error, or one that it was raised from, is a full disk: libraries wrap it in their own."""
+    while error is not None:
+        if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

@@ -16,9 +16,10 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
+from distilface.console import run_command
 from distilface.hub.commit import MAIN
 from distilface.hub.publishing import Request, publish
-from distilface.settings import InputError, cli, parse, setting
+from distilface.settings import InputError, parse, setting
 
 
 @dataclass
@@ -62,4 +63,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

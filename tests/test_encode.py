@@ -26,6 +26,7 @@ from tiny import PAIRS, WORDS, sentences, tiny_model, write_content
 from warm import kill_at
 
 from distilface import cli
+from distilface.console import run_command
 from distilface.data import text_file as chunks
 from distilface.data.text_file import TextFile
 from distilface.embedding import encoding as encode
@@ -36,7 +37,6 @@ from distilface.exporters import parity
 from distilface.model.folder import save_folder
 from distilface.runtimes import extras
 from distilface.settings import InputError
-from distilface.settings import cli as run_cli
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 COMMAND = Path(cli.__file__)
@@ -533,7 +533,7 @@ def test_a_disk_that_gets_full_leaves_whole_parts(folder, lines, tmp_path, monke
     with monkeypatch.context() as patch:
         patch.setattr(encode.Parts, "write", full)
         with pytest.raises(SystemExit) as left:
-            run_cli(lambda: run(folder, lines, tmp_path / "v.npy"))
+            run_command(lambda: run(folder, lines, tmp_path / "v.npy"))
     assert left.value.code == 2
     assert capsys.readouterr().err.splitlines()[-1] == "error: the disk is full (v.npy); free some space"
     assert run(folder, lines, tmp_path / "v.npy").computed == 11

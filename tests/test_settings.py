@@ -1,6 +1,7 @@
 """Settings: default < recipe < command line, mistakes as sentences, and how a script ends."""
 
 import errno
+import logging
 import re
 import subprocess
 import sys
@@ -9,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from distilface.settings import InputError, check_known, cli, parse, read_recipe, setting
+from distilface.console import run_command
+from distilface.settings import InputError, check_known, parse, read_recipe, setting
 
 
 @dataclass
@@ -246,12 +248,12 @@ def wrapped(inner, outer):
 def leave(main, capsys):
     """Run a script's main and give its exit code and what it said on stderr."""
     with pytest.raises(SystemExit) as left:
-        cli(main)
+        run_command(main)
     return left.value.code, capsys.readouterr().err
 
 
 def test_a_script_that_ends_well():
-    assert cli(lambda: {"score": 1}) is None
+    assert run_command(lambda: {"score": 1}) is None
 
 
 def test_a_mistake_is_one_line_and_code_2(capsys):
@@ -280,11 +282,29 @@ def test_a_full_disk_is_one_line_whichever_library_wraps_it(main, capsys):
 @pytest.mark.parametrize("error", [ValueError("ours"), OSError(errno.EACCES, "no"), RuntimeError("x"), MemoryError()])
 def test_a_defect_keeps_its_traceback(error):
     with pytest.raises(type(error)):
-        cli(failing(error))
+        run_command(failing(error))
 
 
 def test_a_script_as_a_process_shows_no_traceback():
-    source = "from distilface.settings import *; cli(lambda: read_recipe('none.yaml'))"
+    source = (
+        "from distilface.console import run_command; from distilface.settings import read_recipe; "
+        "run_command(lambda: read_recipe('none.yaml'))"
+    )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr == "error: recipe none.yaml does not exist; the shipped ones are in training/recipes/\n"
+
+
+def test_a_command_shows_what_is_logged_and_stops_after(capsys):
+    """A handler that stayed would show a program's every later call."""
+    logger = logging.getLogger("distilface.any.module")
+
+    def main() -> None:
+        logger.info("reading text")
+        logger.warning("an odd line")
+
+    run_command(main)
+    assert capsys.readouterr().err == "reading text\nwarning: an odd line\n"
+    logger.info("reading text")
+    assert capsys.readouterr().err == ""
+    assert logging.getLogger("distilface").handlers == []

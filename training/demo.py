@@ -26,13 +26,14 @@ from sentence_transformers import SentenceTransformer
 
 from distilface.cards.card import write_card
 from distilface.compression.student import load_student
+from distilface.console import run_command
 from distilface.data.pairs import read_sts
 from distilface.environment import environment
 from distilface.exporters.exporting import export
 from distilface.exporters.formats import FORMATS
 from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.model.folder import load
-from distilface.settings import cli, parse, setting
+from distilface.settings import parse, setting
 from distilface.training.evaluators import DevEvaluator
 from distilface.training.teacher import load_teacher
 
@@ -161,4 +162,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

@@ -16,12 +16,13 @@ from typing import Any
 
 from transformers import set_seed
 
+from distilface.console import run_command
 from distilface.data.pairs import read_sts
 from distilface.data.texts import read_texts
 from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.methods import codir, embedding, simcse
 from distilface.model.pooling import is_normalized
-from distilface.settings import check_known, cli, parse, setting
+from distilface.settings import check_known, parse, setting
 from distilface.training.fitting import encoder_trainer, fit, make_student
 from distilface.training.run_folder import check_settings
 from distilface.training.settings import StudentSettings
@@ -85,4 +86,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

@@ -16,10 +16,11 @@ from typing import Any
 
 from transformers import set_seed
 
+from distilface.console import run_command
 from distilface.data.texts import read_texts
 from distilface.hub_ids import DEFAULT_BACKBONE
 from distilface.methods import mlm
-from distilface.settings import InputError, cli, parse, setting
+from distilface.settings import InputError, parse, setting
 from distilface.training.fitting import fit
 from distilface.training.run_folder import check_settings
 from distilface.training.settings import TrainSettings
@@ -62,4 +63,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

@@ -14,12 +14,13 @@ settings is not trained again, and ``--resume`` goes on in the middle of one. Ea
 import sys
 from typing import Any
 
+from distilface.console import run_command
 from distilface.data.pairs import read_sts
 from distilface.data.parallel import held_out_split, read_parallel
 from distilface.methods.multistage.settings import NAMES, check_models, check_sources, check_values
 from distilface.methods.multistage.settings import MultistageSettings as Settings
 from distilface.methods.multistage.stages import Materials, run_stage
-from distilface.settings import cli, parse
+from distilface.settings import parse
 from distilface.training.stages import check_stages
 from distilface.training.teacher import load_teacher
 
@@ -45,4 +46,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

@@ -16,13 +16,14 @@ from typing import Any
 
 from transformers import set_seed
 
+from distilface.console import run_command
 from distilface.data.pairs import read_sts
 from distilface.data.texts import read_texts
 from distilface.hub_ids import DEFAULT_BACKBONE
 from distilface.methods.online import generations
 from distilface.methods.online import loss as online
 from distilface.model.precision import uses_bf16
-from distilface.settings import cli, parse, setting
+from distilface.settings import parse, setting
 from distilface.training.fitting import count_steps, encoder_trainer, fit, make_student
 from distilface.training.run_folder import check_settings
 from distilface.training.settings import StudentSettings
@@ -92,4 +93,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

@@ -15,11 +15,12 @@ from typing import Any, ClassVar
 
 from transformers import set_seed
 
+from distilface.console import run_command
 from distilface.data.pairs import read_sts
 from distilface.data.texts import read_texts
 from distilface.hub_ids import DEFAULT_BACKBONE
 from distilface.methods import simcse
-from distilface.settings import cli, parse, setting
+from distilface.settings import parse, setting
 from distilface.training.fitting import encoder_trainer, fit, make_student
 from distilface.training.run_folder import check_settings
 from distilface.training.settings import StudentSettings
@@ -58,4 +59,4 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
 
 if __name__ == "__main__":
-    cli(main)
+    run_command(main)

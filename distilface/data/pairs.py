@@ -11,7 +11,8 @@ from distilface.data.rows import SUFFIXES, checked_text, kind_of, picked, read_r
 from distilface.data.samples import sts_sample
 from distilface.data.texts import text_files
 from distilface.hub_ids import from_hub
-from distilface.settings import InputError, disk_is_full
+from distilface.settings import InputError
+from distilface.storage import disk_is_full
 
 STS_COLUMNS = ("sentence1", "sentence2", "score")
 

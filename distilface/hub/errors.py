@@ -5,7 +5,7 @@ import re
 
 from huggingface_hub.errors import HfHubHTTPError, OfflineModeIsEnabled
 
-from distilface.settings import disk_is_full
+from distilface.storage import disk_is_full
 
 _PASSING = (408, 429, 500, 502, 503, 504)
 _LOG_IN = "log in with a token that may write (hf auth login)"

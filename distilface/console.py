@@ -1,0 +1,62 @@
+"""How a command shows its progress, and how it ends."""
+
+import logging
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+from tqdm import tqdm
+from transformers.utils.logging import disable_progress_bar
+
+from distilface.settings import InputError
+from distilface.storage import disk_is_full
+
+
+class _Console(logging.Handler):
+    """Shows each message as a line of its own on stderr, above a progress bar that is drawn there."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Show one message."""
+        level = "warning: " if record.levelno >= logging.WARNING else ""
+        tqdm.write(level + record.getMessage(), file=sys.stderr)
+
+
+@contextmanager
+def progress_shown() -> Iterator[None]:
+    """Show, for a while, what the library logs from INFO on; after that its logger is as it was."""
+    logger, handler = logging.getLogger("distilface"), _Console()
+    before = logger.level, logger.propagate
+    logger.addHandler(handler)
+    logger.setLevel(logging.INFO)
+    logger.propagate = False
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        logger.setLevel(before[0])
+        logger.propagate = before[1]
+
+
+def run_command(main: Callable[[], Any]) -> None:
+    """Run a command's ``main`` and exit: one sentence and code 2 on a user's mistake, 130 on Ctrl-C.
+
+    A full disk, whatever library meets it, is the user's matter too; any other failure keeps its traceback. The bars
+    that transformers draws for every loading and saving of a model are off; the trainer's own stays.
+    """
+    disable_progress_bar()
+    try:
+        with progress_shown():
+            main()
+    except InputError as error:
+        print(f"error: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt as stop:
+        print(f"\nstopped. {stop}".rstrip(), file=sys.stderr)
+        sys.exit(130)
+    except Exception as error:
+        if not disk_is_full(error):
+            raise
+        place = getattr(error, "filename", None) or "while writing"
+        print(f"error: the disk is full ({place}); free some space", file=sys.stderr)
+        sys.exit(2)
