@@ -24,7 +24,7 @@ from mteb.cache import ResultCache
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from series import load_script, shown, split_words, spread, trained, variant_folder
+from series import method_of, shown, split_words, spread, train_once, variant_folder
 
 from distilface.console import run_command
 from distilface.environment import environment
@@ -38,7 +38,7 @@ from distilface.storage import write_result
 class Settings:
     """What the series can be told."""
 
-    script: str = setting("training/train_unsup.py", "the training script")
+    script: str = setting("training/train_unsup.py", "the training script, or the name of its method")
     seeds: list[int] = setting([1, 2, 3], "the seeds")
     data_dir: str | None = setting(None, "a folder of <task>.jsonl[.gz]; default the Hub")
     output: str | None = setting(None, "write the result to this JSON file")
@@ -72,10 +72,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Train and score the series; return what stands in the JSON."""
     own, words = split_words(list(sys.argv[1:] if argv is None else argv))
     settings = parse(Settings, own, __doc__ or "")
-    script = load_script(settings.script)
-    output_dir = parse(script.Settings, words, "").output_dir
+    method = method_of(settings.script)
+    output_dir = parse(method.Settings, words, "").output_dir
     for variant in settings.variants:
-        parse(script.Settings, [*words, *variant_words(variant)], "")  # a slip in the last is said before the first
+        parse(method.Settings, [*words, *variant_words(variant)], "")  # a slip in the last is said before the first
     sources = data_sources(find_tasks(STS_TASKS, settings.data_dir))
     cache = settings.cache_dir or ResultCache().cache_path
     score = partial(evaluate, tasks=STS_TASKS, data_dir=settings.data_dir, cache_dir=cache)
@@ -85,7 +85,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     for seed, variant in product(settings.seeds, series):
         folder = f"{variant_folder(output_dir, variant)}-seed{seed}"
         more = variant_words(variant) if variant else []
-        run = trained(script, [*words, *more, "--seed", str(seed)], folder)
+        run = train_once(method, [*words, *more, "--seed", str(seed)], folder)
         row = measure(folder, folder, "model", score).as_dict()
         series[variant].append({**row, "stsb_dev": run["scores"]["stsb_dev"], "run": run})
         if settings.relatives and not relatives:

@@ -13,7 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from series import load_script, split_words, trained, variant_folder
+from series import method_of, split_words, train_once, variant_folder
 
 from distilface.console import run_command
 from distilface.environment import environment
@@ -26,7 +26,7 @@ from distilface.training.settings import PLACES, effective
 class Settings:
     """What the sweep can be told."""
 
-    script: str = setting("training/train_unsup.py", "the training script")
+    script: str = setting("training/train_unsup.py", "the training script, or the name of its method")
     variants: list[str] = setting([], "each a string of settings, as 'learning_rate=1e-4 pooling=cls'")
     output: str | None = setting(None, "write the result to this JSON file")
 
@@ -37,14 +37,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     settings = parse(Settings, own, __doc__ or "")
     if not settings.variants:
         raise InputError("no variants given; name at least one with --variants 'learning_rate=1e-4'")
-    script = load_script(settings.script)
-    recipe = parse(script.Settings, words, "")
+    method = method_of(settings.script)
+    recipe = parse(method.Settings, words, "")
     for variant in settings.variants:
-        parse(script.Settings, [*words, *variant_words(variant)], "")  # a slip in the last one is said before the first
+        parse(method.Settings, [*words, *variant_words(variant)], "")  # a slip in the last one is said before the first
     runs = []
     for variant in settings.variants:
         folder = variant_folder(recipe.output_dir, variant)
-        run = trained(script, [*words, *variant_words(variant)], folder)
+        run = train_once(method, [*words, *variant_words(variant)], folder)
         runs.append(
             {
                 "name": variant,

@@ -1,6 +1,5 @@
 """One training of several: made, found again, or gone on with; mean and deviation of several. Shared by the series."""
 
-import importlib.util
 import statistics
 import sys
 from collections.abc import Sequence
@@ -9,24 +8,20 @@ from typing import Any
 
 from run_mteb import read_run
 
-from distilface.settings import InputError, parse
+from distilface.methods import find_method
+from distilface.methods.base import Method
+from distilface.settings import parse
 from distilface.training.run_folder import work_folder
 from distilface.training.settings import other_settings
 
 
-def load_script(path: str) -> Any:
-    """Import a training script as a module.
+def method_of(script: str) -> Method:
+    """Return the method of a training script, ``training/train_unsup.py``, or of its name, ``simcse``.
 
     Raises:
-        InputError: if it is not there.
+        InputError: on an unknown one.
     """
-    if not Path(path).is_file():
-        raise InputError(f"{path} does not exist; the training scripts are in training/")
-    spec: Any = importlib.util.spec_from_file_location(Path(path).stem, path)
-    module = importlib.util.module_from_spec(spec)
-    sys.modules[Path(path).stem] = module
-    spec.loader.exec_module(module)
-    return module
+    return find_method(Path(script).stem.removeprefix("train_"))
 
 
 def split_words(words: list[str]) -> tuple[list[str], list[str]]:
@@ -44,19 +39,19 @@ def variant_folder(output_dir: str, variant: str) -> str:
     return f"{output_dir}-{variant.replace(' ', '-').replace('/', '_')}" if variant else output_dir
 
 
-def trained(script: Any, words: list[str], folder: str) -> dict[str, Any]:
+def train_once(method: Method, words: list[str], folder: str) -> dict[str, Any]:
     """Train into ``folder``, go on with an unfinished run of it, or find the finished one; return its ``run.json``.
 
     Raises:
-        InputError: as the script does, also where the folder holds a model of other settings.
+        InputError: as the training does, also where the folder holds a model of other settings.
     """
-    settings = parse(script.Settings, [*words, "--output_dir", folder], "")
+    settings: Any = parse(method.Settings, [*words, "--output_dir", folder], "")
     run = read_run(folder)
     if run and not other_settings(run, settings):
         print(f"{folder} is there; not trained again", file=sys.stderr)
         return run
-    resume = ["--resume", "true"] if work_folder(settings).exists() else []
-    return dict(script.main([*words, "--output_dir", folder, *resume]))
+    settings.resume = work_folder(settings).exists()
+    return method.train(settings)
 
 
 def spread(values: Sequence[float]) -> dict[str, float | None]:

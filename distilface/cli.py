@@ -1,6 +1,8 @@
 """The ``distilface`` command: verbs on a model folder. Trainings and benchmarks are scripts."""
 
+import inspect
 import itertools
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -18,18 +20,20 @@ from distilface.embedding.settings import EncodeSettings
 from distilface.exporters.exporting import export, read_record
 from distilface.exporters.formats import FORMATS
 from distilface.exporters.parity import Parity
+from distilface.methods import find_method, methods
 from distilface.model.folder import Folder, load
 from distilface.settings import InputError, check_known, parse, setting
 
 USAGE = f"""distilface {__version__}: verbs on a model folder
 
+    distilface train METHOD       a model folder from text: distilface train alone lists the methods
     distilface info FOLDER        what it is, sizes, scores, exports, and what it lacks
     distilface export FOLDER      onnx/ and openvino/ beside the weights, each file through the parity gate
     distilface card FOLDER        README.md of the model, from how it was trained, scored and exported
     distilface encode FOLDER INPUT OUTPUT
                                   the embedding of every row of a file of any size, as .parquet or .npy
 
-distilface VERB --help tells a verb's settings. Trainings are scripts in training/, benchmarks in benchmarks/.
+distilface VERB --help lists a verb's settings. Benchmarks are scripts in benchmarks/.
 """
 ENCODE = """distilface encode FOLDER INPUT OUTPUT: the embedding of every row of a file, in order.
 
@@ -146,6 +150,28 @@ def encode_file(words: list[str]) -> Encoded:
     return found
 
 
+def _methods() -> str:
+    """Return a line for each method, with the first sentence of what it does."""
+    lines = [f"    {method.name:12}{method.paper.summary}" for method in methods().values()]
+    return "\n".join(["distilface train METHOD [--config RECIPE] [--help]", "", *lines])
+
+
+def train(words: list[str]) -> dict[str, Any]:
+    """Train by a method; return what stands in the folder's ``run.json``."""
+    if not words or words[0] in ("-h", "--help"):
+        print(_methods())
+        return {}
+    method = find_method(words[0])
+    settings = parse(method.Settings, words[1:], inspect.getdoc(method) or "")
+    try:
+        run = method.train(settings)
+    except KeyboardInterrupt as stop:
+        command = sys.argv if "--resume" in sys.argv else [*sys.argv, "--resume"]
+        start = "python " if command[0].endswith(".py") else ""
+        raise KeyboardInterrupt(f"{stop}; go on with: {start}{shlex.join(command)}" if stop.args else "") from None
+    return run
+
+
 @dataclass(frozen=True)
 class Verb:
     """A verb: what runs it, and the settings that it takes as its first words, in order."""
@@ -156,6 +182,7 @@ class Verb:
 
 
 VERBS = {
+    "train": Verb(train, ()),
     "info": Verb(info),
     "export": Verb(export_folder),
     "card": Verb(write_folder_card),
@@ -191,9 +218,9 @@ def run(argv: list[str] | None = None) -> Any:
     return VERBS[verb].run(_named(verb, rest))
 
 
-def main() -> None:
-    """Run the command line, and end as every script here does."""
-    run_command(run)
+def main(*first: str) -> None:
+    """Run the command line, after the words that a script puts before it, and end as every script here does."""
+    run_command(lambda: run([*first, *sys.argv[1:]]))
 
 
 if __name__ == "__main__":

@@ -1,14 +1,11 @@
 """Trainings that take a second, for the tests of the trainers, of ``fit`` and of the scripts."""
 
-import importlib
 import random
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
@@ -18,21 +15,22 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize
 from tiny import WORDS, tiny_backbone, tiny_model, write_pairs
-from warm import TRAINING
 
+from distilface import cli
 from distilface.training.checkpoints import WholeCheckpoints
 from distilface.training.evaluators import DevEvaluator
 
-SCRIPTS = {
-    "simcse": "train_unsup",
-    "simcse with a head": "train_unsup",
-    "embedding": "train_distill",
-    "mlm": "train_mlm",
-    "codir": "train_codir",
-    "codir with a queue": "train_codir",
-    "distillcse": "train_online",
-    "online": "train_online",
-    "distillcse, then online": "train_online",
+#: The method of each kind of training that the tests run.
+METHODS = {
+    "simcse": "simcse",
+    "simcse with a head": "simcse",
+    "embedding": "embedding",
+    "mlm": "mlm",
+    "codir": "codir",
+    "codir with a queue": "codir",
+    "distillcse": "online",
+    "online": "online",
+    "distillcse, then online": "online",
 }
 STEPS, EVAL_STEPS, BATCH = 10, 3, 8
 #: 28 sentences: an epoch is 4 steps of 8, the last of them half full.
@@ -111,15 +109,9 @@ def make_materials(folder: Path) -> Materials:
     return Materials(backbone, folder / "teacher", folder / "text.txt", pairs, folder / "cache", parallel)
 
 
-def script(name: str) -> ModuleType:
-    """Import a script of ``training/``."""
-    with patch.object(sys, "path", [str(TRAINING), *sys.path]):
-        return importlib.import_module(name)
-
-
 def train(kind: str, words: list[str]) -> dict[str, Any]:
-    """Run the script of one kind of training in this process."""
-    record: dict[str, Any] = script(SCRIPTS[kind]).main(words)
+    """Run one kind of training in this process, by its command line."""
+    record: dict[str, Any] = cli.run(["train", METHODS[kind], *words])
     return record
 
 
