@@ -114,8 +114,8 @@ def test_a_sweep_refuses_a_slip_before_the_first_training(benchmark, materials, 
     assert not list(tmp_path.glob("m-*"))
 
 
-def test_a_series_needs_a_script(benchmark, data, tmp_path):
-    with pytest.raises(InputError, match=r"none\.py does not exist"):
+def test_a_series_needs_a_method(benchmark, data, tmp_path):
+    with pytest.raises(InputError, match=r"unknown method 'none'"):
         benchmark("run_seeds").main(["--script", str(tmp_path / "none.py"), "--data_dir", str(data)])
 
 

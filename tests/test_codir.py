@@ -498,14 +498,14 @@ def test_the_checkpoint_holds_banks_and_maps_and_the_folder_neither(student, tea
     assert '"output_hidden_states": true' not in (tmp_path / "folder" / "config.json").read_text()
 
 
-def test_what_it_takes_is_said(student, teacher, capsys):
+def test_the_memory_it_takes_is_reported(student, teacher, caplog):
     announce(make_contrast(ContrastSettings(), student[0].config, teacher[0].config, 1_000_000, seed=0))
-    said = capsys.readouterr().err
+    said = caplog.text
     assert "two memory banks of 1,000,000 rows of 128, 1,024.0 MB in memory and in each checkpoint" in said
     assert "student layers [1, 2], teacher layers [1, 3]" in said
     queue = make_contrast(ContrastSettings(queue=50), student[0].config, teacher[0].config, 1000, seed=0)
     announce(queue)
-    assert "two queues of 50 rows" in capsys.readouterr().err
+    assert "two queues of 50 rows" in caplog.text
     assert queue.get_config_dict()["queue"] == 50
 
 

@@ -591,7 +591,7 @@ def test_a_saved_backbone_keeps_its_head(masked, tmp_path, monkeypatch):
     assert {module.p for module in model.modules() if isinstance(module, nn.Dropout)} == {0.0}
     tokens = tokens_of(sentences(40), tokenizer)
     settings = TrainSettings(output_dir=str(tmp_path / "out"), steps=1, bf16="no")
-    _, measure = mlm.trainer(model, tokenizer, tokens, tokens, settings)
+    _, measure = mlm.backbone_trainer(model, tokenizer, tokens, tokens, settings)
     measure.save(model, tmp_path / "saved")
     config = json.loads((tmp_path / "saved" / "config.json").read_text())
     assert config["architectures"] == ["DistilBertForMaskedLM"]

@@ -536,7 +536,7 @@ SAME = ("loss", "curve", "steps", "best_step", "scores", "data", "verdict", "gen
 
 
 @pytest.mark.parametrize("keep", ["last", "best_dev"])
-def test_each_switch_is_made_and_told(keep, materials, tmp_path, capsys):
+def test_each_switch_is_made_and_reported(keep, materials, tmp_path, caplog):
     words = materials.words("online", tmp_path / "model", "--teacher_from", keep)
     students: dict[int, dict[str, torch.Tensor]] = {}
     teachers: dict[int, dict[str, torch.Tensor]] = {}
@@ -560,7 +560,7 @@ def test_each_switch_is_made_and_told(keep, materials, tmp_path, capsys):
         {"generation": 1, "steps": [4, 6], "score": 20.0, "best": [6, 20.0], "teacher": [3, 50.0]},
         {"generation": 2, "steps": [7, 10], "score": 90.0, "best": [10, 90.0], "teacher": [second, CURVE[second]]},
     ]
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("generation ")]
+    lines = [line for line in caplog.messages if line.startswith("generation ")]
     taught_by = ", taught by the best so far (50.00)" if keep == "best_dev" else ""
     assert lines == [
         f"generation 1 begins after step 3 (dev score 50.00){taught_by}",

@@ -22,7 +22,6 @@ from runs import (
     each_step,
     equal,
     rising_scores,
-    script,
     stopped_at,
     train,
     tree,
@@ -37,7 +36,7 @@ from warm import kill_at
 import distilface
 from distilface.compression.student import load_student
 from distilface.data.pairs import read_sts
-from distilface.methods import mlm
+from distilface.methods import base, mlm
 from distilface.model import folder as folder_module
 from distilface.model.folder import Folder, load
 from distilface.settings import InputError
@@ -337,11 +336,11 @@ def test_the_folder_carries_its_own_name(materials, tmp_path):
     assert "# small-and-good\n" in (tmp_path / "small-and-good" / "README.md").read_text()
 
 
-def test_what_it_will_cost_is_said_before_it_starts(materials, tmp_path, capsys):
+def test_the_cost_is_reported_before_it_starts(materials, tmp_path, caplog):
     said: list[str] = []
-    with each_step(lambda step, _: said.append(capsys.readouterr().err) if step == 1 else None):
+    with each_step(lambda step, _: said.append("\n".join(caplog.messages)) if step == 1 else None):
         train("simcse", materials.words("simcse", tmp_path / "model", "--steps", "-1", "--epochs", "1.5"))
-    assert f"; {SENTENCES} sentences, 6 steps of {BATCH}\n" in said[0]
+    assert f"; {SENTENCES} sentences, 6 steps of {BATCH}" in said[0]
     assert re.search(r"^baseline: stsb_dev -?\d+\.\d\d; ", said[0], re.MULTILINE)
     assert len(said) == 1
 
@@ -449,7 +448,7 @@ def test_an_unfinished_run_is_neither_dropped_nor_changed(unfinished, materials,
         (["--resume", "--data", str(other)], "data was"),
     ]
     with monkeypatch.context() as patch:  # whatever a key costs to use, it is looked at first
-        patch.setattr(script("train_distill"), "load_teacher", lambda *a: pytest.fail("loaded"))
+        patch.setattr(base, "load_teacher", lambda *a: pytest.fail("loaded"))
         for more, sentence in cases:
             with pytest.raises(InputError, match=sentence):
                 train("embedding", [*unfinished, *more])
