@@ -4,7 +4,7 @@ import random
 import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
@@ -17,19 +17,15 @@ from sentence_transformers.base.modules import Dense, Normalize
 from tiny import WORDS, tiny_backbone, tiny_model, write_pairs
 
 from distilface import cli
+from distilface.methods import find_method
 from distilface.training.checkpoints import WholeCheckpoints
 from distilface.training.evaluators import DevEvaluator
 
-#: The method of each kind of training that the tests run.
-METHODS = {
-    "simcse": "simcse",
+#: Kinds of training that are a method under other options; every other kind is a method's own name.
+VARIANTS = {
     "simcse with a head": "simcse",
-    "embedding": "embedding",
-    "mlm": "mlm",
-    "codir": "codir",
     "codir with a queue": "codir",
     "distillcse": "online",
-    "online": "online",
     "distillcse, then online": "online",
 }
 STEPS, EVAL_STEPS, BATCH = 10, 3, 8
@@ -53,32 +49,33 @@ class Materials:
     cache: Path
     parallel: Path
 
+    def options(self, method: str) -> list[Any]:
+        """Give what a method needs of what is here, by the names of its settings."""
+        known = {
+            "backbone": self.backbone,
+            "teacher": self.teacher,
+            "projection": "true",
+            "dropout": "0.1",
+            "cache_dir": self.cache,
+            "dev": self.pairs,
+            "held_out": "4",
+        }
+        names = {field.name for field in fields(find_method(method).Settings)}
+        return [word for name, value in known.items() if name in names for word in (f"--{name}", value)]
+
     def words(self, kind: str, output: Path, *more: str) -> list[str]:
         """Give the command line of ten steps that write ``output``."""
-        own = {
-            "simcse": ["--backbone", self.backbone, "--pooling", "mean", "--dev", self.pairs],
-            "simcse with a head": ["--backbone", self.backbone, "--pooling", "mean", "--mlp_head", "--dev", self.pairs],
-            "embedding": [
-                *("--teacher", self.teacher, "--backbone", self.backbone, "--projection", "--dropout", "0.1"),
-                *("--cache_dir", self.cache, "--dev", self.pairs),
-            ],
-            "codir": [
-                *("--teacher", self.teacher, "--backbone", self.backbone, "--projection", "--dropout", "0.1"),
-                *("--cache_dir", self.cache, "--dev", self.pairs, "--negatives", "5"),
-            ],
-            "codir with a queue": [
-                *("--teacher", self.teacher, "--backbone", self.backbone, "--base", "simcse", "--dropout", "0.1"),
-                *("--dev", self.pairs, "--queue", "20", "--objective", "infonce"),
-            ],
-            "mlm": ["--backbone", self.backbone, "--held_out", "4", "--dropout", "0.1"],
-        }
         # a p at which Group-P has more than one of these few sentences in a group
-        learns = ["--backbone", self.backbone, "--dev", self.pairs, "--group_p", "0.5"]
+        relations = ["--group_p", "0.5"]
         switches = ["--switch_every", EVAL_STEPS, "--max_switches", "2", "--teacher_from", "best_dev"]
-        own |= {
-            "distillcse": [*learns, "--teachers", self.teacher],
-            "online": [*learns, *switches],
-            "distillcse, then online": [*learns, *switches, "--teachers", self.teacher],
+        own: dict[str, list[Any]] = {
+            "simcse": ["--pooling", "mean"],
+            "simcse with a head": ["--pooling", "mean", "--mlp_head"],
+            "codir": ["--negatives", "5"],
+            "codir with a queue": ["--base", "simcse", "--queue", "20", "--objective", "infonce"],
+            "distillcse": [*relations, "--teachers", self.teacher],
+            "online": [*relations, *switches],
+            "distillcse, then online": [*relations, *switches, "--teachers", self.teacher],
         }
         common = {
             "data": self.text,
@@ -89,7 +86,11 @@ class Materials:
             "learning_rate": 1e-3,
             "bf16": "no",
         }
-        words = [*own[kind], *(word for key, value in common.items() for word in (f"--{key}", value))]
+        words = [
+            *self.options(VARIANTS.get(kind, kind)),
+            *own.get(kind, []),
+            *(word for key, value in common.items() for word in (f"--{key}", value)),
+        ]
         return [*map(str, words), *more]
 
 
@@ -111,7 +112,7 @@ def make_materials(folder: Path) -> Materials:
 
 def train(kind: str, words: list[str]) -> dict[str, Any]:
     """Run one kind of training in this process, by its command line."""
-    record: dict[str, Any] = cli.run(["train", METHODS[kind], *words])
+    record: dict[str, Any] = cli.run(["train", VARIANTS.get(kind, kind), *words])
     return record
 
 

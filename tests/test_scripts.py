@@ -60,27 +60,16 @@ PAPER = {
 def two_steps(name: str, materials: Materials) -> list[str]:
     """Give what a script is asked for, but for where to: two steps on a file, in the current folder."""
     own = {
-        "simcse": ["--backbone", materials.backbone, "--pooling", "mean"],
-        "mlm": ["--backbone", materials.backbone, "--held_out", "4"],
-        "embedding": ["--teacher", materials.teacher, "--projection", "--cache_dir", materials.cache],
-        "codir": ["--teacher", materials.teacher, "--projection", "--cache_dir", materials.cache],
-        "online": ["--backbone", materials.backbone, "--teachers", materials.teacher],
+        "simcse": ["--pooling", "mean"],
+        "online": ["--teachers", materials.teacher],
         "multistage": [
-            *(
-                "--teacher",
-                materials.backbone,
-                "--vocabulary",
-                "150",
-                "--held_out",
-                "2",
-                "--cache_dir",
-                materials.cache,
-            ),
-            *("--keep_layers", "2", "--embedding_size", "8"),
+            *("--teacher", materials.backbone),
+            *("--vocabulary", "150", "--held_out", "2", "--keep_layers", "2", "--embedding_size", "8"),
         ],
     }
     data = materials.parallel if name == "multistage" else materials.text
-    return [*map(str, own[name]), "--data", str(data), "--dev", "sample", "--steps", "2", "--batch_size", "8"]
+    last = ["--data", data, "--dev", "sample", "--steps", "2", "--batch_size", "8"]
+    return [str(word) for word in (*materials.options(name), *own.get(name, []), *last)]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -99,7 +88,8 @@ def test_two_steps(name, materials, tmp_path, monkeypatch, capsys):
     else:
         assert Folder(tmp_path / default).is_valid()
         assert record["data"][-1]["rows"] == 180
-        assert load(tmp_path / default).encode("a dog").shape == (48 if record["layers"] else 32,)
+        widened = any("Dense" in kind for kind, _ in Folder(tmp_path / default).modules)
+        assert load(tmp_path / default).encode("a dog").shape == (48 if widened else 32,)
     beside = [Path(default).name, *([f"{Path(default).name}.stages"] if name == "multistage" else [])]
     assert sorted(f.name for f in (tmp_path / default).parent.iterdir()) == beside
 

@@ -36,7 +36,7 @@ from warm import kill_at
 import distilface
 from distilface.compression.student import load_student
 from distilface.data.pairs import read_sts
-from distilface.methods import base, mlm
+from distilface.methods import base, methods, mlm
 from distilface.model import folder as folder_module
 from distilface.model.folder import Folder, load
 from distilface.settings import InputError
@@ -78,6 +78,7 @@ reference_runs: dict[Any, tuple[Path, dict[str, Any]]] = {}
         ("mlm", 5, []),
         ("codir", 5, []),
         ("codir with a queue", 5, []),
+        *((name, 5, []) for name in sorted(set(methods()) - {"simcse", "embedding", "mlm", "codir", "multistage"})),
     ],
 )
 def test_a_resumed_run_is_the_one_that_never_stopped(kind, stop, more, materials, reference, tmp_path, monkeypatch):
