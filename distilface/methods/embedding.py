@@ -12,12 +12,11 @@ from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
 from sklearn.decomposition import PCA
 
 from distilface.embedding.teacher_cache import embed
-from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.methods.base import EncoderMethod, Paper, Task
 from distilface.model.pooling import is_normalized
 from distilface.settings import InputError, check_known, setting
 from distilface.training.fitting import make_student
-from distilface.training.settings import StudentSettings
+from distilface.training.settings import TeacherSettings
 
 #: Teacher embeddings from which the projection's principal components are taken.
 PCA_ROWS = 20_000
@@ -44,24 +43,16 @@ PAPER = Paper(
 
 
 @dataclass
-class DistillSettings(StudentSettings):
+class DistillSettings(TeacherSettings):
     """Options of the distillation of embeddings."""
 
     output_dir: str = setting("models/distilled", "the model folder to write")
-    teacher: str = setting(DEFAULT_TEACHER, "a Hub id or folder of a sentence encoder")
-    backbone: str | None = setting(None, "a Hub id or folder the student is made of; default: the teacher")
     max_seq_length: int | None = setting(
         None, "tokens that the published model reads; default: the teacher's, if it can"
     )
-    dropout: float | None = setting(0.0, "the student's dropout in training")
     metric: str = setting("mse", "distance to the teacher: mse, cosine or l2")
     projection: bool = setting(False, "map the student's width to the teacher's (needed where they differ)")
     normalize: str = setting("auto", "end in unit length: 'auto' (as the teacher, if not projected), 'yes' or 'no'")
-    cache_dir: str | None = setting(None, "where the teacher's embeddings are kept")
-    batch_size: int = setting(128, "sentences a step")
-    learning_rate: float = setting(3e-4, "peak learning rate of AdamW")
-    train_max_length: int = setting(64, "tokens of a sentence that training reads")
-    eval_steps: int = setting(250, "steps between two scores on the development set, each with a checkpoint")
 
 
 def prepare(
@@ -108,6 +99,11 @@ class EmbeddingLoss(EmbedDistillLoss):
         with torch.no_grad():
             projection.weight.copy_(torch.from_numpy(components))
             projection.bias.copy_(torch.from_numpy(pca.mean_))
+
+
+def shorter_length(student: SentenceTransformer, teacher: SentenceTransformer) -> int:
+    """Return the tokens that a student reads where none are asked for: its teacher's, if it has positions for them."""
+    return min(filter(None, (student.max_seq_length, teacher.max_seq_length)))
 
 
 def check_widths(student: SentenceTransformer, teacher: SentenceTransformer, projection: bool) -> None:
@@ -172,7 +168,7 @@ class Distillation(EncoderMethod):
         normalize = as_teacher if settings.normalize == "auto" else settings.normalize == "yes"
         student = make_student(settings, task.source, normalize=normalize)
         if settings.max_seq_length is None:
-            student.max_seq_length = min(filter(None, (student.max_seq_length, teacher.max_seq_length)))
+            student.max_seq_length = shorter_length(student, teacher)
         check_widths(student, teacher, settings.projection)
         return student
 

@@ -7,7 +7,6 @@ from typing import Any, get_args
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
-from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.methods import embedding, simcse
 from distilface.methods.base import EncoderMethod, Paper, Task
 from distilface.methods.codir.loss import PAPER
@@ -16,29 +15,22 @@ from distilface.methods.codir.text import CoDIRTextLoss, announce, encoder_confi
 from distilface.model.pooling import is_normalized
 from distilface.settings import check_known, setting
 from distilface.training.fitting import make_student
-from distilface.training.settings import StudentSettings
+from distilface.training.settings import TeacherSettings
 
 #: What may stand beside the contrast, by its name in the settings.
 BASES = {"embedding": embedding.PAPER, "simcse": simcse.PAPER}
 
 
 @dataclass
-class CoDIRSettings(ContrastSettings, StudentSettings):
+class CoDIRSettings(ContrastSettings, TeacherSettings):
     """Options of CoDIR on unlabelled text."""
 
     output_dir: str = setting("models/codir", "the model folder to write")
-    teacher: str = setting(DEFAULT_TEACHER, "a Hub id or folder of a sentence encoder")
-    backbone: str | None = setting(None, "a Hub id or folder the student is made of; default: the teacher")
     base: str = setting("embedding", "what stands beside the contrast: embedding (the teacher's) or simcse")
     metric: str = setting("cosine", "distance to the teacher's embedding: mse, cosine or l2")
     projection: bool = setting(False, "map the student's embedding to the teacher's width (needed where they differ)")
     scale: float = setting(20.0, "1 / temperature of SimCSE")
     dropout: float | None = setting(0.0, "the student's dropout in training; SimCSE needs some")
-    cache_dir: str | None = setting(None, "where the teacher's embeddings are kept")
-    batch_size: int = setting(128, "sentences a step")
-    learning_rate: float = setting(3e-4, "peak learning rate of AdamW")
-    train_max_length: int = setting(64, "tokens of a sentence that training reads")
-    eval_steps: int = setting(250, "steps between two scores on the development set, each with a checkpoint")
 
 
 class CoDIR(EncoderMethod):
