@@ -20,6 +20,7 @@ from distilface.embedding.settings import EncodeSettings
 from distilface.exporters.exporting import export, read_record
 from distilface.exporters.formats import FORMATS
 from distilface.exporters.parity import Parity
+from distilface.hub.publishing import PushSettings, push
 from distilface.methods import find_method, methods
 from distilface.model.folder import Folder, load
 from distilface.settings import InputError, check_known, parse, setting
@@ -30,6 +31,7 @@ USAGE = f"""distilface {__version__}: verbs on a model folder
     distilface info FOLDER        what it is, sizes, scores, exports, and what it lacks
     distilface export FOLDER      onnx/ and openvino/ beside the weights, each file through the parity gate
     distilface card FOLDER        README.md of the model, from how it was trained, scored and exported
+    distilface push FOLDER        weights and card to the Hub, in one commit
     distilface encode FOLDER INPUT OUTPUT
                                   the embedding of every row of a file of any size, as .parquet or .npy
 
@@ -172,6 +174,37 @@ def train(words: list[str]) -> dict[str, Any]:
     return run
 
 
+PUSH = """distilface push FOLDER --repo-id OWNER/NAME: weights and card to the Hub, in one commit.
+
+    hf auth login
+    distilface push models/mine --repo-id org/distilface --dry-run
+    distilface push models/mine --repo-id org/distilface --tag v1
+
+The folder is checked, scored again and shown first. Whatever fails, the repository is as it was before. A file on the
+Hub that was part of the older model and is not part of this one (an export, a module) is deleted in the same commit;
+others stay. detect-secrets finds API keys, which are not looked for here.
+"""
+
+
+def ask(question: str) -> bool:
+    """Ask at the terminal; whatever is not yes is no."""
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def push_folder(words: list[str]) -> dict[str, Any]:
+    """Publish a folder; return what was done."""
+    settings = parse(PushSettings, words, PUSH)
+    if not (settings.yes or settings.dry_run or sys.stdin.isatty()):
+        raise InputError("there is no terminal to ask at; add --yes to publish, or --dry-run to look")
+    report = push(settings, (lambda question: True) if settings.yes else ask)
+    if "url" in report:
+        print(f"{'pull request' if settings.create_pr else 'published'}: {report['url']}")
+    return report
+
+
 @dataclass(frozen=True)
 class Verb:
     """A verb: what runs it, and the settings that it takes as its first words, in order."""
@@ -186,6 +219,7 @@ VERBS = {
     "info": Verb(info),
     "export": Verb(export_folder),
     "card": Verb(write_folder_card),
+    "push": Verb(push_folder, ("folder",), "models/mine --repo-id org/name"),
     "encode": Verb(encode_file, ("folder", "input", "output"), "models/mine lines.txt vectors.parquet"),
 }
 
