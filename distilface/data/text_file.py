@@ -6,12 +6,8 @@ from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
-from distilface.data.rows import SUFFIXES, checked_text, decoded_lines, kind_of, numbered_rows
+from distilface.data.rows import checked_text, decoded_lines, kind_of, numbered_rows, place_of
 from distilface.settings import InputError
 
 
@@ -73,10 +69,7 @@ class TextFile:
         if not self.path.is_file():
             what = "is a folder" if self.path.exists() else "does not exist"
             raise InputError(f"{self.path} {what}; give one file of text")
-        kind = Path(self.path.stem).suffix if self.path.suffix == ".gz" else self.path.suffix
-        if self.path.suffix != ".parquet" and kind not in SUFFIXES:
-            known = f"{', '.join(SUFFIXES)} (each also .gz) and .parquet"
-            raise InputError(f"{self.path}: {kind or 'no'} suffix; text is read from {known}")
+        kind_of(self.path)
 
     def texts(self) -> Iterator[str]:
         """Yield the text of each row, in order.
@@ -84,38 +77,11 @@ class TextFile:
         Raises:
             InputError: on what is no UTF-8 text, a missing column or a damaged file, with the line or row.
         """
-        if self.path.suffix == ".parquet":
-            yield from self._parquet_texts()
-        elif kind_of(self.path) == ".txt":
+        if kind_of(self.path) == ".txt":
             yield from (line.removesuffix("\n").removesuffix("\r") for line in decoded_lines(self.path))
-        else:
-            for number, row in numbered_rows(self.path, [self.column]):
-                yield checked_text(row[self.column], f"{self.path}, line {number}, column {self.column!r}")
-
-    def _parquet_texts(self) -> Iterator[str]:
-        row = 0
-        try:
-            with pq.ParquetFile(self.path, pre_buffer=False, buffer_size=2**20) as file:
-                names = file.schema_arrow.names
-                if self.column not in names:
-                    raise InputError(f"{self.path}: no column {self.column!r}; found {', '.join(names) or 'none'}")
-                for batch in file.iter_batches(self.chunk_rows, columns=[self.column]):
-                    for value in batch.column(0):
-                        row += 1
-                        yield self._checked(value, row)
-        except (pa.ArrowException, OSError) as error:
-            problem = " ".join(str(error).split())[:200]
-            raise InputError(f"{self.path} is no Parquet file that can be read ({problem}); write it again") from None
-
-    def _checked(self, value: pa.Scalar, row: int) -> str:
-        where = f"{self.path}, row {row}"
-        try:
-            text: Any = value.as_py()
-        except UnicodeDecodeError as error:
-            raise InputError(f"{where}: byte 0x{error.object[error.start]:02x} is not UTF-8; write it anew") from None
-        if text is None:
-            raise InputError(f"{where}: nothing in column {self.column!r}; fill it (with '') or leave the row out")
-        return checked_text(text, f"{where}, column {self.column!r}")
+            return
+        for number, row in numbered_rows(self.path, [self.column]):
+            yield checked_text(row[self.column], f"{place_of(self.path, number)}, column {self.column!r}")
 
     def chunks(self) -> Iterator[list[str]]:
         """Yield the texts of :attr:`chunk_rows` rows at a time."""

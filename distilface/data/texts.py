@@ -58,7 +58,7 @@ def read_texts(sources: Sequence[str], limit: int | None = None, column: str = "
     """Read sentences into one column, ``text``: distinct, non-empty, memory-mapped.
 
     Args:
-        sources: .txt (a sentence a line), .csv, .tsv or .jsonl files, .gz of these, folders of them,
+        sources: .txt (a sentence a line), .csv, .tsv, .jsonl (.gz of these) or .parquet files, folders of them,
             ``princeton-nlp/datasets-for-simcse`` on the Hub, or ``python`` for the sentences of Python's own
             documentation.
         limit: keep at most this many, drawn at random over all sources; ``None`` keeps all, in order.
