@@ -16,6 +16,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -84,19 +85,16 @@ def expected(folder) -> np.ndarray:
 def write_input(file: Path, column: str = "text") -> Path:
     """Write :data:`TEXTS` as the name of the file says."""
     kind = file.name.removesuffix(".gz").rpartition(".")[2]
-    quoted = [json.dumps(text) for text in TEXTS]
-    if kind == "parquet":
-        pq.write_table(pa.table({"n": range(len(TEXTS)), column: TEXTS}), file, row_group_size=10)
-        return file
     if kind == "txt":
-        content = "".join(f"{text}\r\n" for text in TEXTS)
+        return write_content(file, "".join(f"{text}\r\n" for text in TEXTS))
+    rows = pd.DataFrame({"n": 1, column: [text.replace("\t", " ") if kind == "tsv" else text for text in TEXTS]})
+    if kind == "parquet":
+        rows.to_parquet(file, row_group_size=10)
     elif kind == "jsonl":
-        content = "".join(f'{{"n": 1, "{column}": {text}}}\n' for text in quoted)
-    elif kind == "csv":
-        content = f"n,{column}\n" + "".join(f'1,"{text}"\n' for text in TEXTS)
+        rows.to_json(file, orient="records", lines=True)
     else:
-        content = f"n\t{column}\n" + "".join(f"1\t{text.replace(chr(9), ' ')}\n" for text in TEXTS)
-    return write_content(file, content)
+        rows.to_csv(file, sep="," if kind == "csv" else "\t", index=False)
+    return file
 
 
 def run(folder, source, output, *words):
