@@ -18,29 +18,26 @@ def is_empty(text: str) -> bool:
 
 @dataclass(frozen=True)
 class Survey:
-    """What a look over all rows has found.
+    """What one reading of a whole file says of it.
 
     Attributes:
         sizes: rows of each chunk.
         empty: how many of all the rows hold nothing but white space.
         bytes: of all their text in UTF-8.
-        digests: of each chunk (sha256 in hex), by which it is known again.
+        digest: sha256, in hex, of the text of every chunk.
+        state: of the file before it was read, by which a later change is noticed (:meth:`TextFile.state`).
     """
 
     sizes: tuple[int, ...]
     empty: int
     bytes: int
-    digests: tuple[str, ...]
+    digest: str
+    state: tuple[int, int]
 
     @property
     def rows(self) -> int:
         """How many rows there are."""
         return sum(self.sizes)
-
-    @property
-    def digest(self) -> str:
-        """Sha256, in hex, of all the text, row by row."""
-        return hashlib.sha256("".join(self.digests).encode()).hexdigest()
 
 
 @dataclass(frozen=True)
@@ -95,35 +92,43 @@ class TextFile:
         Raises:
             InputError: as :meth:`texts`, and on a file without a row.
         """
-        sizes, digests = [], []
+        state, digest = self.state(), hashlib.sha256()
+        sizes = []
         empty = size = 0
         for chunk in self.chunks():
             sizes.append(len(chunk))
-            digests.append(_digest(chunk))
+            digest.update(json.dumps(chunk).encode())
             empty += sum(map(is_empty, chunk))
             size += sum(len(text.encode()) for text in chunk)
         if not sizes:
             raise InputError(f"{self.path} holds no row; it is empty")
-        return Survey(tuple(sizes), empty, size, tuple(digests))
+        return Survey(tuple(sizes), empty, size, digest.hexdigest(), state)
 
-    def known_chunks(self, survey: Survey, wanted: Collection[int]) -> Iterator[tuple[int, list[str]]]:
-        """Yield the number and the texts of each chunk whose number is wanted, each as the survey has seen it.
+    def state(self) -> tuple[int, int]:
+        """Return the file's size in bytes and the time of its last change in ns; zeros where it is gone."""
+        if not self.path.is_file():
+            return 0, 0
+        status = self.path.stat()
+        return status.st_size, status.st_mtime_ns
+
+    def surveyed_chunks(self, survey: Survey, numbers: Collection[int]) -> Iterator[tuple[int, list[str]]]:
+        """Yield the number and the texts of chunks, as the survey has read them.
+
+        Args:
+            survey: of this file.
+            numbers: of the chunks.
 
         Raises:
             InputError: if the file was changed since.
         """
-        number = -1
+        self._check_unchanged(survey)
+        wanted = frozenset(numbers)
         for number, chunk in enumerate(self.chunks()):
-            if number >= len(survey.digests) or _digest(chunk) != survey.digests[number]:
-                raise self._changed()
+            self._check_unchanged(survey)  # after the chunk is read: a later change does not reach it
             if number in wanted:
                 yield number, chunk
-        if number + 1 != len(survey.digests):
-            raise self._changed()
+        self._check_unchanged(survey)  # a file that became shorter ends early
 
-    def _changed(self) -> InputError:
-        return InputError(f"{self.path} was changed while it was read; run again when it is finished")
-
-
-def _digest(chunk: list[str]) -> str:
-    return hashlib.sha256(json.dumps(chunk).encode()).hexdigest()
+    def _check_unchanged(self, survey: Survey) -> None:
+        if self.state() != survey.state:
+            raise InputError(f"{self.path} was changed while it was read; run again when it is finished")

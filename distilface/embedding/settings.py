@@ -1,4 +1,4 @@
-"""An encoding, planned: its settings, what is refused before anything is read, and what decides its bytes."""
+"""The settings of an encoding: which are refused before anything is read, and which decide its bytes."""
 
 import hashlib
 import os
@@ -9,7 +9,7 @@ from typing import Any
 import torch
 
 from distilface.data.text_file import Survey
-from distilface.embedding.store import OUTPUTS, Parts
+from distilface.embedding.output import OUTPUT_SUFFIXES, Output
 from distilface.embedding.worker import VARIANTS, Variant, int8_export
 from distilface.model.folder import Folder
 from distilface.runtimes.extras import RAY
@@ -20,7 +20,7 @@ ENGINES = ("local", "ray")
 
 @dataclass
 class EncodeSettings:
-    """What ``encode`` can be told."""
+    """Options of ``encode``."""
 
     folder: str = setting("", "the model folder; also as the first word")
     input: str = setting("", "a .txt (a row a line), .csv, .tsv, .jsonl (also .gz) or .parquet; also the second word")
@@ -37,19 +37,20 @@ class EncodeSettings:
     overwrite: bool = setting(False, "replace the output, and drop the beginning of another encoding to it")
 
 
-def check(settings: EncodeSettings, parts: Parts) -> None:
+def check(settings: EncodeSettings, output: Output) -> None:
     """Refuse settings that cannot be followed, before anything is read.
 
     Raises:
         InputError: naming the setting, its value and the remedy.
     """
-    output = Path(settings.output)
+    file = output.file
     check_known([settings.variant], VARIANTS, "variant")
     check_known([settings.engine], ENGINES, "engine")
-    if output.suffix not in OUTPUTS:
-        raise InputError(f"{output}: {output.suffix or 'no'} suffix; embeddings are written to {' or '.join(OUTPUTS)}")
-    if settings.keep_text and output.suffix == ".npy":
-        raise InputError(f"{output} has no place for text; name a .parquet, or leave out --keep_text")
+    if file.suffix not in OUTPUT_SUFFIXES:
+        known = " or ".join(OUTPUT_SUFFIXES)
+        raise InputError(f"{file}: {file.suffix or 'no'} suffix; embeddings are written to {known}")
+    if settings.keep_text and file.suffix == ".npy":
+        raise InputError(f"{file} has no place for text; name a .parquet, or leave out --keep_text")
     for name in ("batch_size", "chunk_rows", "threads", "workers"):
         value = getattr(settings, name)
         if value is not None and value < 1:
@@ -60,19 +61,19 @@ def check(settings: EncodeSettings, parts: Parts) -> None:
         raise InputError(f"--workers {settings.workers} is for --engine ray; add that, or leave --workers out")
     if settings.engine == "ray":
         RAY.check()
-    if output.is_dir():
-        raise InputError(f"{output} is a folder; name a file")
-    if output.exists() and Path(settings.input).exists() and output.samefile(settings.input):
-        raise InputError(f"{output} is the input as well; name another output")
-    there = next(parent for parent in output.resolve().parents if parent.exists())
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; name a file")
+    if file.exists() and Path(settings.input).exists() and file.samefile(settings.input):
+        raise InputError(f"{file} is the input as well; name another output")
+    there = next(parent for parent in file.resolve().parents if parent.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
         raise InputError(f"{there} cannot be written to; name a file elsewhere")
-    if parts.summary is None:
+    if "report" not in output.note:
         check_free(settings)
 
 
 def check_free(settings: EncodeSettings) -> None:
-    """Refuse an output that is there, unless it may be replaced.
+    """Refuse an output that exists, unless it may be replaced.
 
     Raises:
         InputError: naming it.
@@ -85,7 +86,7 @@ def variant_of(settings: EncodeSettings) -> Variant:
     """Return what the settings ask each process to compute; its folder by the whole path, for a worker elsewhere.
 
     Raises:
-        InputError: if the folder is no whole model, or has no export for int8.
+        InputError: if the folder is not a whole model, or has no export for int8.
     """
     Folder(Path(settings.folder)).check()
     folder = Folder(Path(settings.folder).resolve())
@@ -99,8 +100,8 @@ def variant_of(settings: EncodeSettings) -> Variant:
     )
 
 
-def plan_of(settings: EncodeSettings, variant: Variant, survey: Survey) -> dict[str, Any]:
-    """Return all that decides the bytes of the output."""
+def key_of(settings: EncodeSettings, variant: Variant, survey: Survey) -> dict[str, Any]:
+    """Return all that decides the bytes of the output, by which its shards are known again."""
     export = hashlib.sha256(Path(variant.export).read_bytes()).hexdigest() if variant.export else None
     return {
         "folder": Folder(Path(variant.folder)).fingerprint,
