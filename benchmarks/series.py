@@ -7,8 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from run_mteb import read_run
-
+from distilface.model.folder import Folder
 from distilface.settings import InputError, parse
 from distilface.training.run_folder import work_folder
 from distilface.training.settings import other_settings
@@ -51,10 +50,10 @@ def trained(script: Any, words: list[str], folder: str) -> dict[str, Any]:
         InputError: as the script does, also where the folder holds a model of other settings.
     """
     settings = parse(script.Settings, [*words, "--output_dir", folder], "")
-    run = read_run(folder)
+    run = Folder(Path(folder)).run
     if run and not other_settings(run, settings):
         print(f"{folder} is there; not trained again", file=sys.stderr)
-        return run
+        return run.as_dict()
     resume = ["--resume", "true"] if work_folder(settings).exists() else []
     return dict(script.main([*words, "--output_dir", folder, *resume]))
 

@@ -1,6 +1,7 @@
 """The training scripts as a user runs them: in small, with --help, with the shipped recipes, and by mistake."""
 
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -72,16 +73,16 @@ def two_steps(name: str, materials: Materials) -> list[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_two_steps(name, materials, tmp_path, monkeypatch, capsys):
+def test_two_steps(name, materials, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="distilface")
     monkeypatch.chdir(tmp_path)
     default = script(name).Settings().output_dir
     record = script(name).main(two_steps(name, materials))
     assert json.loads((tmp_path / default / "run.json").read_text()) == record
     assert record["steps"] == 2
     assert len(record["curve"]) == 1
-    printed = capsys.readouterr().out.splitlines()
-    assert printed[-1].startswith(f"VERDICT: {record['verdict']} ")
-    assert printed[-2].startswith(f"folder: {default} (")
+    assert caplog.messages[-1].startswith(f"VERDICT: {record['verdict']} ")
+    assert caplog.messages[-2].startswith(f"folder: {default} (")
     if name == "train_mlm":
         assert AutoModel.from_pretrained(tmp_path / default).config.dim == 32
     else:

@@ -18,7 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from sentence_transformers import SentenceTransformer
 
 from distilface.data.texts import fingerprint
-from distilface.model.identity import weights_id
+from distilface.model import identity
 from distilface.model.precision import has_bf16
 from distilface.settings import InputError
 
@@ -58,7 +58,7 @@ def embed(
     dimension = teacher.get_embedding_dimension()
     if dimension is None:
         raise InputError("the teacher does not tell the width of its embeddings; use one with a pooling")
-    name = f"{weights_id(teacher)[:16]}-{fingerprint(texts, column)}-{'bf16' if bf16 else 'fp32'}"
+    name = f"{identity.fingerprint(teacher)[:16]}-{fingerprint(texts, column)}-{'bf16' if bf16 else 'fp32'}"
     folder = Path(cache_dir or Path(HF_DATASETS_CACHE) / "distilface") / name
     folder.mkdir(parents=True, exist_ok=True)
     starts = range(0, len(texts), SHARD)
