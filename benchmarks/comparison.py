@@ -17,6 +17,7 @@ from distilface.compression.student import load_student
 from distilface.evaluation.scores import STS_TASKS, means, model_size
 from distilface.hub_ids import resolve
 from distilface.model.loading import load_model
+from distilface.run import Run
 from distilface.settings import InputError
 
 PEERS = Path(__file__).parent / "peers.yaml"
@@ -89,26 +90,25 @@ def measure(name: str, model: str | SentenceTransformer, role: str, score: Score
     return Row(name, MEASURED, score(model), size["parameters"], size["megabytes"], role)
 
 
-def measure_relatives(folder: str, run: dict[str, Any], score: Scorer) -> list[Row]:
+def measure_relatives(folder: str, run: Run, score: Scorer) -> list[Row]:
     """Score the teacher and the untrained self of a folder; one that cannot be had is left out and named.
 
     Args:
         folder: the trained model.
-        run: its ``run.json``: ``teacher`` and ``baseline_model`` (each an id, a folder or ``None``), and how
-            the untrained self was made of the latter: ``layers`` and ``settings["pooling"]``.
+        run: its ``run.json``: the teacher, the backbone, and how the untrained self was made of the latter.
         score: what scores a model.
     """
     rows = []
-    if run.get("teacher"):
+    for teacher in run.teachers:
         try:
-            rows.append(measure(run["teacher"], resolve(run["teacher"]), "teacher", score))
+            rows.append(measure(teacher.name, resolve(teacher.name), "teacher", score))
         except InputError as problem:
             print(f"without its teacher: {problem}", file=sys.stderr)
-    if run.get("baseline_model"):
-        pooling = run.get("settings", {}).get("pooling", "mean")
+    if run.baseline_model:
+        pooling = run.settings.get("pooling", "mean")
         length = load_model(folder).max_seq_length
         try:
-            untrained = load_student(run["baseline_model"], run.get("layers"), pooling, max_seq_length=length)
+            untrained = load_student(run.baseline_model, run.layers, pooling, max_seq_length=length)
             rows.append(measure(f"{Path(folder).name}, untrained", untrained, "untrained", score))
         except InputError as problem:
             print(f"without its untrained self: {problem}", file=sys.stderr)

@@ -20,7 +20,6 @@ from mteb.cache import ResultCache
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from run_mteb import read_run
 
 from distilface.console import run_command
 from distilface.environment import environment
@@ -28,7 +27,9 @@ from distilface.evaluation.scores import evaluate
 from distilface.evaluation.tasks import CROSSLINGUAL, data_sources, find_tasks
 from distilface.hub_ids import resolve
 from distilface.methods.multistage.settings import NAMES
+from distilface.model.folder import Folder
 from distilface.model.loading import load_model
+from distilface.run import read_run
 from distilface.settings import InputError, parse, setting
 from distilface.storage import write_result
 from distilface.training.stages import StagedSettings, stage_folder
@@ -54,7 +55,8 @@ def stages(model: str) -> dict[str, Path]:
     Raises:
         InputError: if the model is not what train_multistage.py writes.
     """
-    if read_run(model).get("method") != "multistage":
+    run = Folder(Path(model)).run
+    if run is None or run.method != "multistage":
         raise InputError(f"{model} is no folder of training/train_multistage.py; give --model one")
     settings = StagedSettings(output_dir=model)
     folders = {name: stage_folder(settings, number, NAMES) for number, name in enumerate(NAMES, 1)}
@@ -103,7 +105,9 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     places = {CROSSLINGUAL: settings.stsb_dir, MONOLINGUAL: settings.stsb_dir}
     places |= {} if settings.sts17_dir is None else {"STS17": settings.sts17_dir}
     sources = {name: data_sources(find_tasks([name], place))[name] for name, place in places.items()}
-    folders, run = stages(settings.model), read_run(settings.model)
+    folders = stages(settings.model)
+    runs = {stage: read_run(folder / "run.json") for stage, folder in folders.items()}
+    teacher = read_run(Path(settings.model) / "run.json").teachers[0].name
     cache = settings.cache_dir or ResultCache().cache_path
 
     def score(model: Any) -> dict[str, float]:
@@ -113,7 +117,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             found |= evaluate(model, [name], place, cache)
         return found
 
-    models = {"teacher": (run["teacher"], resolve(run["teacher"]))}
+    models = {"teacher": (teacher, resolve(teacher))}
     models |= {stage: (str(folder), str(folder)) for stage, folder in folders.items()}
     rows: list[dict[str, Any]] = []
     for stage, (name, folder) in models.items():
@@ -121,8 +125,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         kept = {key: value for key, value in row.as_dict().items() if key not in ("role", "mean_of_5", "mean_of_7")}
         rows.append({"stage": stage, **kept, "embedding_table": table_size(folder), "means": sums(row.scores)})
     print_rows(rows)
-    runs = {stage: read_run(str(folder)) for stage, folder in folders.items()}
-    result = {"models": rows, "runs": runs, "data": sources, **environment()}
+    result = {
+        "models": rows,
+        "runs": {stage: run.as_dict() for stage, run in runs.items()},
+        "data": sources,
+        **environment(),
+    }
     if settings.output:
         write_result(settings.output, result)
         print(f"result: {settings.output}", file=sys.stderr)

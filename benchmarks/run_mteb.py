@@ -16,7 +16,6 @@ with ``DIR/en-ar.jsonl.gz`` and so on; also STSBenchmarkMultilingualSTS, and STS
 one side), which mteb has not.
 """
 
-import json
 import sys
 from dataclasses import dataclass
 from functools import partial
@@ -30,9 +29,12 @@ from mteb.cache import ResultCache
 from distilface.console import run_command
 from distilface.environment import stamp
 from distilface.evaluation.file_model import FileModel
-from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS, evaluate, weights_fingerprint
+from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS, evaluate
 from distilface.evaluation.tasks import data_sources, find_tasks
 from distilface.hub_ids import resolve
+from distilface.model.folder import Folder
+from distilface.model.identity import fingerprint
+from distilface.run import Run
 from distilface.settings import InputError, parse, setting
 from distilface.storage import save_result
 
@@ -74,15 +76,6 @@ def check(settings: Settings) -> dict[str, Any]:
     return sources
 
 
-def read_run(folder: str) -> dict[str, Any]:
-    """Read ``run.json``, how a folder was trained; empty where there is none."""
-    file = Path(folder) / "run.json"
-    try:
-        return dict(json.loads(file.read_text(encoding="utf-8"))) if file.is_file() else {}
-    except (ValueError, TypeError) as error:
-        raise InputError(f"{file} is damaged ({error}); delete it to score the folder alone") from None
-
-
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Score, print the table, write the JSON and the figure; return what stands in the JSON."""
     settings = parse(Settings, argv, __doc__ or "")
@@ -91,7 +84,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         if "missing" in source:
             print(f"{task}: without {source['missing']}, not in {settings.data_dir}", file=sys.stderr)
     folder = resolve(settings.model)
-    run = read_run(folder)
+    run = Folder(Path(folder)).run
     cache = settings.cache_dir or ResultCache().cache_path
     score = partial(
         evaluate,
@@ -102,16 +95,16 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     )
     model = FileModel(Path(folder) / settings.file, folder) if settings.file else folder
     row = measure("/".join(filter(None, (settings.model, settings.file))), model, "model", score)
-    others = [] if settings.only_model else measure_relatives(folder, run, score)
+    others = [] if settings.only_model else measure_relatives(folder, run or Run(), score)
     rows = [row, *others, *([] if settings.only_model else published())]
     print_table(rows)
     print("scores:", " ".join(f"{value:.2f}" for value in row.scores.values()))
     result = {
         **row.as_dict(),
-        "fingerprint": weights_fingerprint(model),
+        "fingerprint": fingerprint(model) if isinstance(model, FileModel) else Folder(Path(model)).fingerprint,
         "compared": {other.role: other.as_dict() for other in others},
         "data": {"from": "local files" if settings.data_dir else "Hugging Face Hub", "tasks": sources},
-        "run": {key: run[key] for key in ("method", "seed", "baseline_model", "layers", "teacher") if key in run},
+        "run": {key: getattr(run, key) for key in ("method", "seed", "baseline_model", "layers", "teacher") if run},
         **stamp(*(("onnxruntime", "openvino") if settings.file else ())),
     }
     save_result(settings.output, result)

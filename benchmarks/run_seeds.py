@@ -30,6 +30,7 @@ from distilface.console import run_command
 from distilface.environment import environment
 from distilface.evaluation.scores import STS_TASKS, evaluate
 from distilface.evaluation.tasks import data_sources, find_tasks
+from distilface.run import Run
 from distilface.settings import parse, setting, variant_words
 from distilface.storage import write_result
 
@@ -89,7 +90,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         row = measure(folder, folder, "model", score).as_dict()
         series[variant].append({**row, "stsb_dev": run["scores"]["stsb_dev"], "run": run})
         if settings.relatives and not relatives:
-            relatives = [row.as_dict() for row in measure_relatives(folder, run, score)]
+            relatives = [row.as_dict() for row in measure_relatives(folder, Run.from_dict(run), score)]
         made = {name: {"summary": summary(rows), "models": rows} for name, rows in series.items() if rows}
         result = {
             "seeds": settings.seeds[: max(map(len, series.values()))],

@@ -6,10 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from run_mteb import read_run
-
 from distilface.methods import find_method
 from distilface.methods.base import Method
+from distilface.model.folder import Folder
 from distilface.settings import parse
 from distilface.training.run_folder import work_folder
 from distilface.training.settings import other_settings
@@ -46,10 +45,10 @@ def train_once(method: Method, words: list[str], folder: str) -> dict[str, Any]:
         InputError: as the training does, also where the folder holds a model of other settings.
     """
     settings: Any = parse(method.Settings, [*words, "--output_dir", folder], "")
-    run = read_run(folder)
+    run = Folder(Path(folder)).run
     if run and not other_settings(run, settings):
         print(f"{folder} is there; not trained again", file=sys.stderr)
-        return run
+        return run.as_dict()
     settings.resume = work_folder(settings).exists()
     return method.train(settings)
 

@@ -22,8 +22,10 @@ from distilface.exporters.formats import FORMATS
 from distilface.exporters.parity import Parity
 from distilface.hub.publishing import PushSettings, push
 from distilface.methods import find_method, methods
-from distilface.model.folder import Folder, load
+from distilface.model.folder import Folder, open_folder
+from distilface.run import Run
 from distilface.settings import InputError, check_known, parse, setting
+from distilface.training.verdict import verdict_lines
 
 USAGE = f"""distilface {__version__}: verbs on a model folder
 
@@ -47,7 +49,7 @@ stopped, at any moment, goes on when the same command is given again. The same f
 
 @dataclass
 class InfoSettings:
-    """What ``info`` can be told."""
+    """Options of ``info``."""
 
     folder: str = setting("", "the model folder; also as the first word")
 
@@ -64,7 +66,7 @@ class ExportSettings:
 
 @dataclass
 class CardSettings:
-    """What ``card`` can be told."""
+    """Options of ``card``."""
 
     folder: str = setting("", "the model folder; also as the first word")
     results: list[str] = setting([], "scores of it: files of run_mteb.py, run_seeds.py or run_crosslingual.py")
@@ -85,29 +87,28 @@ def _shape(model: SentenceTransformer) -> str:
 
 
 def _lines(folder: Folder) -> list[str]:
-    model = load(folder.path)
-    transformer: Any = model[0]
+    transformer: Any = folder.model[0]
     table = transformer.model.get_input_embeddings().weight.numel()
     lines = [
-        f"{folder.path}: {_shape(model)}",
+        f"{folder.path}: {_shape(folder.model)}",
         f"size: {folder.parameters:,} parameters ({table:,} in the embedding table), {folder.megabytes:.1f} MB",
     ]
     if run := folder.run:
-        scores = (f"{name} {score:.2f}" for name, score in run.get("scores", {}).items() if score is not None)
-        lines += [f"trained: {run.get('method')}, seed {run.get('seed')}, verdict {run.get('verdict')}"]
+        scores = (f"{name} {score:.2f}" for name, score in run.scores.items() if score is not None)
+        lines += [f"trained: {run.method}, seed {run.seed}, verdict {run.verdict}"]
         lines += [f"scores: {', '.join(scores)}"]
-    record = read_record(folder)
-    for file, found in record.get("files", {}).items():
-        state = f"refused: {found['refused']}" if found["refused"] else f"Spearman {found['score_change']:+.2f}"
-        table = found.get("table_megabytes")
-        size = f"{found['megabytes']:.1f} MB" + (f" ({table:.1f} of it the embedding table)" if table else "")
-        lines.append(f"{file} ({found['what']}): {size}, {state}")
-    return lines + [f"lacks: {what}" for what in _lacks(folder, record)]
+    exports = read_record(folder).get("files", {})
+    for file, row in exports.items():
+        state = f"refused: {row['refused']}" if row["refused"] else f"Spearman {row['score_change']:+.2f}"
+        table = row.get("table_megabytes")
+        size = f"{row['megabytes']:.1f} MB" + (f" ({table:.1f} of it the embedding table)" if table else "")
+        lines.append(f"{file} ({row['what']}): {size}, {state}")
+    return lines + [f"lacks: {what}" for what in _lacks(folder, exports)]
 
 
-def _lacks(folder: Folder, record: dict[str, Any]) -> list[str]:
-    lacks = [] if folder.run else ["run.json, which tells how it was trained"]
-    if not record:
+def _lacks(folder: Folder, exports: dict[str, Any]) -> list[str]:
+    lacks = [] if folder.run_file.is_file() else ["run.json, which says how it was trained"]
+    if not exports:
         others = [name for name in ("onnx", "openvino") if (folder.path / name).is_dir()]
         stale = f", for {others[0]}/ is of others" if others else ""
         lacks.append(f"exports of these weights{stale} (distilface export)")
@@ -116,11 +117,9 @@ def _lacks(folder: Folder, record: dict[str, Any]) -> list[str]:
 
 
 def info(words: list[str]) -> list[str]:
-    """Say what a folder is; return the lines."""
-    settings = parse(InfoSettings, words, "Say what a model folder is, and what it lacks.")
-    folder = Folder(Path(settings.folder))
-    folder.check()
-    lines = _lines(folder)
+    """Print what a folder is, and what it lacks; return the lines."""
+    settings = parse(InfoSettings, words, "Print what a model folder is, and what it lacks.")
+    lines = _lines(open_folder(settings.folder))
     print("\n".join(lines))
     return lines
 
@@ -164,13 +163,14 @@ def train(words: list[str]) -> dict[str, Any]:
         print(_methods())
         return {}
     method = find_method(words[0])
-    settings = parse(method.Settings, words[1:], inspect.getdoc(method) or "")
+    settings: Any = parse(method.Settings, words[1:], inspect.getdoc(method) or "")
     try:
         run = method.train(settings)
     except KeyboardInterrupt as stop:
         command = sys.argv if "--resume" in sys.argv else [*sys.argv, "--resume"]
         start = "python " if command[0].endswith(".py") else ""
         raise KeyboardInterrupt(f"{stop}; go on with: {start}{shlex.join(command)}" if stop.args else "") from None
+    print("\n".join(verdict_lines(Run.from_dict(run), Path(settings.output_dir))), flush=True)
     return run
 
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from distilface import storage
 from distilface.model import folder
 from distilface.model.folder import load, save_folder
+from distilface.run import Run
 from distilface.settings import InputError
 from distilface.storage import check_output, put_in_place
 
@@ -106,12 +107,12 @@ def test_a_kill_leaves_the_old_folder_or_the_new_one(tmp_path):
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     for step in ("writing", "moving"):
         assert contents(steps[step].path) | {"README.md": b""} == before
-    assert steps["removing"].run == {"seed": 2}
+    assert steps["removing"].run == Run(seed=2)
     assert steps["removing"].fingerprint == new.fingerprint
     for step, old in steps.items():
         assert len(list(tmp_path.glob(f".{step}.*.tmp"))) == 1
         save_folder(load(new.path), old.path, run={"seed": 3}, overwrite=True)
-        assert old.run == {"seed": 3}
+        assert old.run == Run(seed=3)
 
 
 def test_what_is_there_is_kept_unless_it_is_a_model_to_be_replaced(tmp_path):

@@ -24,13 +24,14 @@ from tiny import PAIRS, tiny_backbone, tiny_model
 import distilface
 from distilface import cli
 from distilface.cards import card
-from distilface.cards import training as trained
-from distilface.cards.facts import data_folder, named, read_facts
+from distilface.cards.facts import data_folder, read_facts
+from distilface.cards.papers import PAPERS, paper_of
 from distilface.compression.student import load_student
-from distilface.data.samples import sts_sample
-from distilface.evaluation.scores import STS_TASKS, weights_fingerprint
+from distilface.evaluation.scores import STS_TASKS
 from distilface.exporters import exporting as export
 from distilface.model.folder import Folder, load, save_folder
+from distilface.model.older_versions import older_fingerprint
+from distilface.run import Run
 from distilface.runtimes import extras
 from distilface.settings import InputError
 from distilface.storage import write_whole
@@ -42,6 +43,7 @@ PAIRS_SET = Dataset.from_list([{"sentence1": a, "sentence2": b, "score": score} 
 MINILM = "sentence-transformers/all-MiniLM-L6-v2"
 MACHINE = {"cpu": "Some CPU", "cores": 2, "threads": 1, "gpu": None, "platform": "Linux x86_64"}
 VERSIONS = {"python": "3.11.7", "sentence-transformers": "6.2.0", "mteb": "2.26.24", "numpy": None}
+#: Of an older version, without ``sources``.
 RUN: dict[str, Any] = {
     "method": "embedding",
     "baseline_model": MINILM,
@@ -77,6 +79,16 @@ RUN: dict[str, Any] = {
     "versions": VERSIONS,
     "machine": MACHINE,
     "verdict": "WIN",
+}
+NEW = {
+    **RUN,
+    "version": 1,
+    "sources": [
+        {"role": "backbone", "name": MINILM, "hub": True, "revision": "8b3219a92973c328a8e22fadcfa821b5dc75636a"},
+        {"role": "teacher", "name": MINILM, "hub": True, "revision": None},
+        *({"role": "data", "name": name, "hub": False, "revision": None} for name in RUN["settings"]["data"]),
+        {"role": "dev", "name": RUN["settings"]["dev"], "hub": False, "revision": None},
+    ],
 }
 OWN = {task: 70.125 + place for place, task in enumerate(STS_TASKS)}
 TEACHER = {task: 72.5 + place for place, task in enumerate(STS_TASKS)}
@@ -195,13 +207,16 @@ def blocks(text: str, language: str) -> dict[str, str]:
 # ---- as a whole
 
 
-def test_the_whole_card(folder, results):
-    """A section that is gone, a table without a row or a sentence that changed fails here.
+@pytest.mark.parametrize("run", [RUN, NEW], ids=["older", "newer"])
+def test_the_whole_card(run, folder, tmp_path):
+    """A section that is gone, a table without a row, a sentence that changed or another seed's scores fail here.
 
-    After a change that is wanted, read the card that this leaves beside the folder and copy it over golden_card.md.
+    After a change that is meant, read the card that this leaves beside the folder and copy it over golden_card.md.
     """
     exported(folder)
-    cli.run(["card", str(folder), "--results", str(results), "--repo-id", "org/mine"])
+    write_whole(folder / "run.json", run)
+    write_whole(tmp_path / "seeds.json", {**SEEDS, "models": [SEEDS["models"][0], {**SEEDS["models"][1], "run": run}]})
+    cli.run(["card", str(folder), "--results", str(tmp_path / "seeds.json"), "--repo-id", "org/mine"])
     text = (folder / "README.md").read_text(encoding="utf-8")
     text = text.replace(Folder(folder).fingerprint, "FINGERPRINT").replace(f"card` {distilface.__version__}", "card` V")
     (folder.parent / "golden_card.md").write_text(text, encoding="utf-8")
@@ -247,77 +262,22 @@ def test_every_name_in_the_template_is_given(folders, results):
 # ---- the metadata
 
 
-def test_the_metadata_are_what_is_known(folder, results):
-    file = card.write_card(folder, "org/mine", [results])
-    known = ModelCard.load(file).data
-    assert known.language == ["en"]
-    assert (known.license, known.library_name, known.pipeline_tag) == (
-        "apache-2.0",
-        "sentence-transformers",
-        "sentence-similarity",
-    )
-    assert known.base_model == [MINILM]
-    assert known.datasets is None, "a file is no data set of the Hub"
-    assert {"sentence-transformers", "distilface", "embedding"} <= set(known.tags)
-    assert "onnx" not in known.tags
-    sample = {text for pair in sts_sample() for text in (pair["sentence1"], pair["sentence2"])}
-    (widget,) = known.widget
-    assert {widget["source_sentence"], *widget["sentences"]} <= sample
-    assert metadata_load(file)["model-index"][0]["name"] == "mine"
-
-
-def test_the_model_index_holds_every_score(folder, results):
-    found = ModelCard.load(card.write_card(folder, "org/mine", [results])).data.eval_results
-    scores = {result.dataset_name.removeprefix("MTEB ").partition(",")[0]: result.metric_value for result in found}
-    assert scores == {**OWN, "development set dev.jsonl": RUN["scores"]["stsb_dev"]}
-    assert {result.metric_type for result in found} == {"cosine_spearman"}
-    assert [found[0].dataset_type, found[0].dataset_split, found[0].dataset_revision] == [
-        "mteb/sts12-sts",
-        "test",
-        None,
+def test_what_is_on_the_hub_is_named_by_its_id(folder):
+    sources = [
+        {"role": "backbone", "name": "models/local", "hub": False, "revision": None},
+        {"role": "teacher", "name": "models/on-the-hub", "hub": True, "revision": "0" * 40},
+        {"role": "data", "name": "princeton-nlp/datasets-for-simcse", "hub": True, "revision": None},
     ]
-
-
-def test_the_seed_of_this_folder_is_the_one_that_is_told(folder, results):
-    """The other seed's scores are the teacher's here: a row taken for another would show."""
-    text = card.write_card(folder, "org/mine", [results]).read_text()
-    assert "| STS12 | 70.12 | 72.50 | 73.00 ± 0.25 |" in text
-    assert "| mean of the seven English STS tasks | 73.12 | 75.50 | 73.00 ± 0.25 |" in text
-    assert "with a mean of 73.12 on MTEB's seven English STS tasks, where its teacher has 75.50." in text
-    assert "under the seeds 3, 4, this model among them" in text
-
-
-def test_data_sets_and_models_of_the_hub_are_named_as_such(folder):
-    run = {
-        **RUN,
-        "teacher": ["BAAI/bge-small-en-v1.5", "models/other"],
-        "data": [{"source": "princeton-nlp/datasets-for-simcse"}],
-    }
-    write_whole(folder / "run.json", run)
-    known = metadata_load(card.write_card(folder))
-    assert known["base_model"] == [MINILM, "BAAI/bge-small-en-v1.5"]
-    assert known["datasets"] == ["princeton-nlp/datasets-for-simcse"]
-    assert "Its teacher is `other`; its licence is not known to us." in (folder / "README.md").read_text()
-
-
-@pytest.mark.parametrize(
-    ("source", "name", "hub"),
-    [
-        (MINILM, MINILM, True),
-        ("owner/name", "owner/name", True),
-        ("models/mine", "mine", False),
-        ("out/teacher", "teacher", False),
-        ("tests/tiny.py", "tiny.py", False),
-        ("/srv/a/b", "b", False),
-        ("../a/b/", "b", False),
-        (r"D:\a\b", "b", False),
-    ],
-)
-def test_a_path_is_not_taken_for_an_id_of_the_hub(source, name, hub, monkeypatch):
-    """Both may be two words with a slash between; the run wrote into out/, and tests/ is a folder here."""
-    monkeypatch.chdir(ROOT)
-    found = named(source, "models", read_facts(), {"settings": {"output_dir": "out/mine"}})
-    assert (found.name, found.hub) == (name, hub)
+    older = {"teacher": ["BAAI/bge-small-en-v1.5", "models/other"], "data": [{"source": sources[2]["name"]}]}
+    for run, models in (
+        ({**RUN, **older}, [MINILM, "BAAI/bge-small-en-v1.5"]),
+        ({**NEW, "sources": sources}, ["models/on-the-hub"]),
+    ):
+        write_whole(folder / "run.json", run)
+        metadata = metadata_load(card.write_card(folder))
+        assert (metadata["base_model"], metadata["datasets"]) == (models, ["princeton-nlp/datasets-for-simcse"])
+        local = "Its teacher is `other`" if run.get("version") is None else "Its weights start from `local`"
+        assert f"{local}; its licence is not known to us." in (folder / "README.md").read_text()
 
 
 # ---- the snippets
@@ -347,34 +307,29 @@ def test_the_python_snippets_give_the_folders_vectors(folders, kind, repo_id, mo
         assert np.allclose(np.linalg.norm(given, axis=1), np.linalg.norm(wanted, axis=1), rtol=1e-4), runtime
 
 
-@pytest.mark.parametrize("kind", EXPORTED)
-def test_the_other_snippets_pool_as_the_folder_does(folders, kind):
-    """The runtimes themselves do not fit into this environment; what they are told is checked."""
-    text, _ = card.make_card(folders[kind], "org/mine")
-    js = blocks(text, "js")["transformers.js"]
-    if kind == "dense":
-        assert "const { sentence_embedding: embeddings } = await model(inputs);" in js
-        assert "fastembed pools by the mean or by the first token only" in text
-        return
-    pooled = "cls" if kind == "cls" else "mean"
-    assert f'{{ pooling: "{pooled}", normalize: false }}' in js
-    fastembed = blocks(text, "python")["fastembed"]
-    compile(fastembed, "fastembed", "exec")
-    assert f"pooling=PoolingType.{pooled.upper()},\n    normalization=False," in fastembed
-    assert f'dim={load(folders[kind]).get_embedding_dimension()},\n    model_file="onnx/model.onnx",' in fastembed
-
-
 @pytest.mark.parametrize("kind", ["mean", "cls", "dense", "last4"])
-def test_the_snippets_for_other_libraries_say_what_is_not_their_default(folders, kind):
-    """Left out, LlamaIndex would make each vector of length 1 and leave a default prompt out, without a word."""
+def test_the_other_snippets_say_what_is_not_the_default(folders, kind):
+    """These runtimes do not fit into this environment, so what the snippets ask of them is checked.
+
+    LlamaIndex would otherwise make each vector of length 1 and leave a default prompt out, without a word.
+    """
     text, _ = card.make_card(folders[kind], "org/mine")
     code = blocks(text, "python")
     for name in ("LangChain", "LlamaIndex", "Haystack"):
         compile(code[name], name, "exec")
     prompt = ", text_instruction=prompt, query_instruction=prompt" if kind == "cls" else ""
-    normalized = kind == "dense"
-    assert f'HuggingFaceEmbedding("org/mine", normalize={normalized}{prompt})' in code["LlamaIndex"]
+    assert f'HuggingFaceEmbedding("org/mine", normalize={kind == "dense"}{prompt})' in code["LlamaIndex"]
     assert ('prompt = "the dog: "' in code["LlamaIndex"]) is (kind == "cls")
+    if kind in ("mean", "cls"):
+        assert f'{{ pooling: "{kind}", normalize: false }}' in blocks(text, "js")["transformers.js"]
+        compile(code["fastembed"], "fastembed", "exec")
+        assert f"pooling=PoolingType.{kind.upper()},\n    normalization=False," in code["fastembed"]
+        assert 'dim=32,\n    model_file="onnx/model.onnx",' in code["fastembed"]
+    else:
+        assert "fastembed pools by the mean or by the first token only" in text
+    if kind == "dense":
+        js = blocks(text, "js")["transformers.js"]
+        assert "const { sentence_embedding: embeddings } = await model(inputs);" in js
 
 
 def test_what_a_runtime_does_to_the_vectors_is_said(folders):
@@ -458,9 +413,10 @@ def test_what_is_not_known_is_said(folders):
         "Which paper is to be cited is not known to us.",
     ):
         assert sentence in text
-    known = yaml.safe_load(text.split("---\n")[1])
-    assert known["license"] == "unknown"
-    assert not {"language", "base_model", "datasets", "model-index"} & set(known)
+    metadata = yaml.safe_load(text.split("---\n")[1])
+    assert metadata["license"] == "unknown"
+    assert "onnx" not in metadata["tags"]
+    assert not {"language", "base_model", "datasets", "model-index"} & set(metadata)
 
 
 @pytest.mark.parametrize("left_out", sorted(set(RUN) - {"verdict", "parameters", "seed"}))
@@ -508,9 +464,9 @@ def test_ones_own_facts_are_told(folder, tmp_path):
 # ---- what it never says
 
 
-@pytest.mark.parametrize("method", sorted(trained.LOSSES))
+@pytest.mark.parametrize("method", sorted(PAPERS))
 def test_no_path_and_no_address_from_outside(folder, results, method):
-    """Every address is https and one of facts.yaml; a paper's own BibTeX may name its address too."""
+    """Every address is https and one of the facts or the paper; a paper's BibTeX may name its address too."""
     exported(folder)
     write_whole(folder / "run.json", {**RUN, "method": method, "teacher": "/home/somebody/teacher"})
     text = card.write_card(folder).read_text()
@@ -519,20 +475,19 @@ def test_no_path_and_no_address_from_outside(folder, results, method):
     assert "`news.txt.gz`" in text
     assert "`dev.jsonl`" in text
     facts = read_facts()
-    assert facts["methods"][method]["name"] in text
+    assert PAPERS[method].name in text
     pages = [f"https://huggingface.co/{name}" for name in facts["models"]]
     pages += [f"https://huggingface.co/datasets/{name}" for name in facts["data"]]
     links = re.findall(r"https?://[^\s)>\"`}]+", text)
-    assert set(links) <= {*facts["links"].values(), *pages}
+    assert set(links) <= {*facts["links"].values(), *PAPERS[method].links.values(), *pages}
     assert len(re.findall(r"\]\((?!https://)", text)) == 0
     for link in links:
         assert (urlsplit(link).scheme, bool(urlsplit(link).hostname)) == ("https", True)
 
 
-@pytest.mark.parametrize("method", sorted(trained.LOSSES))
-def test_the_papers_are_the_losses_own(method):
-    run = {"method": method, "settings": {"base": "simcse"}}
-    text = trained.citation(run)
+@pytest.mark.parametrize("method", sorted(PAPERS))
+def test_the_papers_are_the_methods_own(method):
+    text = paper_of(Run(method=method, settings={"base": "simcse"} if method == "codir" else {})).bibtex
     keys = re.findall(r"^@\w+\{(\w+),", text, re.MULTILINE)
     wanted = {
         "simcse": ["gao2021simcse", "distilface2024"],
@@ -570,11 +525,8 @@ def test_the_pinned_versions_are_those_of_the_constraints():
 def test_the_facts_are_whole():
     """A comma in a YAML list would cut a sentence in two."""
     facts = read_facts()
-    assert set(facts["methods"]) == set(trained.LOSSES)
     limits = [*facts["limits"]["always"], *(one for one in facts["limits"].values() if isinstance(one, str))]
-    for method in facts["methods"].values():
-        assert set(method["papers"]) <= set(facts["links"])
-        limits += method["limits"]
+    limits += [limit for paper in PAPERS.values() for limit in paper.limits]
     for limit in limits:
         assert re.fullmatch(r"[A-Z{].*\.", limit), limit
 
@@ -597,7 +549,7 @@ def test_a_result_of_run_mteb_is_known_by_its_fingerprint(folder, tmp_path):
     result = {
         "name": "models/mine",
         "scores": OWN,
-        "fingerprint": weights_fingerprint(folder),
+        "fingerprint": Folder(folder).fingerprint,
         "compared": {"teacher": {"role": "teacher", "scores": TEACHER}},
         "data": {"from": "Hugging Face Hub", "tasks": HUB},
         "date": "2026-11-21T04:45:55+00:00",
@@ -650,32 +602,29 @@ def test_variants_and_stages_are_read_too(folder, tmp_path):
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["--repo-id", "a/b/c"], "--repo-id a/b/c is no id of the Hub; give one as org/name"),
+        (["--repo-id", "a/b/c"], "--repo-id a/b/c is not an id of the Hub; give one as org/name"),
         (["--results", "none.json"], "none.json does not exist; benchmarks/run_mteb.py --output writes such a file"),
-        (["--results", "RUN"], "run.json is no result of run_mteb.py, run_seeds.py or run_crosslingual.py"),
+        (["--results", "RUN"], "run.json is not a result of run_mteb.py, run_seeds.py or run_crosslingual.py"),
         (["--results", "OTHER"], "scores other models than this folder (models/mine-seed4, models/mine-seed3)"),
+        (["--results", "WEIGHTS"], "scores other models than this folder (models/other)"),
         (["--facts", "none.yaml"], "none.yaml does not exist; name a YAML file of facts"),
         (["--facts", "RUN"], "unknown section in"),
-        (["--facts", "TEXT"], "holds no facts"),
+        (["--facts", "TEXT"], "does not hold facts"),
         (["--repoid", "a/b"], "unknown option 'repoid': did you mean 'repo_id'?"),
     ],
 )
 def test_a_mistake_is_one_sentence(folder, results, words, sentence, tmp_path):
     before = (folder / "README.md").read_bytes()
     (tmp_path / "other.json").write_text(json.dumps(SEEDS).replace("955.9", "955.8"))
+    write_whole(tmp_path / "weights.json", {"name": "models/other", "scores": OWN, "fingerprint": "0" * 64})
     (tmp_path / "text.yaml").write_text("- one\n- 2\n")
-    files = {"RUN": folder / "run.json", "OTHER": tmp_path / "other.json", "TEXT": tmp_path / "text.yaml"}
+    files = {"RUN": folder / "run.json", "OTHER": tmp_path / "other.json", "WEIGHTS": tmp_path / "weights.json"}
+    files["TEXT"] = tmp_path / "text.yaml"
     with pytest.raises(InputError) as error:
         cli.run(["card", str(folder), *(str(files.get(word, word)) for word in words)])
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
     assert (folder / "README.md").read_bytes() == before
-
-
-def test_a_fingerprint_of_other_weights_is_refused(folder, tmp_path):
-    write_whole(tmp_path / "mteb.json", {"name": "models/other", "scores": OWN, "fingerprint": "0" * 64})
-    with pytest.raises(InputError, match=r"scores other models than this folder \(models/other\)"):
-        card.write_card(folder, None, [tmp_path / "mteb.json"])
 
 
 def test_info_says_what_the_card_lacks(folder, folders, capsys):
@@ -689,3 +638,18 @@ def test_info_says_what_the_card_lacks(folder, folders, capsys):
     assert "lacks: a card whose metadata can be read (distilface card)" in cli.run(["info", str(folder)])
     (folder / "README.md").unlink()
     assert "lacks: a card (distilface card)" in cli.run(["info", str(folder)])
+
+
+def test_files_of_an_older_version_are_of_these_weights(folder):
+    """Versions before wrote a hash of the files: their cards and exports stay those of the folder."""
+    older = older_fingerprint(folder, Folder(folder).files)
+    exported(folder)
+    card.write_card(folder)
+    for file in ("export.json", "README.md"):
+        text = (folder / file).read_text(encoding="utf-8")
+        (folder / file).write_text(text.replace(Folder(folder).fingerprint, older), encoding="utf-8")
+    assert older in (folder / "README.md").read_text(encoding="utf-8")
+    lines = cli.run(["info", str(folder)])
+    assert any(line.startswith("onnx/model.onnx (fp32): ") for line in lines)
+    assert not any(line.startswith("lacks") for line in lines)
+    write_whole(folder / "config.json", {**json.loads((folder / "config.json").read_text()), "dim": 64, "n_heads": 8})

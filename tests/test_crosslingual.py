@@ -3,6 +3,7 @@
 import importlib
 import itertools
 import json
+import logging
 import random
 import re
 import signal
@@ -108,7 +109,8 @@ def reference(materials, parallel, tmp_path_factory) -> Path:
     return output
 
 
-def test_four_stages(materials, parallel, tmp_path, capsys):
+def test_four_stages(materials, parallel, tmp_path, capsys, caplog):
+    caplog.set_level(logging.INFO, logger="distilface")
     record = train(words(materials, parallel, tmp_path / "m"))
     folders = [tmp_path / "m.stages" / name for name in ("0-start", "1-assistant", "2-bottleneck", "3-recurrent")]
     assert sorted(tmp_path.iterdir()) == [tmp_path / "m", tmp_path / "m.stages"]
@@ -126,10 +128,10 @@ def test_four_stages(materials, parallel, tmp_path, capsys):
     assert config.hidden_dropout_prob == config.attention_probs_dropout_prob == 0.1
     assert student.max_seq_length == 64
     assert student.encode(["a dog", "собака"]).shape == (2, 32)
-    printed = capsys.readouterr()
-    said = [line.split()[0] for line in printed.out.splitlines() if not line.startswith("{")]
+    said = [line.split()[0] for line in caplog.messages if line.startswith(("folder", "VERDICT"))]
     assert said == ["folder:", "VERDICT:"] * 4
-    assert re.search(r"stage 4 \(contrastive\): [\d,]+ parameters, baseline_stsb_dev_and_translation=", printed.err)
+    printed = capsys.readouterr().err
+    assert re.search(r"stage 4 \(contrastive\): [\d,]+ parameters, baseline_stsb_dev_and_translation=", printed)
 
 
 def test_what_is_finished_is_found_again(reference, materials, parallel, capsys):

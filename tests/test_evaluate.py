@@ -17,10 +17,11 @@ from tiny import PAIRS, tiny_backbone, tiny_model, write_pairs
 
 from distilface.environment import environment
 from distilface.evaluation.file_model import FileModel
-from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS, evaluate, means, model_size, weights_fingerprint
+from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS, evaluate, means, model_size
 from distilface.evaluation.tasks import data_sources, find_tasks
 from distilface.exporters import onnx as onnx_files
-from distilface.model.folder import load, save_folder
+from distilface.model.folder import Folder, load, save_folder
+from distilface.model.identity import fingerprint
 from distilface.model.loading import load_model
 from distilface.settings import InputError
 
@@ -151,7 +152,7 @@ def test_results_are_mtebs_own(tmp_path, data):
     (file,) = (tmp_path / "cache" / "results" / "local__model").rglob("STS12.json")
     result = mteb.TaskResult.from_disk(file)
     assert 100 * result.get_score() == pytest.approx(scores["STS12"])
-    assert file.relative_to(tmp_path / "cache").parts[2] == weights_fingerprint(tmp_path / "model")
+    assert file.relative_to(tmp_path / "cache").parts[2] == Folder(tmp_path / "model").fingerprint
     assert result.dataset_revision == data_sources(find_tasks(["STS12"], data))["STS12"]["revision"]
 
 
@@ -159,11 +160,11 @@ def test_fingerprint_is_of_the_embeddings_not_of_the_place(tmp_path):
     model = tiny_model(tmp_path / "model")
     shutil.copytree(tmp_path / "model", tmp_path / "copy")
     (tmp_path / "copy" / "run.json").write_text("{}")
-    one = weights_fingerprint(tmp_path / "model")
+    one = Folder(tmp_path / "model").fingerprint
     model.encode(["text"])
-    assert one == weights_fingerprint(tmp_path / "copy") == weights_fingerprint(model)
+    assert one == Folder(tmp_path / "copy").fingerprint == fingerprint(model)
     model.max_seq_length = 8
-    assert one != weights_fingerprint(model)
+    assert one != fingerprint(model)
 
 
 def test_scored_in_fp32(tmp_path, data):

@@ -263,7 +263,7 @@ def test_the_command_exports_and_tells(folder, tmp_path, capsys):
     assert lines[0].startswith(f"{folder}: distilbert, {config.num_hidden_layers} layers of {config.hidden_size}, ")
     assert f"({table:,} in the embedding table)" in lines[1]
     assert any(line.startswith("onnx/model.onnx (fp32): ") for line in lines)
-    assert lines[-2:] == ["lacks: run.json, which tells how it was trained", "lacks: a card (distilface card)"]
+    assert lines[-2:] == ["lacks: run.json, which says how it was trained", "lacks: a card (distilface card)"]
 
 
 def test_the_command_tells_a_training(folder, capsys):

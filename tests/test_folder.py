@@ -7,6 +7,7 @@ from five import TEXTS, contents, make
 from sentence_transformers.base.modules import Normalize
 
 from distilface.model.folder import Folder, load, save_folder
+from distilface.run import Run
 from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -33,7 +34,7 @@ def test_size_and_fingerprint_are_those_of_the_model(tmp_path):
     """A fingerprint of the weights alone would file two poolings of one encoder under one name."""
     first = save_folder(make("mean"), tmp_path / "a", run={"seed": 1})
     again = save_folder(load(first.path), tmp_path / "b", name="other")
-    assert (first.run, again.run) == ({"seed": 1}, None)
+    assert (first.run, again.run) == (Run(seed=1), None)
     assert first.fingerprint == again.fingerprint
     assert first.megabytes == first.bytes / 1e6
     assert first.parameters == sum(p.numel() for p in make("mean").parameters())
@@ -90,7 +91,7 @@ def test_what_is_no_model_folder_is_refused(tmp_path):
     for name, sentence in {
         "none": "does not exist",
         "file": "is a file",
-        ".": "is no model folder: it has no",
+        ".": "is not a model folder: it has no",
     }.items():
         with pytest.raises(InputError, match=sentence):
             load(tmp_path / name)

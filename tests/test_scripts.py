@@ -2,6 +2,7 @@
 
 import inspect
 import json
+import logging
 import re
 import shutil
 import subprocess
@@ -73,7 +74,8 @@ def two_steps(name: str, materials: Materials) -> list[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_two_steps(name, materials, tmp_path, monkeypatch, capsys):
+def test_two_steps(name, materials, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="distilface")
     monkeypatch.chdir(tmp_path)
     default = find_method(name).Settings().output_dir
     record = cli.run(["train", name, *two_steps(name, materials)])

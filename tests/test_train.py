@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import json
+import logging
 import re
 import shutil
 import signal
@@ -221,10 +222,18 @@ def test_the_score_is_of_what_was_written(materials, tmp_path, monkeypatch):
     assert record["scores"]["stsb_dev"] not in [score for _, score in record["curve"]]
 
 
-def test_what_run_json_says(materials, tmp_path, capsys):
+def test_what_run_json_says(materials, tmp_path, caplog):
+    caplog.set_level(logging.INFO, logger="distilface")
     output = tmp_path / "model"
     record = train("embedding", materials.words("embedding", output, "--seed", "7", "--eval_steps", "4"))
-    assert json.loads((output / "run.json").read_text()) == record == Folder(output).run
+    assert json.loads((output / "run.json").read_text()) == record == Folder(output).run.as_dict()
+    assert record["version"] == 1
+    assert [(source["role"], source["name"], source["hub"]) for source in record["sources"]] == [
+        ("backbone", str(materials.backbone), False),
+        ("teacher", str(materials.teacher), False),
+        ("data", str(materials.text), False),
+        ("dev", str(materials.pairs), False),
+    ]
     settings = record["settings"]
     assert settings["learning_rate"] == 1e-3
     assert (settings["metric"], settings["train_max_length"], settings["epochs"]) == ("mse", 64, 1.0)
@@ -245,7 +254,7 @@ def test_what_run_json_says(materials, tmp_path, capsys):
     for role, model in (("baseline", load_student(str(materials.backbone))), ("teacher", load_teacher(materials))):
         expected = DevEvaluator(pairs)(model)["spearman"]
         assert record["scores"][f"{role}_stsb_dev"] == pytest.approx(expected, abs=0.01)
-    assert_last_line(capsys.readouterr().out, record, "stsb_dev")
+    assert_last_line(caplog.messages, record, "stsb_dev")
 
 
 def load_teacher(materials):
@@ -254,13 +263,13 @@ def load_teacher(materials):
     return SentenceTransformer(str(materials.teacher), device="cpu")
 
 
-def assert_last_line(printed: str, record: dict[str, Any], name: str, sign: int = 1) -> None:
+def assert_last_line(messages: list[str], record: dict[str, Any], name: str, sign: int = 1) -> None:
     """The last line is the verdict, with the numbers of the record."""
     line = re.fullmatch(
         r"VERDICT: (WIN|MARGINAL|REGRESSION) score=(\S+) baseline=(\S+) teacher=(\S+) delta=([+-]\S+)",
-        printed.splitlines()[-1],
+        messages[-1],
     )
-    assert line, printed
+    assert line, messages
     verdict, score, baseline, teacher, delta = line.groups()
     scores = record["scores"]
     assert verdict == record["verdict"]
@@ -274,7 +283,8 @@ def assert_last_line(printed: str, record: dict[str, Any], name: str, sign: int 
     ("gain", "verdict"),
     [(5.0, "WIN"), (1.0, "WIN"), (0.99, "MARGINAL"), (0.01, "MARGINAL"), (0.0, "REGRESSION"), (-3.0, "REGRESSION")],
 )
-def test_the_verdict(gain, verdict, materials, tmp_path, monkeypatch, capsys):
+def test_the_verdict(gain, verdict, materials, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="distilface")
     calls: list[float] = []
 
     def score(self, model, *arguments, **options):
@@ -284,14 +294,14 @@ def test_the_verdict(gain, verdict, materials, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(DevEvaluator, "__call__", score)
     record = train("simcse", materials.words("simcse", tmp_path / "model", "--steps", "1"))
     assert record["verdict"] == verdict
-    printed = capsys.readouterr().out
-    assert printed.splitlines()[-1] == (
+    assert caplog.messages[-1] == (
         f"VERDICT: {verdict} score={64 + gain:.2f} baseline=64.00 teacher=none delta={gain:+.2f}"
     )
 
 
-def test_masked_lm_is_measured_by_a_loss_that_must_fall(materials, tmp_path, capsys):
+def test_masked_lm_is_measured_by_a_loss_that_must_fall(materials, tmp_path, caplog):
     """And an epoch is shuffled anew, and the written backbone is the best one, head included."""
+    caplog.set_level(logging.INFO, logger="distilface")
     output, batches = tmp_path / "model", []
     with each_step(lambda step, inputs: batches.append(inputs["attention_mask"].sum(1).tolist())):
         record = train("mlm", materials.words("mlm", output, "--eval_steps", "2", "--learning_rate", "3e-3"))
@@ -299,7 +309,7 @@ def test_masked_lm_is_measured_by_a_loss_that_must_fall(materials, tmp_path, cap
     assert scores["held_out_loss"] == pytest.approx(min(loss for _, loss in record["curve"]), abs=1e-4)
     assert scores["held_out_loss"] < scores["baseline_held_out_loss"] - 0.1
     assert record["verdict"] == "WIN"
-    assert_last_line(capsys.readouterr().out, record, "held_out_loss", sign=-1)
+    assert_last_line(caplog.messages, record, "held_out_loss", sign=-1)
     first, second = batches[:3], batches[3:6]
     assert sorted(chain(*first)) == sorted(chain(*second))
     assert sorted(map(sorted, first)) != sorted(map(sorted, second))

@@ -13,7 +13,7 @@ from tqdm import tqdm
 
 from distilface.data.texts import fingerprint
 from distilface.embedding.store import Store
-from distilface.model.identity import weights_id
+from distilface.model import identity
 from distilface.model.precision import has_bf16
 from distilface.settings import InputError
 
@@ -52,7 +52,7 @@ def embed(
     bf16 = has_bf16() if bf16 is None else bf16
     if teacher.get_embedding_dimension() is None:
         raise InputError("the teacher does not tell the width of its embeddings; use one with a pooling")
-    name = f"{weights_id(teacher)[:16]}-{fingerprint(texts, column)}-{'bf16' if bf16 else 'fp32'}"
+    name = f"{identity.fingerprint(teacher)[:16]}-{fingerprint(texts, column)}-{'bf16' if bf16 else 'fp32'}"
     store = Store(Path(cache_dir or Path(HF_DATASETS_CACHE) / "distilface") / name, "label", "the teacher")
     texts = texts.select_columns([column])
     sizes = [min(SHARD, len(texts) - start) for start in range(0, len(texts), SHARD)]

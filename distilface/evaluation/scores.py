@@ -24,7 +24,7 @@ from tqdm.auto import tqdm
 from distilface.evaluation.file_model import FileModel
 from distilface.evaluation.tasks import find_tasks
 from distilface.hub_ids import unreachable
-from distilface.model.identity import weights_id
+from distilface.model.identity import fingerprint
 from distilface.model.loading import load_model
 from distilface.runtimes.encoders import megabytes
 from distilface.settings import InputError
@@ -64,16 +64,6 @@ def _loaded(model: str | Path | SentenceTransformer) -> SentenceTransformer:
     if all(weight.dtype == torch.float32 for weight in model.parameters()):
         return model
     return copy.deepcopy(model).float()
-
-
-def weights_fingerprint(model: str | Path | SentenceTransformer) -> str:
-    """Return the sha256 of all that decides a model's embeddings, wherever it was loaded from.
-
-    It is :func:`distilface.model.identity.weights_id` of the model as scored, in fp32; of an exported file, its own.
-    """
-    if isinstance(model, FileModel):
-        return model.fingerprint
-    return weights_id(_loaded(model))
 
 
 def _weight_files(folder: Path) -> list[Path]:
@@ -129,7 +119,7 @@ def evaluate(
         tasks: names of MTEB tasks and benchmarks.
         data_dir: local data, see :func:`distilface.evaluation.tasks.find_tasks`; ``None`` takes the Hub's.
         cache_dir: mteb's folder of results, which may hold any number of models: a result is found again only
-            for the same embeddings (:func:`weights_fingerprint`) on the same data. ``None`` keeps none.
+            for the same fingerprint on the same data. ``None`` keeps none.
         batch_size: sentences in a batch.
 
     Returns:
@@ -145,7 +135,7 @@ def evaluate(
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", category=FutureWarning, module="mteb")
         encoder = OnceEncoder(loaded)
-    identity = {"name": _name(model), "revision": weights_fingerprint(loaded)}
+    identity = {"name": _name(model), "revision": fingerprint(loaded)}
     cache = ResultCache(cache_dir) if cache_dir is not None else None
     scores: dict[str, float] = {}
     for task in (progress := tqdm(found, unit="task", disable=None)):

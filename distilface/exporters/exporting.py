@@ -22,7 +22,7 @@ from distilface.environment import environment
 from distilface.exporters.formats import FORMATS, Format, installed_formats
 from distilface.exporters.onnx import to_onnx
 from distilface.exporters.parity import Parity, compare
-from distilface.model.folder import Folder, load
+from distilface.model.folder import Folder, open_folder
 from distilface.runtimes.encoders import INPUTS, OnnxEncoder, parts
 from distilface.runtimes.extras import ONNX
 from distilface.settings import InputError, check_known
@@ -37,7 +37,7 @@ CALIBRATION = 300
 
 
 def export(
-    path: str | Path,
+    path: str | Path | Folder,
     pairs: Dataset,
     formats: Sequence[str] | None = None,
     calibration: Sequence[str] = ("python",),
@@ -61,9 +61,8 @@ def export(
         InputError: on an unknown format, a folder that is no whole model, missing packages, or no calibration text.
     """
     names = _chosen(formats)
-    folder = Folder(Path(path))
-    folder.check()
-    model, found = load(path), {}
+    folder = open_folder(path)
+    model, found = folder.model, {}
     texts = [*pairs["sentence1"], *pairs["sentence2"]]
     samples = calibration_samples(model, calibration, texts) if any(FORMATS[name].calibrated for name in names) else []
     wanted = np.asarray(model.encode(texts, prompt=""), np.float32)  # a file knows nothing of a default prompt
@@ -146,12 +145,12 @@ def _remove(place: Path) -> None:
 
 
 def read_record(folder: Folder) -> dict[str, Any]:
-    """Return what the exports of a folder have shown, if they are of the weights that it has now; else nothing."""
+    """Return the results of a folder's exports, if they are of the weights that it has now; otherwise nothing."""
     file = folder.path / RECORD
     if not file.is_file():
         return {}
     record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return record if record.get("fingerprint") == folder.fingerprint else {}
+    return record if folder.has_fingerprint(record.get("fingerprint")) else {}
 
 
 def _record(folder: Folder, found: dict[str, Parity], pairs: int) -> None:

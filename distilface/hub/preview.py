@@ -10,7 +10,8 @@ from huggingface_hub import ModelCard
 from distilface.cards.card import lacking, of_other_weights
 from distilface.data.samples import sts_sample
 from distilface.hub.checks import Upload
-from distilface.model.folder import Folder, load
+from distilface.model.folder import Folder
+from distilface.run import Run
 from distilface.settings import InputError
 from distilface.training.evaluators import DevEvaluator
 
@@ -48,12 +49,12 @@ def score_again(folder: Folder) -> float:
         InputError: if there is no score, or ``run.json`` has another one of the same pairs: it tells of other weights.
     """
     pairs = sts_sample()
-    score = DevEvaluator(pairs)(load(folder.path))["spearman"]
+    score = DevEvaluator(pairs)(folder.model)["spearman"]
     if not math.isfinite(score):
         raise InputError(f"{folder.path} gives no score: its vectors are all alike or not numbers; train it again")
-    run = folder.run or {}
-    scores = {key: value for key, value in run.get("scores", {}).items() if isinstance(value, int | float)}
-    dev = run.get("settings", {}).get("dev")
+    run = folder.run or Run()
+    scores = {key: value for key, value in run.scores.items() if isinstance(value, int | float)}
+    dev = run.settings.get("dev")
     shown = ", ".join(f"{name} {value:.2f}" for name, value in scores.items()) or "no score"
     logger.info(
         f"score: {score:.2f} on our own {len(pairs)} pairs, now; run.json: {shown}{f' on {dev}' if dev else ''}"

@@ -4,7 +4,9 @@ sentence-transformers 5.4 renamed its classes and the keys of its settings, and 
 new names; every version reads the old ones.
 """
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +51,30 @@ _LEAKED = {
     *("max_length", "stride", "truncation_strategy", "pad_to_multiple_of"),
 }
 _SPECIAL_TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token")
+
+
+#: What says who wrote a settings file, not what it holds.
+_WRITERS = ("__version__", "transformers_version")
+
+
+def older_fingerprint(folder: Path, files: Sequence[Path]) -> str:
+    """Return what ``export.json`` and README.md of distilface 0.1 call the fingerprint: sha256 of the model's files.
+
+    Args:
+        folder: a model folder.
+        files: those of its files that decide the vectors, in the order of the modules.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        content = file.read_bytes()
+        if file.suffix == ".json":
+            settings = read_json(file)
+            if isinstance(settings, dict):
+                settings = {key: value for key, value in settings.items() if key not in _WRITERS}
+            content = json.dumps(settings, sort_keys=True).encode()
+        digest.update(f"{file.relative_to(folder).as_posix()} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
 
 
 def portable_configs(model: SentenceTransformer, max_seq_length: int | None = None) -> list[dict[str, Any]]:

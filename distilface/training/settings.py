@@ -8,6 +8,7 @@ from typing import Any
 from transformers import SchedulerType
 
 from distilface.hub_ids import DEFAULT_BACKBONE, DEFAULT_TEACHER, HUB_STSB
+from distilface.run import Run
 from distilface.settings import InputError, check_known, setting
 
 #: Settings that say where things lie, and do not decide the weights.
@@ -94,8 +95,7 @@ def effective(settings: TrainSettings) -> dict[str, Any]:
     return {name: value for name, value in asdict(settings).items() if name not in ("resume", "overwrite")}
 
 
-def other_settings(run: dict[str, Any], settings: TrainSettings) -> list[str]:
-    """Name the settings, of those that decide the weights, that a finished ``run.json`` has otherwise or not at all."""
+def other_settings(run: Run, settings: TrainSettings) -> list[str]:
+    """Name the settings, of those that decide the weights, that a finished training has otherwise or not at all."""
     now = json.loads(json.dumps(effective(settings)))
-    known = run.get("settings", {})
-    return [key for key, value in now.items() if key not in PLACES and known.get(key) != value]
+    return [key for key, value in now.items() if key not in PLACES and run.settings.get(key) != value]

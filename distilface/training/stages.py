@@ -1,11 +1,11 @@
 """A training in stages: each a run of its own, found again where it is finished, gone on with where it is not."""
 
-import json
 import sys
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
+from distilface.run import read_run
 from distilface.settings import InputError, setting
 from distilface.training.checkpoints import last_whole
 from distilface.training.run_folder import check_settings, work_folder
@@ -94,12 +94,12 @@ def finished(settings: StagedSettings, origin: dict[str, Any], going_on: bool = 
     file = _run_file(settings)
     if not file.is_file() or (settings.overwrite and not going_on):
         return None
-    run: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
+    run = read_run(file)
     changed = other_settings(run, settings)
-    changed += [] if run.get("origin") == origin else ["what it is made of"]
+    changed += [] if run.origin == origin else ["what it is made of"]
     if not changed:
         print(f"{settings.output_dir} is there; not trained again", file=sys.stderr)
-        return run
+        return run.as_dict()
     if not settings.overwrite:
         raise InputError(
             f"{settings.output_dir} was trained with other settings ({changed[0]}); "

@@ -99,7 +99,7 @@ def check_sources(settings: MultistageSettings) -> None:
 
 def _check_shape(settings: MultistageSettings, number: int, needed: int, folder: Folder) -> None:
     """Refuse a stage that lies there already and was made with other settings of what decides its shape."""
-    known = (folder.run or {}).get("settings", {})
+    known = folder.run.settings if folder.run else {}
     for name in SHAPES[1] if needed == 1 else [*SHAPES[1], *SHAPES[2]]:
         if (old := known.get(name)) != (now := getattr(settings, name)):
             raise InputError(

@@ -19,8 +19,8 @@ from distilface.data.texts import fingerprint
 from distilface.methods.multistage import losses as multistage
 from distilface.methods.multistage.evaluators import BottleneckEvaluator, CrossLingualEvaluator
 from distilface.methods.multistage.settings import NAMES, MultistageSettings
+from distilface.model import identity
 from distilface.model.folder import Folder, save_folder
-from distilface.model.identity import weights_id
 from distilface.model.pooling import is_normalized
 from distilface.model.precision import uses_bf16
 from distilface.training.fitting import count_steps, encoder_trainer, fit
@@ -86,11 +86,11 @@ class Materials:
         if settings.assistant:
             return self.student(settings.assistant)
         origin = {
-            "teacher": weights_id(self.teacher),
+            "teacher": identity.fingerprint(self.teacher),
             "pairs": fingerprint(sentences(self.pairs)),
             **{name: getattr(settings, name) for name in ("vocabulary", "assistant_layers", "seed")},
         }
-        if not (Folder(folder).is_valid() and (Folder(folder).run or {}).get("origin") == origin):
+        if not (Folder(folder).is_valid() and (run := Folder(folder).run) and run.origin == origin):
             made = make_assistant(
                 settings.teacher,
                 sentences(self.pairs),
@@ -152,7 +152,8 @@ def run_stage(number: int, materials: Materials) -> dict[str, Any]:
         number, lambda: materials.student(materials.folder(number - 1))
     )()
     texts = sentences(materials.pairs)
-    origin = {"start": weights_id(student)[:16], "teacher": weights_id(teacher)[:16], "pairs": fingerprint(texts)}
+    models = {"start": student, "teacher": teacher}
+    origin = {name: identity.fingerprint(model)[:16] for name, model in models.items()} | {"pairs": fingerprint(texts)}
     if run := finished(settings, origin, materials.settings.resume):
         return run
     print(f"stage {number} of {len(NAMES)}: {NAMES[number - 1]}", file=sys.stderr)
