@@ -2,7 +2,6 @@
 
 import inspect
 import json
-import logging
 import re
 import shutil
 import subprocess
@@ -74,8 +73,7 @@ def two_steps(name: str, materials: Materials) -> list[str]:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_two_steps(name, materials, tmp_path, monkeypatch, caplog):
-    caplog.set_level(logging.INFO, logger="distilface")
+def test_two_steps(name, materials, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     default = find_method(name).Settings().output_dir
     record = cli.run(["train", name, *two_steps(name, materials)])

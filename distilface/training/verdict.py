@@ -105,9 +105,10 @@ def verdict_lines(run: Run, output: Path) -> list[str]:
     """
     [name] = [key for key in run.scores if not key.startswith(("baseline_", "teacher_"))]
     baseline, teacher = run.scores[f"baseline_{name}"], run.scores[f"teacher_{name}"]
-    shown = "none" if teacher is None else f"{teacher:.2f}"
+    scores = f"score={run.scores[name]:.2f} baseline={baseline:.2f}"
+    scores += f" teacher={'none' if teacher is None else f'{teacher:.2f}'}"
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
     return [
         f"folder: {output} ({size / 1e6:.1f} MB), {run.parameters:,} parameters",
-        f"VERDICT: {run.verdict} score={run.scores[name]:.2f} baseline={baseline:.2f} teacher={shown} delta={run.gain:+.2f}",
+        f"VERDICT: {run.verdict} {scores} delta={run.gain:+.2f}",
     ]
