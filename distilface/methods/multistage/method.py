@@ -166,6 +166,8 @@ class Multistage(Method):
         if texts is None:
             columns = settings.text_column, settings.other_column
             texts = read_parallel(settings.data, settings.max_sentences, columns)
+        if missing := {"english", "other", "language"} - {*texts.column_names}:
+            raise InputError(f"the data has no column {min(missing)!r}; give parallel text, as NAME.en-de.tsv")
         pairs, held_out = held_out_split(texts, settings.held_out)
         task = ParallelTask(settings, sentences(pairs), pairs, held_out)
         CrossLingualEvaluator(task.dev, held_out)  # here for its mistakes, before the first stage is trained

@@ -41,7 +41,7 @@ class ParallelTask(Task):
         student.max_seq_length = min(filter(None, (student.max_seq_length, length)))
         return student
 
-    def part(self, settings: MultistageSettings) -> Dataset:
+    def pairs_for(self, settings: MultistageSettings) -> Dataset:
         """Return the pairs for a stage: all, or as many as it reads where that is less than half of them.
 
         A teacher embeds all of these; of a short stage, most embeddings would never be read.
@@ -70,7 +70,7 @@ class Stage:
 
     def __init__(self, task: ParallelTask) -> None:
         self.task, self.settings = task, self.own_settings(task.settings)
-        self.pairs = task.part(self.settings)
+        self.pairs = task.pairs_for(self.settings)
         self.teacher_name, self.teacher = task.teacher_names[0], task.teacher
         if Assistant in self.needs:
             folder, assistant = Assistant.folder(task.settings.output_dir), self.settings.assistant
