@@ -26,13 +26,12 @@ from distilface.environment import environment
 from distilface.evaluation.scores import evaluate
 from distilface.evaluation.tasks import CROSSLINGUAL, data_sources, find_tasks
 from distilface.hub_ids import resolve
-from distilface.methods.multistage.settings import NAMES
+from distilface.methods.multistage.stages import STAGES
 from distilface.model.folder import Folder
 from distilface.model.loading import load_model
 from distilface.run import read_run
 from distilface.settings import InputError, parse, setting
 from distilface.storage import write_result
-from distilface.training.stages import StagedSettings, stage_folder
 
 MONOLINGUAL = "STSBenchmarkMultilingualSTS"
 SUMS = ("en-xx", "xx-xx", "en", "STS17")
@@ -58,8 +57,7 @@ def stages(model: str) -> dict[str, Path]:
     run = Folder(Path(model)).run
     if run is None or run.method != "multistage":
         raise InputError(f"{model} is no folder of training/train_multistage.py; give --model one")
-    settings = StagedSettings(output_dir=model)
-    folders = {name: stage_folder(settings, number, NAMES) for number, name in enumerate(NAMES, 1)}
+    folders = {stage.name: stage.folder(model).path for stage in STAGES}
     return {name: folder for name, folder in folders.items() if folder.is_dir()}
 
 
