@@ -43,7 +43,7 @@ def train(
         KeyboardInterrupt: after Ctrl-C, with the checkpoint saved; the same call with ``resume=True`` goes on.
     """
     chosen = find_method(method)
-    start = parse(chosen.Settings, ["--config", config] if config else [], "")
+    start: Any = parse(chosen.Settings, ["--config", config] if config else [], "")
     check_known(list(settings), list(vars(start)), f"setting of {method}:")
     places = {} if output_dir is None else {"output_dir": str(output_dir)}
     sources, texts = as_texts(data)

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from typing import Any
 
 from distilface.cards.facts import UNKNOWN, KnownSource, last_part, look_up, number
-from distilface.cards.papers import Paper
+from distilface.methods.base import Paper
 from distilface.run import Run
 from distilface.training.settings import PLACES
 

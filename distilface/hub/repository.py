@@ -5,7 +5,7 @@ import json
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from huggingface_hub import CommitOperationAdd, HfApi
 from huggingface_hub.errors import (
@@ -21,7 +21,7 @@ from distilface.storage import disk_is_full
 
 MAIN = "main"
 #: The error of the HTTP library, which is httpx or httpx2 by the version of the client.
-_HTTP_ERROR = HfHubHTTPError.__bases__[0]
+_HTTP_ERROR = cast(type[Exception], HfHubHTTPError.__bases__[0])
 
 
 @dataclass(frozen=True)

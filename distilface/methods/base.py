@@ -19,10 +19,11 @@ from distilface.data.pairs import read_sts
 from distilface.data.texts import read_texts
 from distilface.training.checkpoints import WholeCheckpoints
 from distilface.training.evaluators import DevEvaluator
-from distilface.training.fitting import Measure, encoder_trainer, fit, make_student
+from distilface.training.fitting import encoder_trainer, fit, make_student
 from distilface.training.run_folder import check_settings
 from distilface.training.settings import StudentSettings, TrainSettings
 from distilface.training.teacher import load_teacher
+from distilface.training.verdict import Measure
 
 
 @dataclass(frozen=True)
