@@ -19,7 +19,7 @@ from distilface.settings import InputError
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def test_last4_is_the_mean_of_the_last_four_states_then_of_the_tokens(tmp_path):
+def test_last4_is_the_mean_of_four_states_then_of_the_tokens(tmp_path):
     model = make("last4")
     inputs = model[0].tokenizer(TEXTS, padding=True, truncation=True, max_length=64, return_tensors="pt")
     assert not model[1].layer_weights.requires_grad
