@@ -80,7 +80,7 @@ def test_an_old_folder_is_replaced_whole(one_step, tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m", "other"]
 
 
-def test_where_the_new_folder_cannot_take_the_name_the_old_one_keeps_it(tmp_path, monkeypatch):
+def test_the_old_folder_keeps_a_name_that_cannot_be_taken(tmp_path, monkeypatch):
     save_folder(make("mean"), tmp_path / "m")
     before = contents(tmp_path)
     monkeypatch.setattr(storage, "_exchange", lambda *names: False)
@@ -115,7 +115,7 @@ def test_a_kill_leaves_the_old_folder_or_the_new_one(tmp_path):
         assert old.run == Run(seed=3)
 
 
-def test_what_is_there_is_kept_unless_it_is_a_model_to_be_replaced(tmp_path):
+def test_only_a_model_that_may_be_replaced_is_not_kept(tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("kept")
     saved = save_folder(make("mean"), tmp_path / "m")

@@ -91,7 +91,7 @@ def test_every_runtime_reaches_its_goal_with_a_real_student(benchmark, home, tmp
         assert 0.98 < result["runtimes"][name]["int8"]["min_cosine"] < 0.9999, f"{name} did not read the int8 file"
 
 
-def test_sentence_transformers_has_no_onnx_backend_beside_our_versions():
+def test_onnx_in_sentence_transformers_needs_older_versions():
     """Where this fails, Optimum has followed: the older version can go from facts.yaml, the note from the card."""
     versions = read_facts()["versions"]
     asked = [
