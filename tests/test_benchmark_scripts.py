@@ -44,7 +44,7 @@ def series(materials: Materials, data: Path, tmp_path: Path, *seeds: str) -> lis
 
 
 def test_a_series_reports_each_seed_and_their_spread(benchmark, materials, data, tmp_path, capsys):
-    result = benchmark("run_seeds").main(series(materials, data, tmp_path, "3", "4"))
+    result = benchmark("benchmarks.series.seeds").main(series(materials, data, tmp_path, "3", "4"))
     assert result == json.loads((tmp_path / "r.json").read_text())
     assert [model["run"]["seed"] for model in result["models"]] == [3, 4]
     for seed in (3, 4):
@@ -59,7 +59,7 @@ def test_a_series_reports_each_seed_and_their_spread(benchmark, materials, data,
 
 
 def test_a_series_does_not_train_again_what_is_there(benchmark, materials, data, tmp_path):
-    module: ModuleType = benchmark("run_seeds")
+    module: ModuleType = benchmark("benchmarks.series.seeds")
     module.main(series(materials, data, tmp_path, "3"))
     weights = tmp_path / "models" / "m-seed3" / "model.safetensors"
     before = weights.stat().st_mtime_ns
@@ -69,14 +69,14 @@ def test_a_series_does_not_train_again_what_is_there(benchmark, materials, data,
 
 
 def test_a_folder_of_other_settings_is_not_taken_for_the_one_asked_for(benchmark, materials, data, tmp_path):
-    module: ModuleType = benchmark("run_seeds")
+    module: ModuleType = benchmark("benchmarks.series.seeds")
     module.main(series(materials, data, tmp_path, "3"))
     with pytest.raises(InputError, match="m-seed3 is not empty"):
         module.main([*series(materials, data, tmp_path, "3"), "--learning_rate", "0.5"])
 
 
 def test_a_sweep_trains_each_variant_once_and_says_what_differs(benchmark, materials, tmp_path, capsys):
-    module: ModuleType = benchmark("run_sweep")
+    module: ModuleType = benchmark("benchmarks.series.sweep")
     variants = ["learning_rate=0.01", "pooling=cls learning_rate=0.02"]
     words = [
         *("--script", str(ROOT / "training" / "train_unsup.py"), "--output", str(tmp_path / "r.json")),
@@ -110,13 +110,13 @@ def test_a_sweep_refuses_a_slip_before_the_first_training(benchmark, materials, 
     words = materials.words("simcse", tmp_path / "m", "--steps", "2")
     script = ["--script", str(ROOT / "training" / "train_unsup.py"), *(["--variants", *variants] if variants else [])]
     with pytest.raises(InputError, match=problem):
-        benchmark("run_sweep").main([*script, "--", *words])
+        benchmark("benchmarks.series.sweep").main([*script, "--", *words])
     assert not list(tmp_path.glob("m-*"))
 
 
 def test_a_series_needs_a_script(benchmark, data, tmp_path):
     with pytest.raises(InputError, match=r"none\.py does not exist"):
-        benchmark("run_seeds").main(["--script", str(tmp_path / "none.py"), "--data_dir", str(data)])
+        benchmark("benchmarks.series.seeds").main(["--script", str(tmp_path / "none.py"), "--data_dir", str(data)])
 
 
 def test_a_series_of_variants_is_one_result_and_one_picture(benchmark, materials, data, tmp_path, capsys):
@@ -134,7 +134,7 @@ def test_a_series_of_variants_is_one_result_and_one_picture(benchmark, materials
         *("--data_dir", str(data), "--output", str(tmp_path / "r.json"), "--cache_dir", str(tmp_path / "cache")),
         *("--", *materials.words("online", tmp_path / "models" / "m", "--steps", str(2 * EVAL_STEPS))),
     ]
-    result = benchmark("run_seeds").main(words)
+    result = benchmark("benchmarks.series.seeds").main(words)
     assert result == json.loads((tmp_path / "r.json").read_text())
     assert list(result["variants"]) == variants
     assert result["seeds"] == [3, 4]
@@ -151,7 +151,7 @@ def test_a_series_of_variants_is_one_result_and_one_picture(benchmark, materials
     shown = capsys.readouterr().out
     assert all(word in shown for word in ("teachers=", "max_switches=1", "±"))
 
-    module = benchmark("plot_variants")
+    module = benchmark("benchmarks.series.plot_variants")
     (tmp_path / "simcse.json").write_text(json.dumps(result["variants"][variants[0]]))
     series = module.gather([str(tmp_path / name) for name in ("simcse.json", "r.json")])
     assert list(series) == ["simcse", *variants]
@@ -173,7 +173,7 @@ def test_a_series_of_variants_is_one_result_and_one_picture(benchmark, materials
 
 
 def test_the_curves_are_those_of_the_results(benchmark, tmp_path):
-    module = benchmark("plot_curves")
+    module = benchmark("benchmarks.series.plot_curves")
     backbone = {"curve": [[10, 5.0], [20, 4.5]]}
     run = {"name": "learning_rate=1e-4", "scores": {"baseline_stsb_dev": 60.0}, "curve": [[5, 70.0], [9, 72.0]]}
     sweep = {"recipe": {"batch_size": 64}, "runs": [run]}
@@ -187,7 +187,7 @@ def test_the_curves_are_those_of_the_results(benchmark, tmp_path):
 
 def test_the_shipped_curves_can_be_drawn(benchmark, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(ROOT)
-    benchmark("plot_curves").main(["--output", str(tmp_path / "f.png")])
+    benchmark("benchmarks.series.plot_curves").main(["--output", str(tmp_path / "f.png")])
     assert (tmp_path / "f.png").exists()
     assert capsys.readouterr().out == f"figure: {tmp_path / 'f.png'}\n"
 
@@ -206,7 +206,7 @@ def test_the_scores_of_a_series_are_one_star_at_their_mean(benchmark, tmp_path):
     (tmp_path / "series.json").write_text(json.dumps(series))
     (tmp_path / "single.json").write_text(json.dumps(single))
     files = [str(tmp_path / "series.json"), str(tmp_path / "single.json")]
-    result = benchmark("plot_scores").main(["--results", *files, "--output", str(tmp_path / "f.png")])
+    result = benchmark("benchmarks.sts.plot").main(["--results", *files, "--output", str(tmp_path / "f.png")])
     shown = {row["name"]: (row["role"], row["mean_of_5"]) for row in result["rows"]}
     assert shown == {
         "series (2 seeds)": ("model", 72.0),
@@ -218,12 +218,12 @@ def test_the_scores_of_a_series_are_one_star_at_their_mean(benchmark, tmp_path):
     (tmp_path / "bad.json").write_text("{}")
     for words, problem in ((["--results", str(tmp_path / "bad.json")], "is no result of"), ([], "no results given")):
         with pytest.raises(InputError, match=problem):
-            benchmark("plot_scores").main(words)
+            benchmark("benchmarks.sts.plot").main(words)
 
 
 def test_the_curves_need_results(benchmark, tmp_path):
     with pytest.raises(InputError, match=r"none\.json is no result"):
-        benchmark("plot_curves").main(
+        benchmark("benchmarks.series.plot_curves").main(
             ["--sweep", str(tmp_path / "none.json"), "--backbone", str(tmp_path / "none.json")]
         )
 

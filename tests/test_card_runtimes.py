@@ -68,7 +68,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 )
 def test_a_snippet_gives_the_folders_vectors(benchmark, folders, home, name, kind):
     """Direction and length, of the sentences that stand in the card."""
-    runtimes = benchmark("works_with")
+    runtimes = benchmark("benchmarks.works_with.runtimes")
     if (name, kind) in UNABLE:
         with pytest.raises(ValueError, match=f"has no snippet for {name}"):
             runtimes.vectors(runtimes.RUNTIMES[name], folders[kind], home)
@@ -83,7 +83,7 @@ def test_a_snippet_gives_the_folders_vectors(benchmark, folders, home, name, kin
 @needs_npm
 def test_every_runtime_reaches_its_goal_with_a_real_student(benchmark, home, tmp_path):
     """Random weights do not quantise as trained ones do; these are three layers of all-MiniLM-L6-v2."""
-    module = benchmark("run_works_with")
+    module = benchmark("benchmarks.works_with.run")
     result = module.main(["--venvs", str(home), "--output", str(tmp_path / "result.json")])
     assert list(result["runtimes"]) == list(module.RUNTIMES)
     assert result["short"] == []

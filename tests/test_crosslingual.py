@@ -369,7 +369,11 @@ def test_a_short_stage_embeds_only_what_it_reads(materials, parallel, tmp_path):
 def test_the_stages_are_scored_beside_the_teacher(materials, parallel, tmp_path, monkeypatch, capsys):
     """Sizes are counted here by hand, and each mean is of the scores that mteb gives the reloaded folders."""
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    benchmark, stsb, sts17 = importlib.import_module("run_crosslingual"), tmp_path / "stsb", tmp_path / "sts17"
+    benchmark, stsb, sts17 = (
+        importlib.import_module("benchmarks.crosslingual.run"),
+        tmp_path / "stsb",
+        tmp_path / "sts17",
+    )
     for i, name in enumerate(["en-de", "en-ru", "de-de", "ru-ru", "en-en"]):
         write_pairs(stsb / f"{name}.jsonl", PAIRS[i % 3 :])
     for i, name in enumerate(["en-de", "es-es"]):

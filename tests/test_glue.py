@@ -70,7 +70,7 @@ def log_softmax(x: np.ndarray) -> np.ndarray:
 
 
 def test_kd_is_the_papers_equation(benchmark):
-    ways, draw = benchmark("glue_ways"), np.random.default_rng(0)
+    ways, draw = benchmark("benchmarks.glue.ways"), np.random.default_rng(0)
     student, teacher, labels = draw.normal(size=(5, 3)), draw.normal(size=(5, 3)), np.array([0, 2, 1, 1, 0])
     expected = 0.0
     for z_s, z_t in zip(student, teacher, strict=True):
@@ -87,7 +87,7 @@ def test_kd_is_the_papers_equation(benchmark):
 
 
 def test_a_score_has_squared_errors(benchmark):
-    ways = benchmark("glue_ways")
+    ways = benchmark("benchmarks.glue.ways")
     student, teacher = torch.tensor([[1.0], [4.0]]), torch.tensor([[2.0], [2.0]])
     assert ways.kd_loss(student, teacher, 2.0).item() == pytest.approx(2.5)
     assert ways.task_loss(student, torch.tensor([1.0, 1.0])).item() == pytest.approx(4.5)
@@ -101,7 +101,7 @@ TEXTS = [
 
 def tuning(benchmark, materials, way: str, classes: int = 2):
     """Make a way to fine-tune, and its teacher; the teacher's answers are to :data:`TEXTS`, by their place."""
-    ways, models = benchmark("glue_ways"), benchmark("glue_models")
+    ways, models = benchmark("benchmarks.glue.ways"), benchmark("benchmarks.glue.models")
     torch.manual_seed(0)
     encoder, tokenizer = load_backbone(str(materials / "teacher"))
     teacher, student = models.Classifier(encoder, classes), models.Classifier(cut_layers(encoder, [0, 2]), classes)
@@ -124,7 +124,11 @@ def inputs(materials: Path, padding: int = 0) -> dict[str, torch.Tensor]:
 @pytest.mark.parametrize("way", ["ce", "kd", "kd+l2", "kd+codir"])
 def test_each_way_is_the_sum_of_its_terms(benchmark, materials, way):
     """(1 - b) CE + b T^2 KL + w * the last, b = 0.5, T = 2; the teacher here reads the batch, not its own answers."""
-    ways, (made, teacher), batch = benchmark("glue_ways"), tuning(benchmark, materials, way), inputs(materials)
+    ways, (made, teacher), batch = (
+        benchmark("benchmarks.glue.ways"),
+        tuning(benchmark, materials, way),
+        inputs(materials),
+    )
     made, teacher = made.eval(), teacher.eval()
     if made.contrast is not None:
         made.contrast.log_z.zero_()
@@ -168,7 +172,7 @@ def test_a_teacher_in_training_mode_is_asked_without_dropout(benchmark, material
     answers = [tuning(benchmark, materials, "kd")[0].answers for _ in range(2)]
     torch.manual_seed(1)
     assert torch.equal(answers[0].logits, answers[1].logits)
-    models, (made, teacher) = benchmark("glue_models"), tuning(benchmark, materials, "kd")
+    models, (made, teacher) = benchmark("benchmarks.glue.models"), tuning(benchmark, materials, "kd")
     tokenizer = AutoTokenizer.from_pretrained(materials / "teacher")
     rows = models.tokenise(Dataset.from_dict({"s": TEXTS, "label": [0] * 8}), ("s",), tokenizer, 16)
     again = models.ask(teacher.train(), rows, DataCollatorWithPadding(tokenizer), [0, 3], "cls", bf16=False)
@@ -180,7 +184,7 @@ def test_a_teacher_in_training_mode_is_asked_without_dropout(benchmark, material
 
 
 def test_an_epoch_reads_every_row_once_in_an_order_of_its_own(benchmark, materials, tmp_path):
-    ways, models = benchmark("glue_ways"), benchmark("glue_models")
+    ways, models = benchmark("benchmarks.glue.ways"), benchmark("benchmarks.glue.models")
     made, _ = tuning(benchmark, materials, "ce")
     tokenizer = AutoTokenizer.from_pretrained(materials / "teacher")
     texts = [" ".join(WORDS.split()[: 1 + k % 5]) for k in range(64)]
@@ -200,7 +204,7 @@ def test_an_epoch_reads_every_row_once_in_an_order_of_its_own(benchmark, materia
 
 
 def test_the_metrics_are_the_tasks_own(benchmark):
-    tasks = benchmark("glue").TASKS
+    tasks = benchmark("benchmarks.glue.tasks").TASKS
     answers, labels = np.array([1, 1, 0, 0, 1]), np.array([1, 0, 0, 1, 1])
     logits = np.eye(2)[answers]
     tp, tn, fp, fn = 2, 1, 1, 1
@@ -218,7 +222,7 @@ def test_the_metrics_are_the_tasks_own(benchmark):
 
 def test_the_epoch_is_chosen_on_rows_of_the_training_set(benchmark, materials):
     """Held-out rows are neither trained on nor of the validation set, and a subset is drawn from the others."""
-    glue = benchmark("glue")
+    glue = benchmark("benchmarks.glue.tasks")
     data = glue.read_task("sst2", str(materials / "data"), held_out=1000, max_train=None)
     assert (len(data.train), len(data.held_out), len(data.validation)) == (TRAIN - 6, 6, VALIDATION)
     source = gzip.decompress((materials / "data" / "sst2" / "train.jsonl.gz").read_bytes()).decode().splitlines()
@@ -230,7 +234,7 @@ def test_the_epoch_is_chosen_on_rows_of_the_training_set(benchmark, materials):
 
 
 def test_tasks_come_from_the_hub(benchmark, materials, tmp_path, monkeypatch):
-    glue = benchmark("glue")
+    glue = benchmark("benchmarks.glue.tasks")
     asked = []
     for split in ("train", "validation"):
         (tmp_path / "sst2").mkdir(exist_ok=True)
@@ -257,13 +261,13 @@ def test_rows_that_are_not_the_tasks_are_refused(benchmark, tmp_path, row, sente
     for split in ("train", "validation"):
         (tmp_path / "sst2" / f"{split}.jsonl").write_text(json.dumps(row))
     with pytest.raises(InputError) as error:
-        benchmark("glue").read_task("sst2", str(tmp_path), 6, None)
+        benchmark("benchmarks.glue.tasks").read_task("sst2", str(tmp_path), 6, None)
     assert sentence in str(error.value)
 
 
 def test_the_order_of_predictions_is_the_rows(benchmark, materials):
     """They are made by length, and must come back in order."""
-    models = benchmark("glue_models")
+    models = benchmark("benchmarks.glue.models")
     student = tuning(benchmark, materials, "ce")[0].student
     tokenizer = AutoTokenizer.from_pretrained(materials / "teacher")
     texts = ["a big old dog runs", "the cat", "a tree and a river in the park", "a"]
@@ -281,7 +285,7 @@ def test_the_order_of_predictions_is_the_rows(benchmark, materials):
 
 def test_the_benchmark_in_small_stopped_and_gone_on(benchmark, materials, tmp_path, capsys, monkeypatch):
     """A whole run, and a part of it that is stopped in its third training: the same scores, nothing made twice."""
-    run, runs = benchmark("run_glue"), benchmark("glue_runs")
+    run, runs = benchmark("benchmarks.glue.run"), benchmark("benchmarks.glue.runs")
     more = ["--tasks", "sst2", "stsb", "--seeds", "1", "2", "--ways", "ce", "kd", "kd+l2", "kd+codir"]
     whole = run.main(words(materials, tmp_path / "whole.json", *more))
     shown = capsys.readouterr()
@@ -332,7 +336,7 @@ def test_the_benchmark_in_small_stopped_and_gone_on(benchmark, materials, tmp_pa
 
 def test_a_sweep_reads_no_validation_set(benchmark, materials, tmp_path, monkeypatch):
     """Each way has its own settings and one teacher; scores are of the held-out rows alone, the best epoch's."""
-    run, runs = benchmark("run_glue"), benchmark("glue_runs")
+    run, runs = benchmark("benchmarks.glue.run"), benchmark("benchmarks.glue.runs")
     read, predict = set(), runs.predict
     monkeypatch.setattr(runs, "predict", lambda model, tokens, *a: read.add(len(tokens)) or predict(model, tokens, *a))
     ways = ["kd+codir weight=0.1", "kd+codir weight=0.1 objective=infonce teacher_layers=4", "kd+l2 weight=2"]
@@ -348,7 +352,11 @@ def test_a_sweep_reads_no_validation_set(benchmark, materials, tmp_path, monkeyp
 
 
 def test_a_student_ends_with_the_weights_of_its_best_epoch(benchmark, materials, tmp_path, monkeypatch):
-    ways, runs, run = benchmark("glue_ways"), benchmark("glue_runs"), benchmark("run_glue")
+    ways, runs, run = (
+        benchmark("benchmarks.glue.ways"),
+        benchmark("benchmarks.glue.runs"),
+        benchmark("benchmarks.glue.run"),
+    )
     seen: list[torch.Tensor] = []
     scores = iter([1.0, 3.0, 2.0])
 
@@ -374,7 +382,7 @@ def test_a_student_ends_with_the_weights_of_its_best_epoch(benchmark, materials,
 
 
 def test_a_result_of_other_settings_is_not_gone_on_with(benchmark, materials, tmp_path):
-    run, result = benchmark("run_glue"), benchmark("glue_result")
+    run, result = benchmark("benchmarks.glue.run"), benchmark("benchmarks.glue.result")
     output = tmp_path / "r.json"
     result.Result(output, {"epochs": 2}, {"sst2": {"train": 5}}).keep(
         {"task": "sst2", "way": "ce", "seed": 1, "scores": {"score": 50.0}, "parameters": 1}
@@ -415,7 +423,7 @@ def test_a_result_of_other_settings_is_not_gone_on_with(benchmark, materials, tm
 )
 def test_a_mistake_is_one_sentence_before_anything_is_trained(benchmark, materials, tmp_path, more, sentence):
     with pytest.raises(InputError) as error:
-        benchmark("run_glue").main(words(materials, tmp_path / "r.json", *more))
+        benchmark("benchmarks.glue.run").main(words(materials, tmp_path / "r.json", *more))
     assert sentence in str(error.value)
     assert "\n" not in str(error.value)
     assert not any(tmp_path.iterdir())

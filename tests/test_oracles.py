@@ -151,7 +151,7 @@ def test_a_summary():
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
 def test_kd_beside_the_cross_entropy(beta, monkeypatch, request):
     monkeypatch.syspath_prepend(request.config.rootpath / "benchmarks")
-    import glue_models
+    from benchmarks.glue import models as glue_models
 
     student, teacher, labels = numbers(5, 3), numbers(5, 3, seed=1), np.array([0, 2, 1, 1, 0])
 

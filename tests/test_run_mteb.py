@@ -35,7 +35,7 @@ MINILM = {
 @pytest.fixture
 def run_mteb(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    return importlib.import_module("run_mteb")
+    return importlib.import_module("benchmarks.sts.run")
 
 
 @pytest.fixture
@@ -175,7 +175,9 @@ def test_damaged_run_file(run_mteb, trained):
 
 
 def test_labels_of_the_figure_do_not_overlap(run_mteb, tmp_path):
-    comparison, figures = (importlib.import_module(name) for name in ("comparison", "figures"))
+    comparison, figures = (
+        importlib.import_module(name) for name in ("benchmarks.sts.comparison", "benchmarks.sts.figure")
+    )
     peers = comparison.published()
     near = peers[2]
     ours = [
@@ -189,7 +191,7 @@ def test_labels_of_the_figure_do_not_overlap(run_mteb, tmp_path):
 
 
 def test_published_peers():
-    comparison = importlib.import_module("comparison")
+    comparison = importlib.import_module("benchmarks.sts.comparison")
     means = {row.name: comparison.means(row.scores) for row in comparison.published()}
     assert means["DistilFace (the paper's)"]["mean_of_5"] == pytest.approx(72.10, abs=0.005)
     assert means["DistilFace (the paper's)"]["mean_of_7"] is None
@@ -211,7 +213,7 @@ def test_from_the_hub(hub: Hub, tmp_path):
         str(tmp_path / "result.json"),
     ]
     environment = hub.env(tmp_path / "cache") | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "benchmarks" / "run_mteb.py"), *words]
+    command = [sys.executable, "-m", "benchmarks.sts", *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "result.json").read_text())

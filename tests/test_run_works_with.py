@@ -36,7 +36,10 @@ def folder(tmp_path_factory) -> Path:
 
 def test_a_card_has_a_snippet_for_every_runtime(benchmark):
     """A heading that was changed in the template would leave its runtime out, and the table would only be shorter."""
-    runtimes, text = benchmark("works_with"), (ROOT / "tests" / "golden_card.md").read_text(encoding="utf-8")
+    runtimes, text = (
+        benchmark("benchmarks.works_with.runtimes"),
+        (ROOT / "tests" / "golden_card.md").read_text(encoding="utf-8"),
+    )
     code = runtimes.snippets(text)
     assert set(code) == set(runtimes.RUNTIMES)
     for name, runtime in runtimes.RUNTIMES.items():
@@ -51,7 +54,7 @@ def test_a_card_has_a_snippet_for_every_runtime(benchmark):
 
 
 def test_an_environment_is_built_again_when_a_version_changes(benchmark, tmp_path, monkeypatch):
-    runtimes, built = benchmark("works_with"), []
+    runtimes, built = benchmark("benchmarks.works_with.runtimes"), []
     monkeypatch.setattr(
         runtimes, "_install_python", lambda place, pins: [place.mkdir(exist_ok=True), built.append(pins)]
     )
@@ -67,7 +70,7 @@ def test_an_environment_is_built_again_when_a_version_changes(benchmark, tmp_pat
 
 
 def test_an_installation_that_fails_is_not_taken_for_one(benchmark, tmp_path, monkeypatch):
-    runtimes = benchmark("works_with")
+    runtimes = benchmark("benchmarks.works_with.runtimes")
 
     def fail(*_):
         (tmp_path / "fastembed").mkdir()
@@ -80,7 +83,7 @@ def test_an_installation_that_fails_is_not_taken_for_one(benchmark, tmp_path, mo
 
 
 def test_a_runtime_is_measured_on_the_folder_that_is_given(benchmark, folder, tmp_path, capsys):
-    module, output = benchmark("run_works_with"), tmp_path / "r.json"
+    module, output = benchmark("benchmarks.works_with.run"), tmp_path / "r.json"
     words = ["--model", str(folder), "--runtimes", "onnxruntime", "--sentences", "3", "--output", str(output)]
     result = module.main(words)
     assert result == json.loads(output.read_text())
@@ -95,15 +98,15 @@ def test_a_runtime_is_measured_on_the_folder_that_is_given(benchmark, folder, tm
 
 
 def test_a_snippet_that_fails_says_why(benchmark, folder, tmp_path):
-    runtimes = benchmark("works_with")
+    runtimes = benchmark("benchmarks.works_with.runtimes")
     with pytest.raises(InputError, match=r"onnxruntime failed: (.|\n)*model_quantized\.onnx"):
         runtimes.vectors(runtimes.RUNTIMES["onnxruntime"], folder, tmp_path, ["a dog"], int8=True)
     with pytest.raises(InputError, match="unknown runtime 'onnx'"):
-        benchmark("run_works_with").main(["--model", str(folder), "--runtimes", "onnx"])
+        benchmark("benchmarks.works_with.run").main(["--model", str(folder), "--runtimes", "onnx"])
 
 
 def test_what_is_below_its_goal_is_named(benchmark):
-    module = benchmark("run_works_with")
+    module = benchmark("benchmarks.works_with.run")
     wanted = np.eye(3, dtype=np.float32)
     near = module.compare(2 * wanted, wanted)
     far = module.compare(wanted + 0.2, wanted)
@@ -119,7 +122,7 @@ def test_what_is_below_its_goal_is_named(benchmark):
 
 def test_the_first_package_is_installed_alone_where_it_is_torch(benchmark, tmp_path, monkeypatch):
     """An index that is asked for all at once may give a build of gigabytes."""
-    runtimes, commands = benchmark("works_with"), []
+    runtimes, commands = benchmark("benchmarks.works_with.runtimes"), []
     monkeypatch.setattr(runtimes.subprocess, "run", lambda command, **_: commands.append(list(map(str, command))))
     runtimes._install_python(tmp_path, ["torch==1", "other==2"])
     assert commands[0] == [sys.executable, "-m", "venv", "--clear", str(tmp_path)]

@@ -67,7 +67,7 @@ def test_what_is_timed_are_the_folders_embeddings(script, folder, tmp_path, runt
     """Silent otherwise: a runtime that pads, cuts or orders wrongly would be as fast."""
     if runtime.startswith("OpenVINO") and OPENVINO_INT8.missing:
         pytest.skip("needs openvino and nncf (the extra 'openvino')")
-    worker, models = script("speed_worker"), script("speed_models")
+    worker, models = script("benchmarks.speed.worker"), script("benchmarks.speed.models")
     request = request_of(models, folder, tmp_path / "files", runtime)
     encode = (worker.torch_encoder if runtime.startswith("torch") else worker.file_encoder)(request)
     for length, texts in ((4, TEXTS), (64, TEXTS), (64, TEXTS * 30)):
@@ -86,27 +86,29 @@ def test_operations_are_those_of_the_matrix_products(script, kind, tmp_path):
     lengths = [3, 10, 10]
     layer = sum(2 * n * (4 * 32 * 32 + 2 * 32 * 64) + 2 * 2 * n * n * 32 for n in lengths)
     pooler = 2 * 32 * 32 * len(lengths) if kind == "bert" else 0  # transformers' own, whatever reads it
-    assert script("speed_models").operations(tmp_path, lengths) == layer + pooler
+    assert script("benchmarks.speed.models").operations(tmp_path, lengths) == layer + pooler
 
 
 def test_peak_memory_is_the_process_own(script):
     """Silent otherwise: ``ru_maxrss`` begins at the memory of the process that started it."""
     held = bytearray(400_000_000)
-    code = "import speed_worker; kept = bytearray(150_000_000); print(speed_worker.peak_megabytes())"
-    done = subprocess.run([sys.executable, "-c", code], cwd=BENCHMARKS, capture_output=True, text=True, check=True)
+    code = "from benchmarks.speed import worker; kept = bytearray(150_000_000); print(worker.peak_megabytes())"
+    done = subprocess.run(
+        [sys.executable, "-c", code], cwd=BENCHMARKS.parent, capture_output=True, text=True, check=True
+    )
     assert 150 < float(done.stdout) < 300
     assert len(held) == 400_000_000
 
 
 def test_passes_take_as_long_as_they_must(script):
     calls = []
-    times = script("speed_worker").passes(lambda: calls.append(1), 0.01)
+    times = script("benchmarks.speed.worker").passes(lambda: calls.append(1), 0.01)
     assert len(calls) == len(times) + 1, "the first is not counted"
     assert sum(times[:-1]) < 0.01 <= sum(times)
 
 
 def test_peaks_are_operations_a_second(script, monkeypatch):
-    worker = script("speed_worker")
+    worker = script("benchmarks.speed.worker")
     monkeypatch.setattr(worker, "passes", lambda work, least: [work() is None or 0.5, 0.25])
     assert worker.peaks(1, 100, 0.0) == dict.fromkeys(("fp32", "bf16", "int8"), 2 * 100**3 / 0.25 / 1000000000.0)
 
@@ -121,7 +123,7 @@ def answers(*rounds: tuple[float, float]) -> list[dict[str, Any]]:
 
 
 def test_rounds_are_put_together(script):
-    run_speed, models = script("run_speed"), script("speed_models")
+    run_speed, models = script("benchmarks.speed.run"), script("benchmarks.speed.models")
     contender = models.Contender("m", "ONNX int8", "", "", 17.4, 0)
     work = {"short": {"texts": TEXTS, "length": 8, "operations": {"m": 6e9}}}
     row = run_speed.measured(
@@ -138,7 +140,7 @@ def test_rounds_are_put_together(script):
 
 
 def test_texts_have_the_lengths_that_are_told(script):
-    run_speed = script("run_speed")
+    run_speed = script("benchmarks.speed.run")
     work = run_speed.texts_of(run_speed.Settings(short=400))
     assert [len(one["texts"]) for one in work.values()] == [400, 32, 8]
     pairs = sts_sample()
@@ -149,14 +151,14 @@ def test_texts_have_the_lengths_that_are_told(script):
 
 
 def test_end_to_end(script, usual, tmp_path, monkeypatch, capsys):
-    models = script("speed_models")
+    models = script("benchmarks.speed.models")
     monkeypatch.delitem(models.SHAPES, models.PAPER)
     monkeypatch.setitem(models.SHAPES, models.BERT, functools.partial(BertConfig, **SMALL))
     student = tmp_path / "student"
     save_folder(load_student(str(usual), [1], max_seq_length=512), student)
     words = ["--usual", str(usual), "--student", str(student), "--runtimes", "ONNX int8", "--rounds", "1"]
     words += ["--short", "6", "--of-128", "1", "--of-512", "1", "--seconds", "0.01", "--matrix", "32"]
-    result = script("run_speed").main([*words, "--output", str(tmp_path / "speed.json")])
+    result = script("benchmarks.speed.run").main([*words, "--output", str(tmp_path / "speed.json")])
     assert json.loads((tmp_path / "speed.json").read_text()) == result
     assert [(row["model"], row["runtime"]) for row in result["rows"]] == [
         *((name, runtime) for name in (models.STUDENT, models.USUAL) for runtime in ("torch fp32", "ONNX int8")),
@@ -186,7 +188,7 @@ def draw(script, tmp_path: Path, speed: dict[str, Any]) -> None:
         (tmp_path / f"{name}.json").write_text(json.dumps({**row, "compared": {}}))
     words = ["--student", str(tmp_path / "student.json"), "--usual", str(tmp_path / "usual.json")]
     words += ["--output", str(tmp_path / "figures" / "speed.png")]
-    figure = script("plot_speed").main(["--speed", str(tmp_path / "speed.json"), *words])
+    figure = script("benchmarks.speed.plot").main(["--speed", str(tmp_path / "speed.json"), *words])
     assert (tmp_path / "figures" / "speed.png").read_bytes().startswith(b"\x89PNG")
     points = {
         (round(float(x), 1), round(float(y), 1))
@@ -197,11 +199,11 @@ def draw(script, tmp_path: Path, speed: dict[str, Any]) -> None:
         score = 70.0 if row["model"].startswith("3") else 80.0
         assert (row["texts"]["short"]["sentences_per_second"]["median"], score) in points
     with pytest.raises(InputError, match=r"student\.json is no result of run_speed\.py"):
-        script("plot_speed").main(["--speed", str(tmp_path / "student.json"), *words])
+        script("benchmarks.speed.plot").main(["--speed", str(tmp_path / "student.json"), *words])
 
 
 def test_a_worker_that_fails_is_a_sentence(script, folder, tmp_path):
-    run_speed = script("run_speed")
+    run_speed = script("benchmarks.speed.run")
     request = {
         "model": "m",
         "runtime": "ONNX int8",
@@ -215,7 +217,7 @@ def test_a_worker_that_fails_is_a_sentence(script, folder, tmp_path):
 
 
 def test_bad_input(script, tmp_path):
-    run_speed = script("run_speed")
+    run_speed = script("benchmarks.speed.run")
     with pytest.raises(InputError, match="--rounds 0 is out of range"):
         run_speed.main(["--rounds", "0"])
     with pytest.raises(InputError, match="unknown runtime 'ONNX int4'"):
@@ -227,7 +229,7 @@ def test_bad_input(script, tmp_path):
 
 
 def test_without_openvino_it_is_left_out(script, folder, tmp_path, monkeypatch, capsys):
-    models = script("speed_models")
+    models = script("benchmarks.speed.models")
     missing = models.OPENVINO_INT8.__class__("int8 files of OpenVINO", ("no_such_runtime",), "openvino")
     monkeypatch.setattr(models, "OPENVINO_INT8", missing)
     found = models.contenders({models.BERT: folder}, ["torch fp32", "OpenVINO int8"], tmp_path)

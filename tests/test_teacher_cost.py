@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 @pytest.fixture
 def cost(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
     monkeypatch.syspath_prepend(Path(__file__).parents[1] / "benchmarks")
-    return importlib.import_module("run_teacher_cost")
+    return importlib.import_module("benchmarks.training_cost.teacher")
 
 
 def words(materials: Materials, *more: str) -> list[str]:

@@ -19,13 +19,13 @@ from functools import partial
 from itertools import product
 from typing import Any
 
-from comparison import measure, measure_relatives
 from mteb.cache import ResultCache
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from series import method_of, shown, split_words, spread, train_once, variant_folder
 
+from benchmarks.series.training import method_of, shown, split_words, spread, train_once, variant_folder
+from benchmarks.sts.comparison import measure, measure_relatives
 from distilface.console import run_command
 from distilface.environment import environment
 from distilface.evaluation.scores import STS_TASKS, evaluate

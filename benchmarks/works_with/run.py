@@ -19,8 +19,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from works_with import RUNTIMES, Runtime, snippets, vectors, versions_of
 
+from benchmarks.works_with.runtimes import RUNTIMES, Runtime, snippets, vectors, versions_of
 from distilface.cards.card import make_card
 from distilface.compression.student import load_student
 from distilface.console import run_command

@@ -6,12 +6,12 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from comparison import MEASURED, Row
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
+from benchmarks.sts.comparison import MEASURED, Row
 from distilface.evaluation.scores import means
 
 #: Colours that the colour-blind tell apart (Okabe and Ito), by league.

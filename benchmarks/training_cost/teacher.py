@@ -21,10 +21,10 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from run_throughput import seconds
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device
 
+from benchmarks.training_cost.throughput import seconds
 from distilface.compression.student import load_student
 from distilface.console import run_command
 from distilface.data.samples import sts_sample

@@ -15,8 +15,8 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from plot_curves import read
 
+from benchmarks.series.plot_curves import read
 from distilface.console import run_command
 from distilface.settings import InputError, parse, setting
 

@@ -10,10 +10,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comparison import MEASURED, Row, published
-from figures import sts_against_parameters
-from plot_curves import read
-
+from benchmarks.series.plot_curves import read
+from benchmarks.sts.comparison import MEASURED, Row, published
+from benchmarks.sts.figure import sts_against_parameters
 from distilface.console import run_command
 from distilface.evaluation.scores import STS_TASKS
 from distilface.settings import InputError, parse, setting

@@ -20,11 +20,10 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from glue import TASKS, TaskData, read_task
-from glue_result import Result, print_table
-from glue_runs import TaskRuns, teachers_folder
-from glue_ways import WAYS, read_way
-
+from benchmarks.glue.result import Result, print_table
+from benchmarks.glue.runs import TaskRuns, teachers_folder
+from benchmarks.glue.tasks import TASKS, TaskData, read_task
+from benchmarks.glue.ways import WAYS, read_way
 from distilface.console import run_command
 from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.methods.codir import ContrastSettings, check_contrast

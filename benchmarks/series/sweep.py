@@ -13,8 +13,7 @@ import sys
 from dataclasses import dataclass
 from typing import Any
 
-from series import method_of, split_words, train_once, variant_folder
-
+from benchmarks.series.training import method_of, split_words, train_once, variant_folder
 from distilface.console import run_command
 from distilface.environment import environment
 from distilface.settings import InputError, parse, setting, variant_words

@@ -23,10 +23,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from comparison import measure, measure_relatives, print_table, published
-from figures import sts_against_parameters
 from mteb.cache import ResultCache
 
+from benchmarks.sts.comparison import measure, measure_relatives, print_table, published
+from benchmarks.sts.figure import sts_against_parameters
 from distilface.console import run_command
 from distilface.environment import stamp
 from distilface.evaluation.file_model import FileModel

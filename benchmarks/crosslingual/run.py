@@ -15,13 +15,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comparison import Row, measure
 from mteb.cache import ResultCache
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from run_mteb import read_run
 
+from benchmarks.sts.comparison import Row, measure
+from benchmarks.sts.run import read_run
 from distilface.console import run_command
 from distilface.environment import environment
 from distilface.evaluation.scores import evaluate

@@ -8,8 +8,8 @@ from typing import Any
 
 from rich.console import Console
 from rich.table import Table
-from series import shown, spread
 
+from benchmarks.series.training import shown, spread
 from distilface.environment import environment
 from distilface.settings import InputError
 from distilface.storage import write_result

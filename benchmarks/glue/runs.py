@@ -5,13 +5,13 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from glue import TaskData
-from glue_models import Answers, Classifier, ask, predict, tokenise
-from glue_result import Result
-from glue_ways import BestEpoch, FineTuning, fine_tune, read_way
 from safetensors.torch import load_file, save_file
 from transformers import DataCollatorWithPadding, set_seed
 
+from benchmarks.glue.models import Answers, Classifier, ask, predict, tokenise
+from benchmarks.glue.result import Result
+from benchmarks.glue.tasks import TaskData
+from benchmarks.glue.ways import BestEpoch, FineTuning, fine_tune, read_way
 from distilface.compression.student import load_backbone
 from distilface.methods.codir import CoDIRLoss, ContrastSettings, make_contrast
 from distilface.model.precision import uses_bf16

@@ -6,7 +6,6 @@ from typing import Any
 
 import torch
 from datasets import Dataset
-from glue_models import Answers, Classifier, kd_loss, task_loss
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import (
@@ -19,6 +18,7 @@ from transformers import (
     TrainingArguments,
 )
 
+from benchmarks.glue.models import Answers, Classifier, kd_loss, task_loss
 from distilface.methods.codir import CoDIRLoss, ContrastSettings, check_contrast
 from distilface.settings import check_known, parse, variant_words
 from distilface.training.batches import LengthBatchSampler

@@ -6,8 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from run_mteb import read_run
-
+from benchmarks.sts.run import read_run
 from distilface.methods import find_method
 from distilface.methods.base import Method
 from distilface.settings import parse

@@ -25,8 +25,8 @@ from typing import Any
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from speed_models import RUNTIMES, STUDENT, USUAL, Contender, contenders, model_folders, operations
 
+from benchmarks.speed.models import RUNTIMES, STUDENT, USUAL, Contender, contenders, model_folders, operations
 from distilface.console import run_command
 from distilface.data.samples import sts_sample
 from distilface.environment import environment, stamp
@@ -37,7 +37,7 @@ from distilface.storage import save_result
 from distilface.training.teacher import load_teacher
 
 GOAL = 8.0
-WORKER = Path(__file__).parent / "speed_worker.py"
+WORKER = Path(__file__).parent / "worker.py"
 #: Texts that are encoded one by one.
 SINGLES = 120
 

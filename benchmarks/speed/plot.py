@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from comparison import published
 from matplotlib.figure import Figure
-from plot_curves import read
-from plot_scores import rows_of
-from speed_models import BERT, PAPER, STUDENT, USUAL
 
+from benchmarks.series.plot_curves import read
+from benchmarks.speed.models import BERT, PAPER, STUDENT, USUAL
+from benchmarks.sts.comparison import published
+from benchmarks.sts.plot import rows_of
 from distilface.console import run_command
 from distilface.evaluation.scores import means
 from distilface.settings import InputError, parse, setting
