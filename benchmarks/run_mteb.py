@@ -1,0 +1,9 @@
+"""Score a model on MTEB's STS tasks: the same as ``python -m benchmarks.sts``."""
+
+import runpy
+import sys
+from pathlib import Path
+
+if __name__ == "__main__":
+    sys.path[0] = str(Path(__file__).parents[1])  # in place of this folder, so that the package benchmarks is found
+    runpy.run_module("benchmarks.sts", run_name="__main__")
