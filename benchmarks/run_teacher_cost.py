@@ -5,5 +5,5 @@ import sys
 from pathlib import Path
 
 if __name__ == "__main__":
-    sys.path[0] = str(Path(__file__).parents[1])  # in place of this folder, so that the package benchmarks is found
+    sys.path[0] = str(Path(__file__).parents[1])  # the checkout in place of this folder
     runpy.run_module("benchmarks.training_cost.teacher", run_name="__main__")

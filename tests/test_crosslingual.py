@@ -1,6 +1,5 @@
 """Multi-stage distillation as a user runs it: four stages, alone, found again, resumed, and by mistake."""
 
-import importlib
 import itertools
 import json
 import random
@@ -20,6 +19,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 from tiny import PAIRS, WORDS, on_one_thread, tiny_model, write_pairs
 
+from benchmarks.crosslingual import run as crosslingual
 from distilface.compression.recurrent import recurrent_student
 from distilface.data.parallel import held_out_split, read_parallel
 from distilface.methods.multistage.evaluators import BottleneckEvaluator, CrossLingualEvaluator
@@ -32,7 +32,6 @@ from distilface.training.stages import finished, stage_settings
 from distilface.training.teacher import load_teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
-ROOT = Path(__file__).parents[1]
 STEPS = 6
 
 
@@ -366,14 +365,9 @@ def test_a_short_stage_embeds_only_what_it_reads(materials, parallel, tmp_path):
     assert drawn["english"][:] == made.part(3)["english"][:], "the same at a resume"
 
 
-def test_the_stages_are_scored_beside_the_teacher(materials, parallel, tmp_path, monkeypatch, capsys):
+def test_the_stages_are_scored_beside_the_teacher(materials, parallel, tmp_path, capsys):
     """Sizes are counted here by hand, and each mean is of the scores that mteb gives the reloaded folders."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    benchmark, stsb, sts17 = (
-        importlib.import_module("benchmarks.crosslingual.run"),
-        tmp_path / "stsb",
-        tmp_path / "sts17",
-    )
+    stsb, sts17 = tmp_path / "stsb", tmp_path / "sts17"
     for i, name in enumerate(["en-de", "en-ru", "de-de", "ru-ru", "en-en"]):
         write_pairs(stsb / f"{name}.jsonl", PAIRS[i % 3 :])
     for i, name in enumerate(["en-de", "es-es"]):
@@ -382,7 +376,7 @@ def test_the_stages_are_scored_beside_the_teacher(materials, parallel, tmp_path,
     train(words(materials, parallel, output))
     places = ["--stsb-dir", str(stsb), "--sts17-dir", str(sts17), "--cache-dir", str(tmp_path / "cache")]
     given = ["--model", str(output), *places, "--output", str(tmp_path / "r.json")]
-    result = benchmark.main(given)
+    result = crosslingual.main(given)
     assert result == json.loads((tmp_path / "r.json").read_text())
     rows = {row["stage"]: row for row in result["models"]}
     assert list(rows) == ["teacher", *NAMES]
@@ -404,5 +398,5 @@ def test_the_stages_are_scored_beside_the_teacher(materials, parallel, tmp_path,
     expected = 100 * spearmanr((sides[0] * sides[1]).sum(1), [pair[2] for pair in pairs]).statistic
     assert rows["contrastive"]["scores"]["STSBenchmarkCrosslingualSTS (en-ru)"] == pytest.approx(expected, abs=1e-2)
     assert "contrastive" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"is no folder of training/train_multistage\.py; give --model one"):
-        benchmark.main([*given, "--model", str(parallel / "teacher")])
+    with pytest.raises(InputError, match=r"is not a folder of training/train_multistage\.py; give --model one"):
+        crosslingual.main([*given, "--model", str(parallel / "teacher")])

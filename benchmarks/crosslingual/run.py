@@ -1,28 +1,15 @@
-"""Score an English teacher, its assistant and the student after each stage of multi-stage distillation.
+"""Score each stage, print the table."""
 
-    python benchmarks/run_crosslingual.py --model models/xx-minilm-small --stsb-dir STSB_XX --sts17-dir STS17 \
-        --output benchmarks/results/xx-minilm-small.json
-
-Each is scored through mteb on STS-B with English on one side (``en-de``), on STS-B within each language (``de``), and
-on STS17's pairs of languages, beside its size, the embedding table apart. ``--model`` is what train_multistage.py has
-written, its stages beside it; STSB_XX holds ``en-de.jsonl[.gz]`` and ``de-de.jsonl[.gz]`` and so on, STS17
-``es-en.jsonl[.gz]``; languages without a file are left out. About three minutes of one core a model for six languages;
-the second time seconds, for mteb keeps its results.
-"""
-
-import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from mteb.cache import ResultCache
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
+from benchmarks import crosslingual
+from benchmarks.files import read_run, save_result
 from benchmarks.sts.comparison import Row, measure
-from benchmarks.sts.run import read_run
-from distilface.console import run_command
+from benchmarks.tables import console, number_table
 from distilface.environment import environment
 from distilface.evaluation.scores import evaluate
 from distilface.evaluation.tasks import CROSSLINGUAL, data_sources, find_tasks
@@ -30,16 +17,15 @@ from distilface.hub_ids import resolve
 from distilface.methods.multistage.settings import NAMES
 from distilface.model.loading import load_model
 from distilface.settings import InputError, parse, setting
-from distilface.storage import write_result
 from distilface.training.stages import StagedSettings, stage_folder
 
 MONOLINGUAL = "STSBenchmarkMultilingualSTS"
-SUMS = ("en-xx", "xx-xx", "en", "STS17")
+MEANS = ("en-xx", "xx-xx", "en", "STS17")
 
 
 @dataclass
 class Settings:
-    """What the benchmark can be told."""
+    """Options of the benchmark."""
 
     model: str = setting("models/xx-minilm-small", "the folder of train_multistage.py; <model>.stages is beside it")
     stsb_dir: str = setting("stsb_xx", "a folder of STS-B's test pairs, en-de.jsonl[.gz] and de-de.jsonl[.gz] ...")
@@ -55,19 +41,19 @@ def stages(model: str) -> dict[str, Path]:
         InputError: if the model is not what train_multistage.py writes.
     """
     if read_run(model).get("method") != "multistage":
-        raise InputError(f"{model} is no folder of training/train_multistage.py; give --model one")
+        raise InputError(f"{model} is not a folder of training/train_multistage.py; give --model one")
     settings = StagedSettings(output_dir=model)
     folders = {name: stage_folder(settings, number, NAMES) for number, name in enumerate(NAMES, 1)}
     return {name: folder for name, folder in folders.items() if folder.is_dir()}
 
 
 def table_size(model: str) -> int:
-    """Return how many of a model's parameters are its embedding table, one row a token."""
+    """Return the number of parameters of a model's embedding table, which has one row a token."""
     transformer: Any = load_model(model)[0]
     return int(transformer.model.get_input_embeddings().weight.numel())
 
 
-def sums(scores: dict[str, float]) -> dict[str, float]:
+def language_means(scores: dict[str, float]) -> dict[str, float]:
     """Return the means that a multilingual student is judged by.
 
     ``en-xx`` is over STS-B's pairs of English and another language, ``xx-xx`` over the other languages within
@@ -79,27 +65,24 @@ def sums(scores: dict[str, float]) -> dict[str, float]:
         if name.startswith(f"{MONOLINGUAL} (")
     }
     others = [score for name, score in inside.items() if name != "en"]
-    found = {"en-xx": scores[CROSSLINGUAL], "en": inside.get("en"), "STS17": scores.get("STS17")}
-    found["xx-xx"] = sum(others) / len(others) if others else None
-    return {name: round(score, 4) for name in SUMS if (score := found[name]) is not None}
+    values = {"en-xx": scores[CROSSLINGUAL], "en": inside.get("en"), "STS17": scores.get("STS17")}
+    values["xx-xx"] = sum(others) / len(others) if others else None
+    return {name: round(score, 4) for name in MEANS if (score := values[name]) is not None}
 
 
 def print_rows(rows: list[dict[str, Any]]) -> None:
     """Print a row for each model: its size, then its means."""
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-    table.add_column("")
-    heads = [name for name in SUMS if name in rows[0]["means"]]
-    for head in ("params", "table", "MB", *heads):
-        table.add_column(head, justify="right")
+    heads = [name for name in MEANS if name in rows[0]["means"]]
+    table = number_table("params", "table", "MB", *heads)
     for row in rows:
         sizes = (f"{row['parameters'] / 1e6:.1f}M", f"{row['embedding_table'] / 1e6:.1f}M", f"{row['megabytes']:.0f}")
         table.add_row(row["stage"], *sizes, *(f"{row['means'][head]:.2f}" for head in heads))
-    Console(highlight=False).print(table)
+    console().print(table)
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Score, print the table, write the JSON; return what stands in it."""
-    settings = parse(Settings, argv, __doc__ or "")
+    """Score, print the table, write the JSON; return its content."""
+    settings = parse(Settings, argv, crosslingual.__doc__ or "")
     places = {CROSSLINGUAL: settings.stsb_dir, MONOLINGUAL: settings.stsb_dir}
     places |= {} if settings.sts17_dir is None else {"STS17": settings.sts17_dir}
     sources = {name: data_sources(find_tasks([name], place))[name] for name, place in places.items()}
@@ -108,10 +91,10 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 
     def score(model: Any) -> dict[str, float]:
         """Score one model on all of the data."""
-        found: dict[str, float] = {}
+        scores: dict[str, float] = {}
         for name, place in places.items():
-            found |= evaluate(model, [name], place, cache)
-        return found
+            scores |= evaluate(model, [name], place, cache)
+        return scores
 
     models = {"teacher": (run["teacher"], resolve(run["teacher"]))}
     models |= {stage: (str(folder), str(folder)) for stage, folder in folders.items()}
@@ -119,15 +102,11 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     for stage, (name, folder) in models.items():
         row: Row = measure(name, folder, stage, score)
         kept = {key: value for key, value in row.as_dict().items() if key not in ("role", "mean_of_5", "mean_of_7")}
-        rows.append({"stage": stage, **kept, "embedding_table": table_size(folder), "means": sums(row.scores)})
+        rows.append(
+            {"stage": stage, **kept, "embedding_table": table_size(folder), "means": language_means(row.scores)}
+        )
     print_rows(rows)
     runs = {stage: read_run(str(folder)) for stage, folder in folders.items()}
     result = {"models": rows, "runs": runs, "data": sources, **environment()}
-    if settings.output:
-        write_result(settings.output, result)
-        print(f"result: {settings.output}", file=sys.stderr)
+    save_result(settings.output, result)
     return result
-
-
-if __name__ == "__main__":
-    run_command(main)

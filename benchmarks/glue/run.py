@@ -1,41 +1,29 @@
-"""Fine-tune a teacher on GLUE tasks, then a layer cut of it four ways: CE, KD, KD + L2, KD + CoDIR (arXiv 2009.14167).
+"""Read the tasks, run the trainings that are missing, print the table."""
 
-    python benchmarks/run_glue.py --tasks rte mrpc cola sst2 --seeds 1 2 3 --output FILE.json
-
-The rows and steps of every training are said first; one epoch reads each row once, and the teacher costs about twice
-its three-layer student. --max-train 5000 trains on a subset, which the result states. Data come from the Hub, or from
---data-dir, a folder of <task>/train.jsonl[.gz] and <task>/validation.jsonl[.gz]. The epoch is chosen on rows held out
-of the training set; the validation set is scored once. Every finished training is in the output file: a stopped run
-goes on with the same command, and more tasks, ways or seeds are added to it. Teachers lie in OUTPUT.teachers until
-all is done. A way may have settings of its own, which makes a sweep:
-
-    python benchmarks/run_glue.py --tasks rte --seeds 1 --ways "kd+codir weight=0.1" "kd+codir weight=1" --report false
-
---report false leaves the validation set alone: settings are chosen on the held-out rows.
-"""
-
+import logging
 import shutil
-import sys
 from dataclasses import asdict, dataclass
-from pathlib import Path
 from typing import Any
 
+from benchmarks import glue
+from benchmarks.checks import check_file
 from benchmarks.glue.result import Result, print_table
 from benchmarks.glue.runs import TaskRuns, teachers_folder
 from benchmarks.glue.tasks import TASKS, TaskData, read_task
 from benchmarks.glue.ways import WAYS, read_way
-from distilface.console import run_command
 from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.methods.codir import ContrastSettings, check_contrast
 from distilface.settings import InputError, check_known, parse, setting
 
-#: Settings that decide no result, or name what is to be done.
+logger = logging.getLogger("distilface.benchmarks.glue")
+
+#: Settings that no score depends on, or that name the trainings.
 NOT_COMPARED = ("tasks", "ways", "seeds", "data_dir", "output")
 
 
 @dataclass
 class Settings(ContrastSettings):
-    """What the benchmark can be told."""
+    """Options of the benchmark."""
 
     teacher: str = setting(DEFAULT_TEACHER, "a Hub id or folder; its encoder is fine-tuned on each task")
     layers: list[int] = setting([0, 2, 5], "the student: these layers of the teacher as it was, counted from 0")
@@ -43,7 +31,7 @@ class Settings(ContrastSettings):
     ways: list[str] = setting(list(WAYS), "ways to fine-tune the student, as 'kd', or 'kd+codir weight=0.1'")
     seeds: list[int] = setting([1, 2, 3], "seeds; each has a teacher of its own")
     data_dir: str | None = setting(None, "a folder of <task>/train.jsonl[.gz] and validation; default the Hub")
-    output: str = setting("glue.json", "the result, and what a stopped run goes on from")
+    output: str = setting("glue.json", "the result; a stopped run goes on from it")
     max_train: int | None = setting(None, "train on this many rows of a task, drawn at random; default all")
     held_out: int = setting(1000, "rows of the training set that choose the epoch, at most a tenth of it")
     max_length: int = setting(128, "tokens of an input")
@@ -59,7 +47,7 @@ class Settings(ContrastSettings):
 
 
 def check(settings: Settings) -> None:
-    """Refuse, before anything is read, what cannot be run.
+    """Refuse, before anything is read, settings that cannot be run.
 
     Raises:
         InputError: naming the setting, its value and the remedy.
@@ -81,30 +69,28 @@ def check(settings: Settings) -> None:
         raise InputError(f"--seeds {bad[0]} is out of range; it must be from 0 to {2**32 - 1}")
     if settings.bf16 not in ("auto", "yes", "no"):
         raise InputError(f"--bf16 {settings.bf16!r} must be auto, yes or no")
-    if Path(settings.output).is_dir():
-        raise InputError(f"{settings.output} is a folder; name a file to write")
+    check_file(settings.output)
 
 
 def announce(settings: Settings, data: dict[str, TaskData], result: Result) -> None:
-    """Say on stderr, first, what is to be done."""
+    """Log, before the first training, the rows and steps of all."""
     ways = ("teacher", *settings.ways)
     for name, rows in data.items():
         todo = sum(result.find(name, way, seed) is None for way in ways for seed in settings.seeds)
         steps = settings.epochs * -(-len(rows.train) // settings.batch_size)
-        print(
+        logger.info(
             f"{name}: {len(rows.train):,} rows to train on, {len(rows.held_out):,} held out, {len(rows.validation):,} "
-            f"to report; {todo} of {len(ways) * len(settings.seeds)} trainings to do, {steps:,} steps each",
-            file=sys.stderr,
+            f"to report; {todo} of {len(ways) * len(settings.seeds)} trainings to do, {steps:,} steps each"
         )
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Train what is missing and print the table; return what stands in the JSON."""
-    settings = parse(Settings, argv, __doc__ or "")
+    """Run the trainings that are missing and print the table; return the JSON's content."""
+    settings = parse(Settings, argv, glue.__doc__ or "")
     check(settings)
     data = {name: read_task(name, settings.data_dir, settings.held_out, settings.max_train) for name in settings.tasks}
     compared = {name: value for name, value in asdict(settings).items() if name not in NOT_COMPARED}
-    result = Result(settings.output, compared, {name: rows.described() for name, rows in data.items()})
+    result = Result(settings.output, compared, {name: rows.summary() for name, rows in data.items()})
     announce(settings, data, result)
     for name, rows in data.items():
         task = TaskRuns(name, rows, settings, result)
@@ -114,7 +100,3 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     print_table(result.content)
     print(f"result: {settings.output}")
     return result.content
-
-
-if __name__ == "__main__":
-    run_command(main)

@@ -2,18 +2,18 @@
 
     python benchmarks/run_sweep.py --script training/train_unsup.py --output FILE.json \
         --variants "learning_rate=1e-5" "learning_rate=2e-4 pooling=last4" \
-        -- --config training/recipes/minilm-simcse.yaml --data TEXT.txt --dev DEV.jsonl --output_dir models/sweep/simcse
+        -- --config minilm-simcse --data TEXT.txt --dev DEV.jsonl --output_dir models/sweep/simcse
 
 What follows ``--`` goes to the training script, then a variant's own settings. Each variant gets its own folder,
 ``<output_dir>-<variant>``; one that is there with the same settings is not trained again, so a stopped sweep goes on
-with the same command. It costs what the variants' trainings cost.
+with the same command. It takes as long as its trainings. ``python -m benchmarks.series.sweep`` is the same command.
 """
 
 import sys
 from dataclasses import dataclass
 from typing import Any
 
-from benchmarks.series.training import method_of, split_words, train_once, variant_folder
+from benchmarks.series.training import method_of, read_recipe, split_words, train_once, variant_folder
 from distilface.console import run_command
 from distilface.environment import environment
 from distilface.settings import InputError, parse, setting, variant_words
@@ -23,7 +23,7 @@ from distilface.training.settings import PLACES, effective
 
 @dataclass
 class Settings:
-    """What the sweep can be told."""
+    """Options of the sweep."""
 
     script: str = setting("training/train_unsup.py", "the training script, or the name of its method")
     variants: list[str] = setting([], "each a string of settings, as 'learning_rate=1e-4 pooling=cls'")
@@ -31,15 +31,13 @@ class Settings:
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Train the variants; return what stands in the JSON."""
+    """Train the variants; return the JSON's content."""
     own, words = split_words(list(sys.argv[1:] if argv is None else argv))
     settings = parse(Settings, own, __doc__ or "")
     if not settings.variants:
-        raise InputError("no variants given; name at least one with --variants 'learning_rate=1e-4'")
+        raise InputError("--variants is empty; give at least one, as --variants 'learning_rate=1e-4'")
     method = method_of(settings.script)
-    recipe = parse(method.Settings, words, "")
-    for variant in settings.variants:
-        parse(method.Settings, [*words, *variant_words(variant)], "")  # a slip in the last one is said before the first
+    recipe = read_recipe(method, words, settings.variants)
     runs = []
     for variant in settings.variants:
         folder = variant_folder(recipe.output_dir, variant)
@@ -59,8 +57,8 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         if settings.output:
             write_result(settings.output, result)
     for run in runs:
-        measured = {name: score for name, score in run["scores"].items() if score is not None}
-        print(f"{run['name']:40}", *(f"{name} {score:.2f}" for name, score in measured.items()))
+        scores = {name: score for name, score in run["scores"].items() if score is not None}
+        print(f"{run['name']:40}", *(f"{name} {score:.2f}" for name, score in scores.items()))
     return result
 
 

@@ -1,21 +1,21 @@
-"""One training of several: made, found again, or gone on with; mean and deviation of several. Shared by the series."""
+"""One training of a series: new, resumed, or already done; and the words of a command line that belong to it."""
 
-import statistics
-import sys
-from collections.abc import Sequence
+import logging
 from pathlib import Path
 from typing import Any
 
-from benchmarks.sts.run import read_run
+from benchmarks.files import read_run
 from distilface.methods import find_method
 from distilface.methods.base import Method
-from distilface.settings import parse
+from distilface.settings import parse, variant_words
 from distilface.training.run_folder import work_folder
 from distilface.training.settings import other_settings
 
+logger = logging.getLogger("distilface.benchmarks.series")
+
 
 def method_of(script: str) -> Method:
-    """Return the method of a training script, ``training/train_unsup.py``, or of its name, ``simcse``.
+    """Return the method of a training script, as ``training/train_unsup.py``, or of a name, as ``simcse``.
 
     Raises:
         InputError: on an unknown one.
@@ -24,13 +24,24 @@ def method_of(script: str) -> Method:
 
 
 def split_words(words: list[str]) -> tuple[list[str], list[str]]:
-    """Split a command line at ``--``: the series' own words, and those of the training script."""
+    """Split a command line at ``--``: the words of the series, and those of the training script."""
     at = words.index("--") if "--" in words else len(words)
     return words[:at], words[at + 1 :]
 
 
+def read_recipe(method: Method, words: list[str], variants: list[str]) -> Any:
+    """Return the settings of the recipe without a variant, once those of every variant are read too.
+
+    Raises:
+        InputError: on a mistake, also one in the last variant, before the first is trained.
+    """
+    for variant in variants:
+        parse(method.Settings, [*words, *variant_words(variant)], "")
+    return parse(method.Settings, words, "")
+
+
 def variant_folder(output_dir: str, variant: str) -> str:
-    """Name the folder of a variant of a recipe that writes ``output_dir``.
+    """Return the folder of a variant of a recipe that writes ``output_dir``.
 
     >>> variant_folder("models/m", "teachers=models/a,models/b pooling=cls")
     'models/m-teachers=models_a,models_b-pooling=cls'
@@ -39,7 +50,7 @@ def variant_folder(output_dir: str, variant: str) -> str:
 
 
 def train_once(method: Method, words: list[str], folder: str) -> dict[str, Any]:
-    """Train into ``folder``, go on with an unfinished run of it, or find the finished one; return its ``run.json``.
+    """Train into ``folder`` unless it holds the finished training, and return its ``run.json``; resume a stopped one.
 
     Raises:
         InputError: as the training does, also where the folder holds a model of other settings.
@@ -47,26 +58,7 @@ def train_once(method: Method, words: list[str], folder: str) -> dict[str, Any]:
     settings: Any = parse(method.Settings, [*words, "--output_dir", folder], "")
     run = read_run(folder)
     if run and not other_settings(run, settings):
-        print(f"{folder} is there; not trained again", file=sys.stderr)
+        logger.info("%s is there; not trained again", folder)
         return run
     settings.resume = work_folder(settings).exists()
     return method.train(settings)
-
-
-def spread(values: Sequence[float]) -> dict[str, float | None]:
-    """Return mean and sample deviation (n - 1) of some scores; one score has no deviation.
-
-    >>> spread([1.0, 2.0, 3.0]), spread([4.0])
-    ({'mean': 2.0, 'sd': 1.0}, {'mean': 4.0, 'sd': None})
-    """
-    sd = round(statistics.stdev(values), 2) if len(values) > 1 else None
-    return {"mean": round(statistics.mean(values), 2), "sd": sd}
-
-
-def shown(value: dict[str, float | None]) -> str:
-    """Write what :func:`spread` has found.
-
-    >>> shown({'mean': 2.0, 'sd': 1.0}), shown({'mean': 4.0, 'sd': None})
-    ('2.00 ± 1.00', '4.00')
-    """
-    return f"{value['mean']:.2f}" + ("" if value["sd"] is None else f" ± {value['sd']:.2f}")

@@ -3,15 +3,16 @@
     python benchmarks/run_teacher_cost.py --output benchmarks/results/teacher-cost.json
 
 The same student is trained on the same batches without a teacher, with the teachers, and with its own past as the
-teacher; and each teacher reads those batches alone, by a loop as one would write it by hand, in the same precision.
-They take turns, so that a change of the machine's speed meets all of them. The goal is a ratio, with / (without + the
-teacher's own forward), of 1 or less: nothing is paid beside one forward pass a step. About five minutes on 2 cores
-that do nothing else; the first round is not counted, and says how long the others take.
+teacher; and each teacher reads those batches alone, by a loop as one writes it by hand, in the same precision.
+They take turns, so that a change of the machine's speed affects all of them. The goal is a ratio, with / (without + the
+teacher's own forward), of 1 or less: a step costs no more than one forward pass of the teacher beside it. About five
+minutes on 2 cores that do nothing else; the first round is not counted, and says how long the others take. ``python -m
+benchmarks.training_cost.teacher`` is the same command.
 """
 
 import copy
+import logging
 import statistics
-import sys
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -24,28 +25,31 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.util import batch_to_device
 
-from benchmarks.training_cost.throughput import seconds
+from benchmarks.checks import check_counts
+from benchmarks.files import save_result
+from benchmarks.training_cost.common import read_sentences, seconds
 from distilface.compression.student import load_student
 from distilface.console import run_command
 from distilface.data.samples import sts_sample
-from distilface.data.texts import fingerprint, read_texts
+from distilface.data.texts import fingerprint
 from distilface.environment import stamp
 from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.methods.online.loss import DistillCSELoss, prepare
 from distilface.model.precision import uses_bf16
-from distilface.settings import InputError, parse, setting
-from distilface.storage import save_result
+from distilface.settings import parse, setting
 from distilface.training.batches import LengthBatchSampler
 from distilface.training.fitting import encoder_trainer
 from distilface.training.settings import TrainSettings
 from distilface.training.teacher import load_teacher
+
+logger = logging.getLogger("distilface.benchmarks.training_cost")
 
 GOAL = 1.0
 
 
 @dataclass
 class Settings:
-    """What the benchmark can be told."""
+    """Options of the benchmark."""
 
     data: list[str] = setting(["python"], "text, as training reads it; 'python' is Python's own documentation")
     teachers: list[str] = setting([DEFAULT_TEACHER], "Hub ids or folders of sentence encoders")
@@ -66,7 +70,7 @@ def training(
     *,
     past: bool = False,
 ) -> Callable[[], Any]:
-    """Set a training of a copy of the student up and return what runs it, without scores and checkpoints."""
+    """Return a training of a copy of the student, ready to run, without scores and checkpoints."""
     student, limit = copy.deepcopy(student), settings.train_max_length
     keep, bf16 = "last" if past else None, uses_bf16(settings.bf16)
     loss = DistillCSELoss(student, teachers, texts, teacher_max_length=limit, bf16=bf16, keep=keep)  # type: ignore[arg-type]
@@ -78,7 +82,7 @@ def training(
 
 
 def batches(rows: Dataset, settings: TrainSettings) -> list[list[str]]:
-    """Give the text of the batches that the training makes."""
+    """Return the texts of the batches that the training makes."""
     order = LengthBatchSampler(rows, settings.batch_size, drop_last=False, seed=settings.seed)
     return [rows[batch]["sentence1"] for batch in order]
 
@@ -110,15 +114,15 @@ def measure(
     tokens = [student.preprocess(batch, max_length=limit) for batch in words]
     student.eval()
 
-    def own() -> None:
-        """Have every teacher read all batches."""
+    def teachers_alone() -> None:
+        """Run every teacher over all batches."""
         for teacher in teachers:
             read(teacher, words, limit, bf16)
 
     make: dict[str, Callable[[], Callable[[], Any]]] = {
         "without": partial(training, student, rows, settings),
         "with_teachers": partial(training, student, rows, settings, teachers, texts),
-        "teachers_alone": lambda: own,
+        "teachers_alone": lambda: teachers_alone,
         "with_past": partial(training, student, rows, settings, past=True),
         "past_alone": lambda: partial(forward, student, tokens, bf16),
     }
@@ -127,16 +131,16 @@ def measure(
         for name, prepared in make.items():
             times[name].append(seconds(prepared()))
         if number == 0:
-            print(f"{rounds} more rounds, about {rounds * sum(t[0] for t in times.values()):.0f} s", file=sys.stderr)
+            logger.info("%d more rounds, about %.0f s", rounds, rounds * sum(series[0] for series in times.values()))
     return {name: series[1:] for name, series in times.items()}
 
 
 def compare(times: dict[str, list[float]], teacher: str, steps: int) -> dict[str, Any]:
-    """Put a training with a teacher beside one without it and the teacher alone."""
-    parts = times[f"with_{teacher}"], times["without"], times[f"{teacher}_alone"]
-    ratios = [both / (without + alone) for both, without, alone in zip(*parts, strict=True)]
+    """Compare a training with a teacher with one without it and the teacher alone."""
+    rounds = times[f"with_{teacher}"], times["without"], times[f"{teacher}_alone"]
+    ratios = [both / (without + alone) for both, without, alone in zip(*rounds, strict=True)]
     names = ("with", "without", "alone")
-    ms = {name: round(1000 * statistics.median(part) / steps, 1) for name, part in zip(names, parts, strict=True)}
+    ms = {name: round(1000 * statistics.median(series) / steps, 1) for name, series in zip(names, rounds, strict=True)}
     return {
         "ms_per_step": ms,
         "ratios": [round(ratio, 3) for ratio in ratios],
@@ -145,17 +149,10 @@ def compare(times: dict[str, list[float]], teacher: str, steps: int) -> dict[str
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Measure, print a line for each kind of teacher, write the JSON; return what stands in it."""
+    """Measure, print a line for each kind of teacher, write the JSON; return its content."""
     settings = parse(Settings, argv, __doc__ or "")
-    for name in ("batch_size", "train_max_length", "steps", "rounds"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"--{name} {getattr(settings, name)} is out of range; it must be 1 or more")
-    needed = settings.steps * settings.batch_size
-    texts = read_texts(settings.data, needed)
-    if len(texts) < needed:
-        raise InputError(
-            f"{settings.steps} steps of {settings.batch_size} need {needed} sentences and there are {len(texts)}"
-        )
+    check_counts(settings, "batch_size", "train_max_length", "steps", "rounds")
+    texts = read_sentences(settings.data, settings.steps, settings.batch_size)
     student = load_student(settings.backbone, dropout=0.1)
     teachers = [load_teacher(name) for name in settings.teachers]
     with tempfile.TemporaryDirectory() as temporary:
@@ -166,12 +163,12 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             train_max_length=settings.train_max_length,
         )
         times = measure(student, teachers, texts, work, settings.rounds)
-    found = {teacher: compare(times, teacher, settings.steps) for teacher in ("teachers", "past")}
-    for teacher, each in found.items():
-        shown = "with {with} ms a step, without {without}, alone {alone}".format(**each["ms_per_step"])
-        print(f"{teacher}: {shown}; ratio {each['ratio']} (goal {GOAL:g} or less)")
+    costs = {teacher: compare(times, teacher, settings.steps) for teacher in ("teachers", "past")}
+    for teacher, cost in costs.items():
+        ms = "with {with} ms a step, without {without}, alone {alone}".format(**cost["ms_per_step"])
+        print(f"{teacher}: {ms}; ratio {cost['ratio']} (goal {GOAL:g} or less)")
     result = {
-        **found,
+        **costs,
         "goal": GOAL,
         "bf16": uses_bf16(work.bf16),
         "model": {"teachers": settings.teachers, "backbone": settings.backbone},
@@ -179,7 +176,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "train_max_length": settings.train_max_length,
         "steps": settings.steps,
         "seed": work.seed,
-        "data": {"source": settings.data, "rows": needed, "sha256": fingerprint(texts)},
+        "data": {"source": settings.data, "rows": len(texts), "sha256": fingerprint(texts)},
         **stamp(),
     }
     save_result(settings.output, result)

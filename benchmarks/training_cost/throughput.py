@@ -2,21 +2,18 @@
 
     python benchmarks/run_throughput.py --output benchmarks/results/throughput.json
 
-EXPECTED
 Both loops distil the same sentences into the same student: the same batches in the same order, tokenised as they
 come, the same autocast, AdamW, schedule and gradient clipping. They take turns, so that a change of the machine's
-speed meets both. The goal is a ratio (trainer / bare) of 0.9 or more. About five minutes on 2 cores that do nothing
-else; the first pair of each comparison is not counted, and says how long the others take.
+speed affects both. The goal is a ratio (trainer / bare) of 0.9 or more. About five minutes on 2 cores that do nothing
+else; the first pair of each comparison is not counted, and says how long the others take. ``python -m
+benchmarks.training_cost.throughput`` is the same command.
 """
 
 import copy
-import os
+import logging
 import statistics
-import sys
 import tempfile
-import time
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -26,30 +23,34 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
+from benchmarks.checks import check_counts
+from benchmarks.files import save_result
+from benchmarks.training_cost.common import read_sentences, seconds
 from distilface.compression.student import load_student
 from distilface.console import run_command
 from distilface.data.samples import sts_sample
-from distilface.data.texts import fingerprint, read_texts
+from distilface.data.texts import fingerprint
 from distilface.embedding.teacher_cache import embed
 from distilface.environment import stamp
 from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.methods.embedding import check_widths, make_loss, prepare
 from distilface.model.pooling import is_normalized
 from distilface.model.precision import has_bf16
-from distilface.settings import InputError, parse, setting
-from distilface.storage import save_result
+from distilface.settings import parse, setting
 from distilface.training.batches import LengthBatchSampler
 from distilface.training.fitting import encoder_trainer
 from distilface.training.settings import TrainSettings
 from distilface.training.teacher import load_teacher
 from distilface.training.trainer import use_cpu_well
 
+logger = logging.getLogger("distilface.benchmarks.training_cost")
+
 GOAL = 0.9
 
 
 @dataclass
 class Settings:
-    """What the benchmark can be told."""
+    """Options of the benchmark."""
 
     data: list[str] = setting(["python"], "text, as training reads it; 'python' is Python's own documentation")
     teacher: str = setting(DEFAULT_TEACHER, "a Hub id or folder of a sentence encoder")
@@ -65,7 +66,7 @@ class Settings:
 
 
 def train_bare(student: SentenceTransformer, rows: Dataset, labels: torch.Tensor, settings: TrainSettings) -> None:
-    """Distil by a loop as one would write it by hand: cosine to the teacher, nothing from the package's trainer."""
+    """Distil by a loop as one writes it by hand: cosine to the teacher, nothing from the package's trainer."""
     encoder: Any = student[0].model
     tokenizer, texts = student.tokenizer, rows["text"][:]
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=settings.learning_rate, weight_decay=0.0, fused=True)
@@ -93,25 +94,15 @@ def train_bare(student: SentenceTransformer, rows: Dataset, labels: torch.Tensor
 
 
 def train_packaged(student: SentenceTransformer, rows: Dataset, settings: TrainSettings) -> Callable[[], Any]:
-    """Set the package's trainer up for the same work and return what runs it, without scores and checkpoints."""
+    """Return the package's trainer on the same work, ready to run, without scores and checkpoints."""
     dev = sts_sample().select(range(3))
     trainer, _ = encoder_trainer(student, make_loss(student, rows, "cosine"), rows, dev, settings)
     trainer.args.eval_strategy = trainer.args.save_strategy = "no"
     return trainer.train
 
 
-def seconds(work: Callable[..., Any], *arguments: Any) -> float:
-    """Run and time; what it prints of its progress is not shown."""
-    with Path(os.devnull).open("w") as nowhere, redirect_stderr(nowhere), redirect_stdout(nowhere):
-        began = time.perf_counter()
-        work(*arguments)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        return time.perf_counter() - began
-
-
 def rates(times: list[float], **amounts: int) -> dict[str, Any]:
-    """Turn the seconds of the rounds into medians of each amount a second."""
+    """Return the median of each amount a second, and the seconds of every round."""
     median = statistics.median(times)
     return {f"{name}_per_second": round(amount / median, 1) for name, amount in amounts.items()} | {
         "seconds": [round(t, 3) for t in times]
@@ -119,7 +110,7 @@ def rates(times: list[float], **amounts: int) -> dict[str, Any]:
 
 
 def against(name: str, one: list[float], other_name: str, other: list[float], **amounts: int) -> dict[str, Any]:
-    """Put two series of rounds side by side; a ratio above 1 says that ``name`` is faster."""
+    """Compare two series of rounds; with a ratio above 1 ``name`` is faster."""
     ratios = [theirs / ours for ours, theirs in zip(one, other, strict=True)]
     return {
         name: rates(one, **amounts),
@@ -141,7 +132,7 @@ def compare_training(
         packaged.append(seconds(train_packaged(one, rows, settings)))
         bare.append(seconds(train_bare, other, rows, labels, settings))
         if number == 0:
-            print(f"training: {rounds} more pairs, about {rounds * (packaged[0] + bare[0]):.0f} s", file=sys.stderr)
+            logger.info("training: %d more pairs, about %.0f s", rounds, rounds * (packaged[0] + bare[0]))
     amounts = {"sentences": len(rows), "tokens": sum(map(len, lengths))}
     return against("trainer", packaged[1:], "bare", bare[1:], **amounts)
 
@@ -153,23 +144,22 @@ def compare_teacher(teacher: SentenceTransformer, texts: Dataset, folder: Path, 
         for bf16 in (True, False):
             times[bf16].append(seconds(partial(embed, bf16=bf16), teacher, texts, folder / f"{number}-{bf16}"))
         if number == 0:
-            one = times[True][0] + times[False][0]
-            print(f"teacher: {rounds} more pairs, about {rounds * one:.0f} s", file=sys.stderr)
+            pair = times[True][0] + times[False][0]
+            logger.info("teacher: %d more pairs, about %.0f s", rounds, rounds * pair)
     return against("bf16", times[True][1:], "fp32", times[False][1:], sentences=len(texts))
 
 
+def speeds(comparison: dict[str, Any], *names: str) -> str:
+    """Format the medians of a comparison."""
+    return ", ".join(f"{name} {comparison[name]['sentences_per_second']:,.0f}" for name in names) + " sentences/s"
+
+
 def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Measure both, print the two lines, write the JSON; return what stands in it."""
+    """Measure both, print the two lines, write the JSON; return its content."""
     settings = parse(Settings, argv, __doc__ or "")
-    for name in ("batch_size", "train_max_length", "steps", "rounds", "teacher_sentences", "teacher_rounds"):
-        if getattr(settings, name) < 1:
-            raise InputError(f"--{name} {getattr(settings, name)} is out of range; it must be 1 or more")
-    needed = settings.steps * settings.batch_size
-    texts = read_texts(settings.data, needed)
-    if len(texts) < needed:
-        raise InputError(
-            f"{settings.steps} steps of {settings.batch_size} need {needed} sentences and there are {len(texts)}"
-        )
+    counts = ("batch_size", "train_max_length", "steps", "rounds", "teacher_sentences", "teacher_rounds")
+    check_counts(settings, *counts)
+    texts = read_sentences(settings.data, settings.steps, settings.batch_size)
     teacher = load_teacher(settings.teacher)
     student = load_student(
         settings.backbone or settings.teacher, settings.layers, normalize=is_normalized(teacher), dropout=0.0
@@ -188,15 +178,13 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
             bf16="yes" if has_bf16() else "no",
         )
         training = compare_training(student, rows, work, settings.rounds)
-        sample = texts.select(range(min(settings.teacher_sentences, needed)))
-        of_teacher = compare_teacher(teacher, sample, folder, settings.teacher_rounds)
-    shown = "trainer {0[sentences_per_second]:,.0f}, bare loop {1[sentences_per_second]:,.0f} sentences/s"
-    print(f"training: {shown.format(training['trainer'], training['bare'])}, ratio {training['ratio']} (goal {GOAL})")
-    shown = "bf16 {0[sentences_per_second]:,.0f}, fp32 {1[sentences_per_second]:,.0f} sentences/s"
-    print(f"teacher: {shown.format(of_teacher['bf16'], of_teacher['fp32'])}, ratio {of_teacher['ratio']}")
+        sample = texts.select(range(min(settings.teacher_sentences, len(texts))))
+        embedding = compare_teacher(teacher, sample, folder, settings.teacher_rounds)
+    print(f"training: {speeds(training, 'trainer', 'bare')}, ratio {training['ratio']} (goal {GOAL})")
+    print(f"teacher: {speeds(embedding, 'bf16', 'fp32')}, ratio {embedding['ratio']}")
     result = {
         "training": {**training, "bf16": work.bf16 == "yes", "goal": GOAL},
-        "teacher": of_teacher,
+        "teacher": embedding,
         "model": {
             "teacher": settings.teacher,
             "backbone": settings.backbone or settings.teacher,
@@ -207,7 +195,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         "train_max_length": settings.train_max_length,
         "steps": settings.steps,
         "seed": work.seed,
-        "data": {"source": settings.data, "rows": needed, "sha256": fingerprint(texts)},
+        "data": {"source": settings.data, "rows": len(texts), "sha256": fingerprint(texts)},
         **stamp(),
     }
     save_result(settings.output, result)
