@@ -145,14 +145,21 @@ def test_the_student_learns_and_the_teacher_stays(materials, collator, way):
         assert (teacher_map is None) == (way == "kd+l2"), "two trained maps would converge to a constant"
 
 
-def test_a_teacher_in_training_mode_has_no_dropout(materials, collator):
-    """A fine-tuned teacher comes in train mode: its dropout would be in every output, unseen."""
+def test_outputs_are_in_order_and_without_dropout(materials, collator):
+    """They are computed by length; a fine-tuned model comes in train mode, and its dropout would be unseen."""
     tuning, teacher = fine_tuning(materials, collator, "kd")
-    again = run_teacher(teacher.train(), tokens_of(collator, TEXTS), collator, [0, 3], "cls", bf16=False)
-    assert torch.equal(again.logits, tuning.outputs.logits)
-    _, states = teacher(**collator.tokenizer(TEXTS[4], return_tensors="pt", return_token_type_ids=False))
-    for layer in (0, 3):
-        torch.testing.assert_close(again.states[layer][4, 0], states[layer][0, 0], atol=1e-5, rtol=1e-4)
+    rows = tokens_of(collator, TEXTS)
+    assert rows["index"][:] == list(range(8))
+    predictions = predict(teacher.train(), rows, collator)
+    assert teacher.training
+    outputs = run_teacher(teacher, rows, collator, [0, 3], "cls", bf16=False)
+    assert torch.equal(outputs.logits, torch.tensor(predictions))
+    assert torch.equal(outputs.logits, tuning.outputs.logits)
+    for place, text in enumerate(TEXTS):
+        logits, states = teacher(**collator.tokenizer([text], return_tensors="pt", return_token_type_ids=False))
+        torch.testing.assert_close(outputs.logits[place], logits[0], atol=1e-5, rtol=0)
+        for layer in (0, 3):
+            torch.testing.assert_close(outputs.states[layer][place, 0], states[layer][0, 0], atol=1e-5, rtol=1e-4)
 
 
 def test_epochs(materials, collator):
@@ -175,19 +182,6 @@ def test_epochs(materials, collator):
     assert all(len({len(texts[row].split()) for row in batch}) <= 3 for batch in seen)
     assert torch.equal(tuning.student.linear.weight, weights[1])
     assert not torch.equal(weights[1], weights[2])
-
-
-def test_the_order_of_predictions_is_the_rows(materials, collator):
-    """They are computed by length, and must come back in order."""
-    student = fine_tuning(materials, collator, "ce")[0].student
-    texts = ["a big old dog runs", "the cat", "a tree and a river in the park", "a"]
-    rows = tokens_of(collator, texts)
-    assert rows["index"][:] == [0, 1, 2, 3]
-    together = predict(student, rows, collator)
-    student.eval()
-    for text, row in zip(texts, together, strict=True):
-        alone, _ = student(**collator.tokenizer([text], return_tensors="pt", return_token_type_ids=False))
-        np.testing.assert_allclose(alone.detach().numpy()[0], row, atol=1e-5)
 
 
 # ---- tasks
