@@ -1,6 +1,5 @@
 """Multi-stage distillation as a user runs it: four stages, alone, found again, resumed, and by mistake."""
 
-import importlib
 import itertools
 import json
 import logging
@@ -23,6 +22,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling
 from tiny import PAIRS, WORDS, on_one_thread, tiny_model, write_pairs
 
+from benchmarks.crosslingual import run as crosslingual
 from distilface import cli
 from distilface.data.parallel import held_out_split, read_parallel, sentences
 from distilface.methods import find_method
@@ -34,7 +34,6 @@ from distilface.training.checkpoints import WholeCheckpoints
 from distilface.training.teacher import load_teacher
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
-ROOT = Path(__file__).parents[1]
 MULTISTAGE = find_method("multistage")
 STEPS = 6
 OPTIONS = (
@@ -316,17 +315,16 @@ def test_the_targets_are_the_teachers_embeddings(words, parallel, tmp_path):
         np.testing.assert_allclose(targets[[1, 0]]["label"], embeddings[[1, 0]], atol=0.02)
 
 
-def test_the_stages_are_scored_beside_the_teacher(reference, parallel, tmp_path, monkeypatch, capsys):
+def test_the_stages_are_scored_beside_the_teacher(reference, parallel, tmp_path, capsys):
     """Sizes are counted here by hand, and each mean is of the scores that mteb gives the reloaded folders."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    benchmark, stsb, sts17 = importlib.import_module("run_crosslingual"), tmp_path / "stsb", tmp_path / "sts17"
+    stsb, sts17 = tmp_path / "stsb", tmp_path / "sts17"
     for i, name in enumerate(["en-de", "en-ru", "de-de", "ru-ru", "en-en"]):
         write_pairs(stsb / f"{name}.jsonl", PAIRS[i % 3 :])
     for i, name in enumerate(["en-de", "es-es"]):
         write_pairs(sts17 / f"{name}.jsonl", PAIRS[i:])
     places = ["--stsb-dir", str(stsb), "--sts17-dir", str(sts17), "--cache-dir", str(tmp_path / "cache")]
     options = ["--model", str(reference), *places, "--output", str(tmp_path / "r.json")]
-    result = benchmark.main(options)
+    result = crosslingual.main(options)
     assert result == json.loads((tmp_path / "r.json").read_text())
     rows = {row["stage"]: row for row in result["models"]}
     assert list(rows) == ["teacher", *(stage.name for stage in STAGES)]
@@ -346,5 +344,5 @@ def test_the_stages_are_scored_beside_the_teacher(reference, parallel, tmp_path,
     expected = 100 * spearmanr((sides[0] * sides[1]).sum(1), [pair[2] for pair in PAIRS[1:]]).statistic
     assert rows["contrastive"]["scores"]["STSBenchmarkCrosslingualSTS (en-ru)"] == pytest.approx(expected, abs=1e-2)
     assert "contrastive" in capsys.readouterr().out
-    with pytest.raises(InputError, match=r"is no folder of training/train_multistage\.py; give --model one"):
-        benchmark.main([*options, "--model", str(parallel / "teacher")])
+    with pytest.raises(InputError, match=r"is not a folder of training/train_multistage\.py; give --model one"):
+        crosslingual.main([*options, "--model", str(parallel / "teacher")])

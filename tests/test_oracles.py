@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from students import Emitter, numbers
 
+from benchmarks.glue.models import kd_loss, task_loss
 from distilface.methods.codir.summary import Summary
 from distilface.methods.multistage import losses as multistage
 from distilface.methods.online import relations as relation
@@ -54,15 +55,12 @@ def test_a_summary():
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
-def test_kd_beside_the_cross_entropy(beta, monkeypatch, request):
-    monkeypatch.syspath_prepend(request.config.rootpath / "benchmarks")
-    import glue_models
-
+def test_kd_beside_the_cross_entropy(beta):
     student, teacher, labels = numbers(5, 3), numbers(5, 3, seed=1), np.array([0, 2, 1, 1, 0])
 
     def ours(x):
-        cross = glue_models.task_loss(x, torch.tensor(labels))
-        return (1 - beta) * cross + beta * glue_models.kd_loss(x, torch.tensor(teacher), 2.0)
+        cross = task_loss(x, torch.tensor(labels))
+        return (1 - beta) * cross + beta * kd_loss(x, torch.tensor(teacher), 2.0)
 
     assert_same(ours, lambda x: oracles.kd(x, teacher, labels, beta, 2.0), student)
 

@@ -1,4 +1,4 @@
-"""What GLUE's ways are made of: a classifier, its tokens, the losses of a task, what a fine-tuned teacher answers."""
+"""A classifier on an encoder: its tokens, its losses on a task, its predictions, and a teacher's outputs."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -16,14 +16,14 @@ from distilface.methods.codir.summary import SummaryPooling, pooled
 class Classifier(nn.Module):
     """An encoder under a head: the mean over the real tokens, dropout, one linear map.
 
-    The mean is what the encoder of a sentence model was trained under; DistilBERT's own head reads the first token,
-    which such an encoder never used. Two sentences are told apart by [SEP] alone, as in DistilBERT and RoBERTa, so
-    that teacher and student read the same.
+    The encoder of a sentence model was trained under the mean; DistilBERT's own head reads the first token, which such
+    an encoder never used. Only [SEP] separates two sentences, as in DistilBERT and RoBERTa, so that teacher and student
+    read the same.
 
     Args:
         encoder: a teacher's, or a cut of it.
         classes: of the task; 0 is a score, one output.
-        dropout: before the linear map; BERT's.
+        dropout: before the linear map; the default is BERT's.
     """
 
     def __init__(self, encoder: PreTrainedModel, classes: int, dropout: float = 0.1) -> None:
@@ -42,20 +42,20 @@ class Classifier(nn.Module):
 
 
 def task_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Return the cross-entropy, or for a score the squared error; a mean over the batch."""
+    """Return the cross-entropy, for a score the squared error; a mean over the batch."""
     return mse_loss(logits[:, 0], labels) if labels.is_floating_point() else cross_entropy(logits, labels)
 
 
 def kd_loss(logits: Tensor, teacher: Tensor, temperature: float) -> Tensor:
     """Return T^2 KL(softmax(z_t / T) || softmax(z_s / T)), a mean over the batch; for a score the squared error.
 
-    A score is one output: it has no softmax, and T says nothing of it.
+    A score is one output: it has no softmax, and T has no effect on it.
     """
     if logits.shape[1] == 1:
         return mse_loss(logits, teacher)
     goal = log_softmax(teacher / temperature, dim=1)
-    given = log_softmax(logits / temperature, dim=1)
-    return temperature**2 * kl_div(given, goal, reduction="batchmean", log_target=True)
+    ours = log_softmax(logits / temperature, dim=1)
+    return temperature**2 * kl_div(ours, goal, reduction="batchmean", log_target=True)
 
 
 def tokenise(rows: Dataset, columns: tuple[str, ...], tokenizer: PreTrainedTokenizerBase, max_length: int) -> Dataset:
@@ -69,7 +69,7 @@ def tokenise(rows: Dataset, columns: tuple[str, ...], tokenizer: PreTrainedToken
 def _by_length(
     model: Classifier, tokens: Dataset, collator: DataCollatorWithPadding
 ) -> Iterator[tuple[np.ndarray, dict[str, Tensor]]]:
-    """Yield rows of similar length and what the model reads of them, padded and on its device."""
+    """Yield the numbers of rows of similar length, and their inputs, padded and on the model's device."""
     order = np.argsort([len(ids) for ids in tokens["input_ids"]], kind="stable")
     columns = tokens.select_columns(["input_ids", "attention_mask"])
     for start in range(0, len(order), 64):
@@ -91,13 +91,13 @@ def predict(model: Classifier, tokens: Dataset, collator: DataCollatorWithPaddin
 
 
 @dataclass(frozen=True)
-class Answers:
-    """What a fine-tuned teacher says of every example, asked once: it says the same in every epoch, to every student.
+class TeacherOutputs:
+    """A fine-tuned teacher's outputs for every example, computed once: no epoch and no student changes them.
 
     Attributes:
         logits: shape (n, classes or 1).
-        states: by layer, its states pooled over the tokens, shape (n, 1, width). A summary's one linear map comes
-            after its pooling, so that each stands for the layer as if the example were a single token.
+        states: by layer, its states pooled over the tokens, shape (n, 1, width). The linear map of a summary comes
+            after its pooling, so that a pooled state serves as the layer of an example of a single token.
     """
 
     logits: Tensor
@@ -111,18 +111,18 @@ class Answers:
 
 
 @torch.no_grad()
-def ask(
+def run_teacher(
     teacher: Classifier,
     tokens: Dataset,
     collator: DataCollatorWithPadding,
     layers: Sequence[int],
     pooling: SummaryPooling,
     bf16: bool,
-) -> Answers:
-    """Ask a teacher, frozen and in eval mode from here on, for all that its students may want of it.
+) -> TeacherOutputs:
+    """Compute a teacher's outputs for every example; the teacher is frozen and in eval mode from here on.
 
     Args:
-        teacher: fine-tuned.
+        teacher: a fine-tuned one; in train mode its dropout would be in every output.
         tokens: from :func:`tokenise`.
         collator: pads a batch.
         layers: whose states are kept, the embeddings 0.
@@ -135,8 +135,8 @@ def ask(
     states = {layer: torch.zeros(len(tokens), 1, width) for layer in layers}
     for rows, batch in _by_length(teacher, tokens, collator):
         with torch.autocast(teacher.linear.weight.device.type, torch.bfloat16, enabled=bf16):
-            given, hidden = teacher(**batch)
-        logits[rows] = given.cpu()
+            output, hidden = teacher(**batch)
+        logits[rows] = output.cpu()
         for layer in layers:
             states[layer][rows, 0] = pooled(hidden[layer].float(), batch["attention_mask"], pooling).cpu()
-    return Answers(logits, states)
+    return TeacherOutputs(logits, states)

@@ -1,9 +1,10 @@
 """The runtimes that a card has a snippet for: the environment of each, and the snippet run on a folder.
 
-A runtime that does not fit beside the others has an environment of its own, built once from PyPI or npm.
+A runtime that cannot be installed beside the others has an environment of its own, built once from PyPI or npm.
 """
 
 import json
+import logging
 import os
 import re
 import shutil
@@ -20,20 +21,22 @@ from distilface.cards.card import make_card
 from distilface.cards.facts import pinned, read_facts
 from distilface.settings import InputError
 
-#: Packages whose versions are told of every Python that a snippet ran in.
-TOLD = (
+logger = logging.getLogger("distilface.benchmarks.works_with")
+
+#: Packages whose versions a result holds, of every Python that a snippet ran in.
+PACKAGES = (
     *("sentence-transformers", "transformers", "torch", "onnxruntime", "tokenizers", "huggingface-hub"),
     *("openvino", "optimum-onnx", "fastembed", "langchain-huggingface", "llama-index-embeddings-huggingface"),
     *("haystack-ai", "sentence-transformers-haystack"),
 )
 _VERSIONS = """
 import importlib.metadata, json, sys
-found = {package.metadata["Name"].lower().replace("_", "-"): package.version
-         for package in importlib.metadata.distributions()}
-print(json.dumps({name: found[name] for name in sys.argv[1:] if name in found}))
+versions = {package.metadata["Name"].lower().replace("_", "-"): package.version
+            for package in importlib.metadata.distributions()}
+print(json.dumps({name: versions[name] for name in sys.argv[1:] if name in versions}))
 """
 _SHOW = "\nimport json\nprint(json.dumps([[float(number) for number in vector] for vector in embeddings]))\n"
-# OpenVINO reports its use from the first import on; what is measured here does not.
+# OpenVINO reports its use over the network from the first import on; a benchmark must not.
 _SILENT = 'import sys\n\nsys.modules["openvino_telemetry"] = None\n'
 _OFFLINE = """
 import { env } from "@huggingface/transformers";
@@ -48,9 +51,9 @@ class Runtime:
 
     Attributes:
         name: the heading.
-        packages: what its own environment is made of, by their names in the facts; none: this interpreter.
-        reads: the file that the snippet names; none: it reads the weights in fp32.
-        int8: the file in int8 that it can be told to read instead.
+        packages: of its own environment, by their names in the facts; empty: this interpreter.
+        reads: the file that the snippet names; empty: it reads the weights in fp32.
+        int8: the file in int8 that it can read instead.
     """
 
     name: str
@@ -60,7 +63,7 @@ class Runtime:
 
     @property
     def in_node(self) -> bool:
-        """Whether it is a package of npm."""
+        """Whether it is an npm package."""
         return self.name == "transformers.js"
 
 
@@ -86,23 +89,23 @@ RUNTIMES = {
 
 
 def snippets(text: str) -> dict[str, str]:
-    """Return the first block of code of each runtime that a card has one for, by its heading."""
-    found = re.findall(r"^### (\S+)\n(?:(?!#|```).*\n)*?```(?:python|js)\n((?:.*\n)*?)```", text, re.MULTILINE)
-    return {name: code for name, code in found if name in RUNTIMES}
+    """Return the first block of code under the heading of each runtime in a card."""
+    blocks = re.findall(r"^### (\S+)\n(?:(?!#|```).*\n)*?```(?:python|js)\n((?:.*\n)*?)```", text, re.MULTILINE)
+    return {name: code for name, code in blocks if name in RUNTIMES}
 
 
 def environment_of(runtime: Runtime, home: Path) -> Path:
     """Build a runtime's environment in ``home`` unless it is there, and return its folder.
 
     Raises:
-        InputError: without npm, if that is needed.
+        InputError: if it needs npm and there is none.
     """
     pins = pinned(read_facts(), *runtime.packages).split()
     place = home / runtime.name
     done = place / "done"
     if done.is_file() and done.read_text().split() == pins:
         return place
-    print(f"{runtime.name}: {' '.join(pins)}", file=sys.stderr)
+    logger.info("%s: %s", runtime.name, " ".join(pins))
     (_install_node if runtime.in_node else _install_python)(place, pins)
     done.write_text("\n".join(pins))
     return place
@@ -110,26 +113,20 @@ def environment_of(runtime: Runtime, home: Path) -> Path:
 
 def _install_python(place: Path, pins: Sequence[str]) -> None:
     subprocess.run([sys.executable, "-m", "venv", "--clear", place], check=True)
-    install: list[str | Path] = [
-        place / "bin" / "python",
-        "-m",
-        "pip",
-        "install",
-        "--quiet",
-        "--disable-pip-version-check",
-    ]
-    if pins[0].startswith("torch=="):  # first and alone: an index that is asked for all may give another build
+    quietly = ("--quiet", "--disable-pip-version-check")
+    install: list[str | Path] = [place / "bin" / "python", "-m", "pip", "install", *quietly]
+    if pins[0].startswith("torch=="):  # first and alone: with all others the index may give another build
         subprocess.run([*install, pins[0]], check=True)
     subprocess.run([*install, *pins], check=True)
 
 
 def _install_node(place: Path, pins: Sequence[str]) -> None:
     if shutil.which("npm") is None:
-        raise InputError("transformers.js needs node and npm, which are not here; install them")
+        raise InputError("transformers.js needs node and npm; install them")
     shutil.rmtree(place, ignore_errors=True)
     place.mkdir(parents=True)
     packages = [pin.replace("transformers.js==", "@huggingface/transformers@") for pin in pins]
-    # The scripts of its packages would fetch CUDA's libraries.
+    # Without --ignore-scripts its packages download CUDA's libraries.
     subprocess.run(["npm", "install", "--silent", "--ignore-scripts", *packages], cwd=place, check=True)
 
 
@@ -143,21 +140,21 @@ def versions_of(runtime: Runtime, home: Path) -> dict[str, str]:
     if runtime.in_node:
         modules = environment_of(runtime, home) / "node_modules"
         names = {"transformers.js": "@huggingface/transformers", "onnxruntime-node": "onnxruntime-node"}
-        found = {name: json.loads((modules / path / "package.json").read_text()) for name, path in names.items()}
-        return {name: package["version"] for name, package in found.items()}
-    return dict(json.loads(_run([python_of(runtime, home), "-c", _VERSIONS, *TOLD], Path.cwd(), runtime.name)))
+        packages = {name: json.loads((modules / path / "package.json").read_text()) for name, path in names.items()}
+        return {name: package["version"] for name, package in packages.items()}
+    return dict(json.loads(_run([python_of(runtime, home), "-c", _VERSIONS, *PACKAGES], Path.cwd(), runtime.name)))
 
 
-def vectors(
+def run_snippet(
     runtime: Runtime, folder: Path, home: Path, texts: Sequence[str] | None = None, int8: bool = False
 ) -> tuple[list[str], np.ndarray]:
-    """Run the snippet that a folder's card has for a runtime, out of reach of any Hub.
+    """Run the snippet of a folder's card for a runtime, without network access to a Hub.
 
     Args:
         runtime: one of :data:`RUNTIMES`.
         folder: a model folder, with the exports that the snippet reads.
-        home: where the environments are.
-        texts: what to encode in place of the card's own sentences.
+        home: the folder of the environments.
+        texts: encoded in place of the card's own sentences.
         int8: read the file in int8.
 
     Returns:
@@ -178,8 +175,8 @@ def vectors(
         code = code.replace(runtime.reads, runtime.int8)
     with tempfile.TemporaryDirectory() as temporary:
         run = _run_node if runtime.in_node else _run_python
-        shown = run(runtime, code, folder, home, Path(temporary), int8)
-    return sentences, np.asarray(json.loads(shown.splitlines()[-1]), np.float32)
+        printed = run(runtime, code, folder, home, Path(temporary), int8)
+    return sentences, np.asarray(json.loads(printed.splitlines()[-1]), np.float32)
 
 
 def _run_python(runtime: Runtime, code: str, folder: Path, home: Path, place: Path, int8: bool) -> str:

@@ -1,11 +1,12 @@
 """One model on one runtime, timed in a process of its own, which imports only what that runtime needs.
 
-    python benchmarks/speed_worker.py < REQUEST.json
+    python benchmarks/speed/worker.py < REQUEST.json
 
-``run_speed.py`` starts it and says what a request holds (:class:`run_speed.Contender`). It answers with one line of
-JSON: when its first embedding was there (``ready``, on the clock of ``time.monotonic``), the seconds of each pass over
-each set of texts (``passes``), those of single texts (``singles``) and its greatest memory (``peak_mb``, 10^6 bytes).
-With ``matrix`` it multiplies square matrices in place of texts, and tells the operations a second (``peaks``, 10^9).
+:mod:`benchmarks.speed.rounds` starts it; a request holds the fields of :class:`benchmarks.speed.models.Contender`, the
+texts and the threads. The reply is one line of JSON: the time of the first embedding (``ready``, on the clock of
+``time.monotonic``), the seconds of each pass over each set of texts (``passes``), those of single texts (``singles``)
+and the greatest memory (``peak_mb``, 10^6 bytes). A request with ``matrix`` multiplies square matrices in place of
+texts, and its reply holds the operations a second (``peaks``, 10^9).
 """
 
 import json
@@ -26,7 +27,7 @@ BATCH = 32
 
 
 def torch_encoder(request: dict[str, Any]) -> Encode:
-    """Return ``SentenceTransformer.encode`` as it stands, in fp32 or with weights and all in bf16."""
+    """Return ``SentenceTransformer.encode`` as it is, in fp32 or entirely in bf16."""
     import torch
     from sentence_transformers import SentenceTransformer
 
@@ -43,7 +44,7 @@ def torch_encoder(request: dict[str, Any]) -> Encode:
 
 
 def file_encoder(request: dict[str, Any]) -> Encode:
-    """Return an exported file over batches of similar length, with the tokenizers package and no torch."""
+    """Return an exported file as an encoder of batches of similar length, with the package tokenizers and no torch."""
     import numpy as np
     from tokenizers import Tokenizer
 
@@ -53,7 +54,7 @@ def file_encoder(request: dict[str, Any]) -> Encode:
 
     def encode(texts: list[str], length: int) -> Any:
         tokenizer.enable_truncation(length)
-        rows = [found.ids for found in tokenizer.encode_batch_fast(texts)]
+        rows = [encoding.ids for encoding in tokenizer.encode_batch_fast(texts)]
         order = np.argsort([len(row) for row in rows], kind="stable")
         batches = [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
         embeddings = np.concatenate(run([padded([rows[row] for row in batch], request["pad"]) for batch in batches]))
@@ -85,9 +86,9 @@ def onnx_runner(request: dict[str, Any]) -> Run:
 
 
 def openvino_runner(request: dict[str, Any]) -> Run:
-    """Return an OpenVINO file as a function of batches; what is not int8 in fp32, as the parity gate measures it.
+    """Return an OpenVINO file as a function of batches; what is not int8 is fp32, as in the parity check.
 
-    Of several batches each thread computes its own; all threads compute a single one, so that it is there sooner.
+    Of several batches each thread computes its own; a single one is computed by all threads, which is sooner.
     """
     sys.modules["openvino_telemetry"] = None  # type: ignore[assignment]  # it reports every use over the network
     import openvino
@@ -107,33 +108,33 @@ def openvino_runner(request: dict[str, Any]) -> Run:
             return [ready("one", {**common, "PERFORMANCE_HINT": "LATENCY"})(batches[0])["sentence_embedding"]]
         model = ready("many", many)
         requests = [model.create_infer_request() for _ in range(1 + request["threads"])]
-        found: list[Any] = []
+        embeddings: list[Any] = []
 
         def finish() -> None:
-            answer = requests[len(found) % len(requests)]
-            answer.wait()
-            found.append(answer.get_tensor("sentence_embedding").data.copy())
+            oldest = requests[len(embeddings) % len(requests)]
+            oldest.wait()
+            embeddings.append(oldest.get_tensor("sentence_embedding").data.copy())
 
         for number, inputs in enumerate(batches):
             if number >= len(requests):
                 finish()
             requests[number % len(requests)].start_async(inputs)
-        while len(found) < len(batches):
+        while len(embeddings) < len(batches):
             finish()
-        return found
+        return embeddings
 
     return run
 
 
 def seconds(work: Callable[[], Any]) -> float:
-    """Run and time."""
+    """Return how long the work takes."""
     began = time.perf_counter()
     work()
     return time.perf_counter() - began
 
 
 def passes(work: Callable[[], Any], least: float) -> list[float]:
-    """Time passes until they have taken so many seconds; the first is not counted, for it allocates and compiles."""
+    """Time passes until their sum is ``least`` seconds; the first is not counted, for it allocates and compiles."""
     work()
     times = [seconds(work)]
     while sum(times) < least:
@@ -142,17 +143,17 @@ def passes(work: Callable[[], Any], least: float) -> list[float]:
 
 
 def peaks(threads: int, size: int, least: float) -> dict[str, float]:
-    """Measure 10^9 operations a second of square matrix products, by the precision of what is multiplied."""
+    """Measure 10^9 operations a second of square matrix products, by the precision of the matrices."""
     import numpy as np
     import onnx
     import onnxruntime
     import torch
 
     torch.set_num_threads(threads)
-    found: dict[str, Callable[[], Any]] = {}
+    products: dict[str, Callable[[], Any]] = {}
     for name, kind in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
         one, other = torch.randn(size, size).to(kind), torch.randn(size, size).to(kind)
-        found[name] = partial(torch.matmul, one, other)
+        products[name] = partial(torch.matmul, one, other)
     random = np.random.default_rng(0)
     left, right = random.integers(0, 127, (2, size, size)).astype(np.uint8)
     helper, types = onnx.helper, onnx.TensorProto
@@ -167,8 +168,8 @@ def peaks(threads: int, size: int, least: float) -> dict[str, float]:
     options = onnxruntime.SessionOptions()
     options.intra_op_num_threads = threads
     session = onnxruntime.InferenceSession(model.SerializeToString(), options, providers=["CPUExecutionProvider"])
-    found["int8"] = partial(session.run, None, {"a": left})
-    return {name: 2 * size**3 / min(passes(work, least)) / 1e9 for name, work in found.items()}
+    products["int8"] = partial(session.run, None, {"a": left})
+    return {name: 2 * size**3 / min(passes(work, least)) / 1e9 for name, work in products.items()}
 
 
 def peak_megabytes() -> float:
@@ -182,22 +183,22 @@ def peak_megabytes() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit / 1e6
 
 
-def answer(request: dict[str, Any]) -> dict[str, Any]:
-    """Do what a request asks."""
+def reply_to(request: dict[str, Any]) -> dict[str, Any]:
+    """Measure what a request asks for, and return the reply."""
     if "matrix" in request:
         return {"peaks": peaks(request["threads"], request["matrix"], request["least"])}
     encode = (torch_encoder if request["runtime"].startswith("torch") else file_encoder)(request)
     first = request["singles"]["texts"]
     encode(first[:1], request["singles"]["length"])
-    found: dict[str, Any] = {"ready": time.monotonic()}
-    found["passes"] = {
+    reply: dict[str, Any] = {"ready": time.monotonic()}
+    reply["passes"] = {
         name: passes(partial(encode, work["texts"], work["length"]), request["least"])
         for name, work in request["work"].items()
     }
-    found["singles"] = [seconds(partial(encode, [text], request["singles"]["length"])) for text in first]
-    return found | {"peak_mb": peak_megabytes()}
+    reply["singles"] = [seconds(partial(encode, [text], request["singles"]["length"])) for text in first]
+    return reply | {"peak_mb": peak_megabytes()}
 
 
 if __name__ == "__main__":
     logging.disable(logging.WARNING)
-    print(json.dumps(answer(json.load(sys.stdin))))
+    print(json.dumps(reply_to(json.load(sys.stdin))))

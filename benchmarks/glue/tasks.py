@@ -1,4 +1,4 @@
-"""GLUE's tasks: their columns, their rows from a folder or the Hub, and their own metrics (arXiv 1804.07461)."""
+"""GLUE's tasks (arXiv 1804.07461): their columns, their metrics, and their rows from a folder or the Hub."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from distilface.hub_ids import from_hub
 from distilface.settings import InputError
 
 HUB_GLUE = "nyu-mll/glue"
-#: Scores (0 to 5) further apart than this make two examples of STS-B negatives of each other: ours, a fifth of the
+#: Two examples of STS-B whose scores (0 to 5) differ by more are negatives of each other. Our choice, a fifth of the
 #: scale.
 SCORE_MARGIN = 1.0
 #: The seed of the split of every training set, the same for all ways and seeds.
@@ -27,14 +27,20 @@ METRICS: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
     "accuracy": accuracy_score,
     "f1": f1_score,
     "matthews": matthews_corrcoef,
-    "pearson": lambda labels, given: pearsonr(labels, given).statistic,
-    "spearman": lambda labels, given: spearmanr(labels, given).statistic,
+    "pearson": lambda labels, predictions: pearsonr(labels, predictions).statistic,
+    "spearman": lambda labels, predictions: spearmanr(labels, predictions).statistic,
 }
 
 
 @dataclass(frozen=True)
 class Task:
-    """One task: the columns of its text, its number of classes (0: a score from 0 to 5), its metrics."""
+    """One task.
+
+    Attributes:
+        columns: of its text.
+        classes: their number; 0 is a score from 0 to 5.
+        metrics: of :data:`METRICS`.
+    """
 
     columns: tuple[str, ...]
     classes: int
@@ -42,19 +48,19 @@ class Task:
 
     @property
     def margin(self) -> float:
-        """Labels further apart make negatives: another class, or a score well away."""
+        """Labels that differ by more make negatives: another class, or a distant score."""
         return 0.0 if self.classes else SCORE_MARGIN
 
     def scores(self, logits: np.ndarray, labels: np.ndarray) -> dict[str, float]:
-        """Return the task's metrics, x 100, and their mean as ``score``; equal answers to all correlate by 0.
+        """Return the task's metrics, x 100, and their mean as ``score``; equal predictions for all rows correlate by 0.
 
         Args:
             logits: shape (n, classes), or (n, 1) for a score.
             labels: shape (n).
         """
-        given = logits.argmax(1) if self.classes else logits[:, 0]
+        predictions = logits.argmax(1) if self.classes else logits[:, 0]
         with warnings.catch_warnings(action="ignore"):
-            values = {m: 100 * float(np.nan_to_num(METRICS[m](labels, given))) for m in self.metrics}
+            values = {m: 100 * float(np.nan_to_num(METRICS[m](labels, predictions))) for m in self.metrics}
         return {**values, "score": sum(values.values()) / len(values)}
 
 
@@ -72,22 +78,29 @@ TASKS = {
 
 @dataclass(frozen=True)
 class TaskData:
-    """A task's rows: to train on, to choose the epoch by (from its training set too), and to report once."""
+    """A task's rows.
+
+    Attributes:
+        task: whose rows they are.
+        train: to train on.
+        held_out: to choose the epoch by; from the training set too.
+        validation: to report, once.
+    """
 
     task: Task
     train: Dataset
     held_out: Dataset
     validation: Dataset
 
-    def described(self) -> dict[str, Any]:
+    def summary(self) -> dict[str, Any]:
         """Return the numbers of rows and their sha256, for the result."""
-        parts = {"train": self.train, "held_out": self.held_out, "validation": self.validation}
-        digest = hashlib.sha256(json.dumps([rows.to_list() for rows in parts.values()]).encode())
-        return {**{name: len(rows) for name, rows in parts.items()}, "sha256": digest.hexdigest()[:16]}
+        splits = {"train": self.train, "held_out": self.held_out, "validation": self.validation}
+        digest = hashlib.sha256(json.dumps([rows.to_list() for rows in splits.values()]).encode())
+        return {**{name: len(rows) for name, rows in splits.items()}, "sha256": digest.hexdigest()[:16]}
 
 
 def read_task(name: str, data_dir: str | None, held_out: int, max_train: int | None) -> TaskData:
-    """Read a task, and set a part of its training set aside: at most ``held_out`` rows and a tenth of all.
+    """Read a task, and hold out at most ``held_out`` rows, and a tenth, of its training set.
 
     Args:
         name: of :data:`TASKS`.
@@ -96,12 +109,12 @@ def read_task(name: str, data_dir: str | None, held_out: int, max_train: int | N
         max_train: train on this many of the others, drawn at random; ``None`` on all.
 
     Raises:
-        InputError: if a split cannot be read, is too small, or holds a label that the task has not.
+        InputError: if a split cannot be read, is too small, or holds a label that the task does not have.
     """
     task = TASKS[name]
     train, validation = (Dataset.from_list(list(_rows(name, split, data_dir))) for split in ("train", "validation"))
     if len(train) < 20 or len(validation) < 2:
-        raise InputError(f"{name}: {len(train)} rows to train on and {len(validation)} to validate are too few")
+        raise InputError(f"{name}: {len(train)} rows to train on and {len(validation)} to validate on are too few")
     order = np.random.default_rng(SPLIT_SEED).permutation(len(train))
     aside = min(held_out, len(train) // 10)
     rest = order[aside:] if max_train is None else order[aside : aside + max_train]
@@ -136,9 +149,9 @@ def _from_hub(name: str, split: str, columns: list[str]) -> Iterator[dict[str, A
 
 
 def _label(value: Any, classes: int, where: str) -> float | int:
-    """Return a label that the task has: a class, or a number."""
+    """Return a label as a class or a score, checked."""
     if not isinstance(value, int | float) or value != value:
-        raise InputError(f"{where}: the label {value!r} is no number")
+        raise InputError(f"{where}: the label {value!r} is not a number")
     if classes and value not in range(classes):
-        raise InputError(f"{where}: the label {value} is none of the task's, 0 to {classes - 1}")
+        raise InputError(f"{where}: the label {value} is not one of the task's, 0 to {classes - 1}")
     return int(value) if classes else float(value)

@@ -1,4 +1,4 @@
-"""Figures of the benchmarks."""
+"""The figure of a comparison: STS mean against parameters."""
 
 from collections.abc import Sequence
 from itertools import product
@@ -6,37 +6,37 @@ from math import sqrt
 from pathlib import Path
 from typing import Any
 
-from comparison import MEASURED, Row
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.transforms import Bbox
 
+from benchmarks.drawing import BLUE, GREEN, GREY, PURPLE, VERMILION, new_figure, save_figure, style
+from benchmarks.sts.comparison import MEASURED, Row
 from distilface.evaluation.scores import means
 
-#: Colours that the colour-blind tell apart (Okabe and Ito), by league.
+#: By league.
 COLOURS = {
-    MEASURED: "#d55e00",
-    "distilled": "#cc79a7",
-    "large-scale contrastive": "#0072b2",
-    "unsupervised": "#009e73",
-    "untrained": "#999999",
+    MEASURED: VERMILION,
+    "distilled": PURPLE,
+    "large-scale contrastive": BLUE,
+    "unsupervised": GREEN,
+    "untrained": GREY,
 }
 #: By role: the marker, and its area in square points.
 MARKERS = {"model": ("*", 340), "teacher": ("D", 80), "untrained": ("v", 90), "peer": ("o", 60)}
 TICKS = (5, 10, 20, 50, 100, 200, 500)
-DPI = 150
 
 
 def _points(rows: Sequence[Row]) -> list[tuple[Row, float, float]]:
-    """Place the rows that have a mean of five and a size; a peer that was also measured is drawn once."""
+    """Return the rows that have a mean of five and a size, with their place; no peer that is also measured here."""
     measured = {row.name for row in rows if row.league == MEASURED}
-    placed = []
+    points = []
     for row in rows:
         score = means(row.scores)["mean_of_5"]
         if score is not None and row.parameters and (row.league == MEASURED or row.name not in measured):
-            placed.append((row, row.parameters / 1e6, score))
-    return placed
+            points.append((row, row.parameters / 1e6, score))
+    return points
 
 
 def _label_points(axes: Any, points: Sequence[tuple[Row, float, float]]) -> None:
@@ -45,7 +45,7 @@ def _label_points(axes: Any, points: Sequence[tuple[Row, float, float]]) -> None
     taken = []
     for row, x, y in points:
         across, up = axes.transData.transform((x, y))
-        reach = (sqrt(MARKERS[row.role][1]) / 2 + 1) * DPI / 72
+        reach = (sqrt(MARKERS[row.role][1]) / 2 + 1) * axes.figure.dpi / 72
         taken.append(Bbox.from_extents(across - reach, up - reach, across + reach, up + reach))
     for row, x, y in points:
         weight = "normal" if row.role == "peer" else "bold"
@@ -54,6 +54,7 @@ def _label_points(axes: Any, points: Sequence[tuple[Row, float, float]]) -> None
         )
         note.set_in_layout(False)
         gap = sqrt(MARKERS[row.role][1]) / 2 + 3
+        # If every place is covered, the name stays at the last: crowded, but not lost.
         for far, dx, dy in product((1, 1.6, 2.5), (gap, -gap, 0), (0, 8, -8, 15, -15)):
             note.xyann = (dx * far, dy * far)
             note.set_horizontalalignment("left" if dx > 0 else "right" if dx < 0 else "center")
@@ -65,7 +66,7 @@ def _label_points(axes: Any, points: Sequence[tuple[Row, float, float]]) -> None
 
 
 def _legend(figure: Figure, points: Sequence[tuple[Row, float, float]]) -> None:
-    """Say below the picture what the colours mean: measured here, or published and in which league."""
+    """Explain the colours, one for each league, below the picture."""
     leagues = {row.league for row, _, _ in points}
     handles = [
         Line2D([], [], marker="o", linestyle="", color=COLOURS[league], markersize=7, label=league)
@@ -82,8 +83,8 @@ def sts_against_parameters(rows: Sequence[Row], file: str | Path) -> Figure:
         rows: the models, measured and published; one without that mean or a size is left out.
         file: the picture to write; its suffix is its format.
     """
-    figure = Figure(figsize=(8.5, 5.6), dpi=DPI, layout="constrained")
-    FigureCanvasAgg(figure)
+    figure = new_figure(8.5, 5.6)
+    FigureCanvasAgg(figure)  # without a canvas that draws, the names have no extent
     axes = figure.add_subplot()
     points = _points(rows)
     for row, x, y in points:
@@ -96,12 +97,9 @@ def sts_against_parameters(rows: Sequence[Row], file: str | Path) -> Figure:
     axes.minorticks_off()
     axes.set_xlim(min(sizes) / 1.6, max(sizes) * 1.6)
     axes.set_ylim(min(scores) - 3, max(scores) + 3)
-    axes.set_xlabel("parameters (log scale)")
-    axes.set_ylabel("mean of STS12–15 and STS-B (Spearman × 100)")
-    axes.grid(alpha=0.25, zorder=0)
-    axes.spines[["top", "right"]].set_visible(False)
+    style(axes, "parameters (log scale)", "mean of STS12–15 and STS-B (Spearman × 100)")
     _legend(figure, points)
     figure.draw_without_rendering()
     _label_points(axes, points)
-    figure.savefig(file)
+    save_figure(figure, file)
     return figure

@@ -1,7 +1,7 @@
 """The models that the speed benchmark compares, and the files of each runtime."""
 
 import json
-import sys
+import logging
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -23,6 +23,8 @@ from distilface.model.folder import load, save_folder
 from distilface.runtimes.encoders import megabytes
 from distilface.runtimes.extras import OPENVINO_INT8
 
+logger = logging.getLogger("distilface.benchmarks.speed")
+
 #: Each runtime, and the precision of its matrix products.
 RUNTIMES = {
     "torch fp32": "fp32",
@@ -32,7 +34,7 @@ RUNTIMES = {
     "OpenVINO int8": "int8",
 }
 STUDENT, USUAL, PAPER, BERT = "3-layer student", "all-MiniLM-L6-v2", "DistilBERT, 6x768", "BERT-base, 12x768"
-#: What is measured in random weights.
+#: The models that are measured in random weights.
 SHAPES: dict[str, Callable[[], PretrainedConfig]] = {PAPER: DistilBertConfig, BERT: BertConfig}
 
 
@@ -60,7 +62,7 @@ class Contender:
 def random_model(config: PretrainedConfig, tokenizer: str, place: Path) -> Path:
     """Save an encoder of random weights under mean pooling, with the tokenizer of a folder; return its folder.
 
-    The speed of an encoder does not depend on what its weights are.
+    The speed of an encoder does not depend on the values of its weights.
     """
     plain = place.with_name(f"{place.name}-plain")
     torch.manual_seed(0)
@@ -75,15 +77,15 @@ def model_folders(student: str | None, usual: str, place: Path) -> dict[str, Pat
     source = Path(resolve(usual))
     if student is None:
         save_folder(load_student(str(source), [0, 2, 5], normalize=True), place / "student")
-    made = {
+    shapes = {
         name: random_model(config(), str(source), place / f"shape{number}")
         for number, (name, config) in enumerate(SHAPES.items())
     }
-    return {STUDENT: Path(student) if student else place / "student", USUAL: source, **made}
+    return {STUDENT: Path(student) if student else place / "student", USUAL: source, **shapes}
 
 
 def exported(model: SentenceTransformer, place: Path, runtimes: Iterable[str]) -> dict[str, Path]:
-    """Write a model's file for each runtime but torch, as ``export`` makes them; random weights would not pass it."""
+    """Write a model's file for each runtime but torch, as ``export`` does, without its checks: random weights fail."""
     place.mkdir()
     source = place / "model.onnx"
     to_onnx(model, source)
@@ -98,10 +100,10 @@ def exported(model: SentenceTransformer, place: Path, runtimes: Iterable[str]) -
 
 
 def contenders(folders: dict[str, Path], runtimes: list[str], place: Path) -> list[Contender]:
-    """Export each model, and list it on each runtime; BERT-base, which nobody exports here, on torch alone."""
-    found = []
+    """Export each model, and list it on each runtime; BERT-base, a mere reference, is not exported: torch alone."""
+    listed = []
     if "OpenVINO int8" in runtimes and (missing := OPENVINO_INT8.missing):
-        print(f"left out: OpenVINO int8, which needs {', '.join(missing)}", file=sys.stderr)
+        logger.warning("left out: OpenVINO int8, which needs %s", ", ".join(missing))
         runtimes = [runtime for runtime in runtimes if runtime != "OpenVINO int8"]
     for name, folder in folders.items():
         own = [runtime for runtime in runtimes if name != BERT or runtime.startswith("torch")]
@@ -109,13 +111,13 @@ def contenders(folders: dict[str, Path], runtimes: list[str], place: Path) -> li
         weights = round(sum(weight.numel() for weight in model.parameters()) * 4 / 1e6, 2)
         files: dict[str, Path] = {}
         if any(not runtime.startswith("torch") for runtime in own):
-            print(f"exporting {name}", file=sys.stderr)
+            logger.info("exporting %s", name)
             files = exported(model, place / f"{folder.name}-files", own)
         for runtime in own:
             file = files.get(runtime)
             size = megabytes(file) if file else weights
-            found.append(Contender(name, runtime, str(folder), str(file or ""), size, model.tokenizer.pad_token_id))
-    return found
+            listed.append(Contender(name, runtime, str(folder), str(file or ""), size, model.tokenizer.pad_token_id))
+    return listed
 
 
 def _config(folder: Path) -> Any:
@@ -125,9 +127,9 @@ def _config(folder: Path) -> Any:
 
 
 def operations(folder: Path, lengths: Iterable[int]) -> float:
-    """Count the operations of an encoder's matrix products over texts of these many tokens; an addition is one too.
+    """Count the multiplications and additions of an encoder's matrix products over texts of these numbers of tokens.
 
-    It is counted on weights without values, by torch's own counter, which does not see into fused attention.
+    torch's own counter counts them, on weights without values; attention is eager, for it does not see into fused ones.
     """
     with torch.device("meta"):
         model = AutoModel.from_config(_config(folder)).eval()

@@ -1,4 +1,4 @@
-"""GLUE's result: a file that every finished training is added to, its means and deviations, its table."""
+"""GLUE's result: the file that holds every finished training, their means and deviations, the table."""
 
 import json
 import statistics
@@ -6,10 +6,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from rich.console import Console
-from rich.table import Table
-from series import shown, spread
-
+from benchmarks.spread import as_text, mean_and_sd
+from benchmarks.tables import console, number_table
 from distilface.environment import environment
 from distilface.settings import InputError
 from distilface.storage import write_result
@@ -18,24 +16,24 @@ Row = dict[str, Any]
 
 
 class Result:
-    """The result so far and the file it is in; a training is known by its task, way and seed.
+    """The result so far and its file; a training has its task, way and seed as its key.
 
     Args:
-        file: a JSON file; one that is there, of the same settings and data, is gone on with.
-        settings: those that decide a score.
-        data: each task's rows.
+        file: a JSON file; one that is there, of the same settings and data, is continued.
+        settings: those that a score depends on.
+        data: by task, :meth:`benchmarks.glue.tasks.TaskData.summary`.
 
     Raises:
-        InputError: if the file is no such result, or was begun with other settings or data.
+        InputError: if the file is not such a result, or was begun with other settings or data.
     """
 
     def __init__(self, file: str | Path, settings: Row, data: dict[str, Row]) -> None:
         self.file = Path(file)
         self.content: Row = {"settings": json.loads(json.dumps(settings)), "data": data, "runs": [], "summary": {}}
         if self.file.exists():
-            self._go_on()
+            self._continue()
 
-    def _go_on(self) -> None:
+    def _continue(self) -> None:
         now = self.content
         try:
             old = json.loads(self.file.read_text(encoding="utf-8"))
@@ -43,7 +41,7 @@ class Result:
             pairs += [(f"the data of {key}", old["data"].get(key, value), value) for key, value in now["data"].items()]
             self.content = {**now, "data": {**old["data"], **now["data"]}, "runs": list(old["runs"])}
         except (ValueError, TypeError, KeyError, AttributeError):
-            raise InputError(f"{self.file} is no result of this benchmark; name another --output") from None
+            raise InputError(f"{self.file} is not a result of this benchmark; name another --output") from None
         for key, before, value in pairs:
             if before != value:
                 raise InputError(
@@ -52,7 +50,7 @@ class Result:
                 )
 
     def find(self, task: str, way: str, seed: int) -> Row | None:
-        """Return a training that is done."""
+        """Return a finished training, or ``None``."""
         key = (task, way, seed)
         return next((run for run in self.content["runs"] if (run["task"], run["way"], run["seed"]) == key), None)
 
@@ -67,11 +65,13 @@ class Result:
 
 def summary(runs: Sequence[Row]) -> dict[str, dict[str, Row]]:
     """Return, by task and way, the mean and the sample deviation (n - 1) of every metric over the seeds."""
-    found: dict[str, dict[str, Row]] = {}
+    summaries: dict[str, dict[str, Row]] = {}
     for task, way in dict.fromkeys((run["task"], run["way"]) for run in runs):
         scores = [run["scores"] for run in runs if (run["task"], run["way"]) == (task, way)]
-        found.setdefault(task, {})[way] = {metric: _spread([score[metric] for score in scores]) for metric in scores[0]}
-    return found
+        summaries.setdefault(task, {})[way] = {
+            metric: _spread([score[metric] for score in scores]) for metric in scores[0]
+        }
+    return summaries
 
 
 def overall(runs: Sequence[Row]) -> dict[str, Row]:
@@ -81,33 +81,30 @@ def overall(runs: Sequence[Row]) -> dict[str, Row]:
     for run in runs:
         scores.setdefault(run["way"], {}).setdefault(run["seed"], []).append(run["scores"]["score"])
     means = {
-        way: [statistics.mean(found) for found in seeds.values() if len(found) == len(tasks)]
+        way: [statistics.mean(of_seed) for of_seed in seeds.values() if len(of_seed) == len(tasks)]
         for way, seeds in scores.items()
     }
     return {way: _spread(values) for way, values in means.items() if values}
 
 
 def _spread(values: Sequence[float]) -> Row:
-    return {**spread(values), "seeds": len(values)}
+    return {**mean_and_sd(values), "seeds": len(values)}
 
 
 def print_table(content: Row) -> None:
     """Print one table: a row for each way, a column for each task, with the rows it was trained on."""
     means, runs, over = content["summary"], content["runs"], overall(content["runs"])
     scored = "validation" if content["settings"]["report"] else "rows held out of the training set"
-    table = Table(title=f"GLUE, {scored}, mean of the task's metrics (mean ± sd over seeds)")
-    table.add_column("way", overflow="fold")
-    for column in ("parameters", *(f"{task}, {content['data'][task]['train']:,} rows" for task in means), "mean"):
-        table.add_column(column, justify="right")
+    heads = ["parameters", *(f"{task}, {content['data'][task]['train']:,} rows" for task in means), "mean"]
+    title = f"GLUE, {scored}, mean of the task's metrics (mean ± sd over seeds)"
+    table = number_table(*heads, first="way", wrap_heads=True, title=title)
     for way in dict.fromkeys(run["way"] for run in runs):
         size = next(run["parameters"] for run in runs if run["way"] == way)
         table.add_row(
             way, f"{size / 1e6:.1f}M", *(_cell(task.get(way)) for task in means.values()), _cell(over.get(way))
         )
-    Console().print(table)
+    console().print(table)
 
 
-def _cell(found: Row | None) -> str:
-    if found is None:
-        return "-"
-    return shown(found.get("score", found))
+def _cell(summary: Row | None) -> str:
+    return "–" if summary is None else as_text(summary.get("score", summary))

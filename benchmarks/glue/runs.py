@@ -5,31 +5,31 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from glue import TaskData
-from glue_models import Answers, Classifier, ask, predict, tokenise
-from glue_result import Result
-from glue_ways import BestEpoch, FineTuning, fine_tune, read_way
 from safetensors.torch import load_file, save_file
 from transformers import DataCollatorWithPadding, set_seed
 
+from benchmarks.glue.models import Classifier, TeacherOutputs, predict, run_teacher, tokenise
+from benchmarks.glue.result import Result
+from benchmarks.glue.tasks import TaskData
+from benchmarks.glue.ways import BestEpoch, FineTuning, fine_tune, read_way
 from distilface.compression.student import load_backbone
 from distilface.methods.codir import CoDIRLoss, ContrastSettings, make_contrast
 from distilface.model.precision import uses_bf16
 
 
 def teachers_folder(output: str) -> Path:
-    """Return where fine-tuned teachers lie until all is done: beside the result."""
+    """Return the folder that holds fine-tuned teachers until the end, beside the result."""
     return Path(f"{output}.teachers")
 
 
 class TaskRuns:
-    """The trainings of one task; each is skipped if the result has it.
+    """The trainings of one task; one that the result holds is skipped.
 
     Args:
         name: of the task.
         data: its rows.
-        settings: the benchmark's.
-        result: where finished trainings go.
+        settings: of the benchmark.
+        result: receives finished trainings.
     """
 
     def __init__(self, name: str, data: TaskData, settings: Any, result: Result) -> None:
@@ -37,7 +37,7 @@ class TaskRuns:
         student, tokenizer = load_backbone(settings.teacher, settings.layers)
         teacher, _ = load_backbone(settings.teacher)
         self.student_config, self.teacher_config = student.config, teacher.config
-        for way in ["kd", *settings.ways]:  # a slip in the layers is said before a training
+        for way in ["kd", *settings.ways]:  # a wrong layer is refused before the first training
             make_contrast(replace(settings, **read_way(way)[1]), student.config, teacher.config, 1, 0)
         self.collator = DataCollatorWithPadding(tokenizer)
         self.train, self.held_out, self.validation = (
@@ -46,16 +46,16 @@ class TaskRuns:
         )
 
     def seed(self, seed: int) -> None:
-        """Make what is missing of one seed."""
+        """Run the trainings of one seed that the result does not hold."""
         missing = [way for way in self.settings.ways if self.result.find(self.name, way, seed) is None]
         if missing or self.result.find(self.name, "teacher", seed) is None:
             teacher = self.teacher(seed)
-            answers: dict[Any, Answers] = {}
+            outputs: dict[Any, TeacherOutputs] = {}
             for way in missing:
-                self.student(way, seed, teacher, answers)
+                self.student(way, seed, teacher, outputs)
 
     def teacher(self, seed: int) -> Classifier:
-        """Return the teacher of a seed: fine-tuned now, or by a run that was stopped."""
+        """Fine-tune the teacher of a seed, or load the one that a stopped run left; return it."""
         set_seed(seed)
         teacher = Classifier(load_backbone(self.settings.teacher)[0], self.data.task.classes)
         file = teachers_folder(self.settings.output) / f"{self.name}-{seed}.safetensors"
@@ -69,18 +69,18 @@ class TaskRuns:
         return teacher
 
     def contrast(self, settings: ContrastSettings, seed: int) -> CoDIRLoss:
-        """Make the summaries and the contrast of a student, for this task's examples."""
+        """Return the summaries and the contrast of a student, for this task's examples."""
         configs = self.student_config, self.teacher_config
         return make_contrast(settings, *configs, len(self.train), seed, self.data.task.margin)
 
-    def student(self, way: str, seed: int, teacher: Classifier, asked: dict[Any, Answers]) -> None:
+    def student(self, way: str, seed: int, teacher: Classifier, outputs: dict[Any, TeacherOutputs]) -> None:
         """Fine-tune a student in one way; all ways start from the same student, head included.
 
         Args:
-            way: as :func:`glue_ways.read_way` reads it.
-            seed: of everything.
+            way: as :func:`benchmarks.glue.ways.read_way` reads it.
+            seed: of the weights, the batches and the contrast.
             teacher: of that seed.
-            asked: what the teacher has answered, by layers and pooling; what is new is added.
+            outputs: the teacher's, by layers and pooling; new ones are added.
         """
         name, own = read_way(way)
         settings = replace(self.settings, **own)
@@ -88,11 +88,11 @@ class TaskRuns:
         student = Classifier(load_backbone(settings.teacher, settings.layers)[0], self.data.task.classes)
         contrast = self.contrast(settings, seed)
         layers, pooling = sorted(set(contrast.teacher.layers)), contrast.teacher.pooling
-        if name != "ce" and (known := (*layers, pooling)) not in asked:
-            asked[known] = ask(teacher, self.train, self.collator, layers, pooling, uses_bf16(settings.bf16))
+        if name != "ce" and (key := (*layers, pooling)) not in outputs:
+            outputs[key] = run_teacher(teacher, self.train, self.collator, layers, pooling, uses_bf16(settings.bf16))
         tuning = FineTuning(
             student,
-            None if name == "ce" else asked[known],
+            None if name == "ce" else outputs[key],
             contrast if name in ("kd+l2", "kd+codir") else None,
             l2=name == "kd+l2",
             beta=settings.beta,
@@ -105,8 +105,8 @@ class TaskRuns:
         """Train, and score the validation set once, with the weights of the best epoch."""
         labels = {name: rows.with_format("numpy")["labels"][:] for name, rows in self._scored().items()}
 
-        def scores(student: Classifier, part: str) -> dict[str, float]:
-            return self.data.task.scores(predict(student, self._scored()[part], self.collator), labels[part])
+        def scores(student: Classifier, split: str) -> dict[str, float]:
+            return self.data.task.scores(predict(student, self._scored()[split], self.collator), labels[split])
 
         best = BestEpoch(lambda student: scores(student, "held_out")["score"], f"{self.name} {way} seed {seed}")
         began = time.monotonic()

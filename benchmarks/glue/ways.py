@@ -1,12 +1,12 @@
 """Ways to fine-tune a student on a labelled task beside a fine-tuned teacher: CE, KD, KD + L2, KD + CoDIR."""
 
+import logging
 import tempfile
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from datasets import Dataset
-from glue_models import Answers, Classifier, kd_loss, task_loss
 from torch import Tensor, nn
 from torch.utils.data import DataLoader
 from transformers import (
@@ -19,16 +19,19 @@ from transformers import (
     TrainingArguments,
 )
 
+from benchmarks.glue.models import Classifier, TeacherOutputs, kd_loss, task_loss
 from distilface.methods.codir import CoDIRLoss, ContrastSettings, check_contrast
 from distilface.settings import check_known, parse, variant_words
 from distilface.training.batches import LengthBatchSampler
 from distilface.training.trainer import use_cpu_well
 
+logger = logging.getLogger("distilface.benchmarks.glue")
+
 WAYS = ("ce", "kd", "kd+l2", "kd+codir")
 
 
 def read_way(way: str) -> tuple[str, dict[str, Any]]:
-    """Read a way and the settings of the contrast that are its own.
+    """Read a way, and the settings of the contrast that it changes.
 
     >>> read_way("kd+codir weight=0.1 negatives=500")
     ('kd+codir', {'weight': 0.1, 'negatives': 500})
@@ -51,14 +54,14 @@ def read_way(way: str) -> tuple[str, dict[str, Any]]:
 class FineTuning(nn.Module):
     """One way to fine-tune: (1 - b) CE + b T^2 KL(teacher || student) + w * (CoDIR or L2), each a mean over the batch.
 
-    Without a teacher it is the cross-entropy alone. The L2 term is the mean of |s - t|^2 over the same summaries; its
-    map on the teacher's side stays as it was drawn, for two trained maps would meet in a constant.
+    Without a teacher it is the cross-entropy alone. The L2 term is the mean of |s - t|^2 over the same summaries. Its
+    map on the teacher's side keeps its random start: if both maps were trained, they would converge to a constant.
 
     Args:
-        student: trained.
-        answers: the teacher's, from :func:`ask`; ``None`` for CE.
+        student: the one that is trained.
+        outputs: the teacher's, from :func:`benchmarks.glue.models.run_teacher`; ``None`` for CE.
         contrast: the summaries and the contrast; ``None`` for CE and KD.
-        l2: the L2 term in place of the contrast.
+        l2: use the L2 term in place of the contrast.
         beta: b.
         temperature: T.
         weight: w.
@@ -67,7 +70,7 @@ class FineTuning(nn.Module):
     def __init__(
         self,
         student: Classifier,
-        answers: Answers | None = None,
+        outputs: TeacherOutputs | None = None,
         contrast: CoDIRLoss | None = None,
         l2: bool = False,
         beta: float = 0.5,
@@ -75,18 +78,18 @@ class FineTuning(nn.Module):
         weight: float = 1.0,
     ) -> None:
         super().__init__()
-        self.student, self.answers, self.contrast, self.l2 = student, answers, contrast, l2
+        self.student, self.outputs, self.contrast, self.l2 = student, outputs, contrast, l2
         self.beta, self.temperature, self.weight = beta, temperature, weight
         if l2 and contrast is not None:
             contrast.teacher.requires_grad_(False)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor, labels: Tensor, index: Tensor) -> Tensor:
-        """Return the loss of one batch; ``index`` are the examples' own numbers."""
+        """Return the loss of one batch; ``index`` holds the examples' numbers."""
         logits, states = self.student(input_ids, attention_mask)
         loss = task_loss(logits, labels)
-        if self.answers is None:
+        if self.outputs is None:
             return loss
-        goal, teacher_states, one_token = self.answers.of(index)
+        goal, teacher_states, one_token = self.outputs.of(index)
         loss = (1 - self.beta) * loss + self.beta * kd_loss(logits, goal, self.temperature)
         if self.contrast is None:
             return loss
@@ -112,7 +115,7 @@ class BestEpoch(TrainerCallback):
         """Score, and keep the weights if they are the best so far."""
         student = kwargs["model"].student
         self.curve.append(self.score(student))
-        print(f"{self.name}: epoch {len(self.curve)}, held out {self.curve[-1]:.2f}", flush=True)
+        logger.info("%s: epoch %d, held out %.2f", self.name, len(self.curve), self.curve[-1])
         if self.curve[-1] > max(self.curve[:-1], default=-1e9):
             self.weights = {name: weight.detach().clone() for name, weight in student.state_dict().items()}
 
@@ -123,7 +126,7 @@ class GlueTrainer(Trainer):
     train_dataset: Any
 
     def get_train_dataloader(self) -> DataLoader:
-        """Return the batches: at random they would be half padding."""
+        """Return batches of similar length: random ones would be half padding."""
         sampler = LengthBatchSampler(self.train_dataset, self.args.train_batch_size, False, seed=self.args.seed)
         loader = DataLoader(self.train_dataset, batch_sampler=sampler, collate_fn=self.data_collator)
         return self.accelerator.prepare(loader)
@@ -136,19 +139,19 @@ class GlueTrainer(Trainer):
 def fine_tune(
     way: FineTuning, tokens: Dataset, collator: DataCollatorWithPadding, best: BestEpoch, arguments: dict[str, Any]
 ) -> None:
-    """Fine-tune a student, and leave it with the weights of its best epoch.
+    """Fine-tune a student; it ends with the weights of its best epoch.
 
     Args:
         way: the student and its loss.
-        tokens: from :func:`tokenise`.
+        tokens: from :func:`benchmarks.glue.models.tokenise`.
         collator: pads a batch.
         best: chooses the epoch.
         arguments: for transformers' :class:`TrainingArguments`.
     """
     use_cpu_well(way)
-    with tempfile.TemporaryDirectory() as nothing:
-        made = TrainingArguments(
-            output_dir=nothing,
+    with tempfile.TemporaryDirectory() as folder:
+        training_arguments = TrainingArguments(
+            output_dir=folder,  # the trainer makes it, but nothing is saved
             save_strategy="no",
             logging_strategy="no",
             report_to="none",
@@ -158,7 +161,7 @@ def fine_tune(
             dataloader_pin_memory=torch.cuda.is_available(),
             **arguments,
         )
-        trainer = GlueTrainer(way, made, collator, tokens, callbacks=[best])
+        trainer = GlueTrainer(way, training_arguments, collator, tokens, callbacks=[best])
         trainer.remove_callback(PrinterCallback)
         trainer.train()
     way.student.load_state_dict(best.weights)
