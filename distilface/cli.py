@@ -17,19 +17,24 @@ from distilface.console import run_command
 from distilface.data.pairs import read_sts
 from distilface.embedding.encoding import Encoded, encode
 from distilface.embedding.settings import EncodeSettings
+from distilface.environment import stamp
 from distilface.exporters.exporting import export, read_record
 from distilface.exporters.formats import FORMATS
 from distilface.exporters.parity import Parity
 from distilface.hub.publishing import PushSettings, push
 from distilface.methods import find_method, methods
 from distilface.model.folder import Folder, open_folder
+from distilface.model.identity import fingerprint
+from distilface.model.loading import load_model
 from distilface.run import Run
 from distilface.settings import InputError, check_known, parse, setting
+from distilface.storage import write_result
 from distilface.training.verdict import verdict_lines
 
 USAGE = f"""distilface {__version__}: verbs on a model folder
 
     distilface train METHOD       a model folder from text: distilface train alone lists the methods
+    distilface evaluate MODEL     its scores on MTEB's tasks
     distilface info FOLDER        what it is, sizes, scores, exports, and what it lacks
     distilface export FOLDER      onnx/ and openvino/ beside the weights, each file through the parity gate
     distilface card FOLDER        README.md of the model, from how it was trained, scored and exported
@@ -56,7 +61,7 @@ class InfoSettings:
 
 @dataclass
 class ExportSettings:
-    """What ``export`` can be told."""
+    """Options of ``export``."""
 
     folder: str = setting("", "the model folder; also as the first word")
     formats: list[str] = setting([], f"of {', '.join(FORMATS)}; default: all whose packages are installed")
@@ -174,6 +179,13 @@ def train(words: list[str]) -> dict[str, Any]:
     return run
 
 
+EVALUATE = """distilface evaluate MODEL: its scores on MTEB's tasks, by mteb itself.
+
+    distilface evaluate models/mine --data-dir STS --output scores.json
+
+A model of the size of all-MiniLM-L6-v2 takes about 4 minutes of one core. benchmarks/run_mteb.py scores it beside its
+teacher, its untrained self and published models.
+"""
 PUSH = """distilface push FOLDER --repo-id OWNER/NAME: weights and card to the Hub, in one commit.
 
     hf auth login
@@ -205,6 +217,40 @@ def push_folder(words: list[str]) -> dict[str, Any]:
     return report
 
 
+@dataclass
+class EvaluateSettings:
+    """Options of ``evaluate``."""
+
+    model: str = setting("", "a model folder or a Hub id; also as the first word")
+    tasks: list[str] = setting([], "names of MTEB tasks and benchmarks; default the seven English STS tasks")
+    data_dir: str | None = setting(None, "a folder of <task>.jsonl[.gz]; default the Hub's data")
+    cache_dir: str | None = setting(None, "where mteb keeps its results; default nowhere")
+    batch_size: int = setting(32, "sentences in a batch")
+    output: str | None = setting(None, "write the scores to this JSON file")
+
+
+def evaluate(words: list[str]) -> dict[str, float]:
+    """Score a model on MTEB's tasks; return the scores."""
+    from distilface.evaluation import scores  # with mteb, which takes seconds to import
+
+    settings = parse(EvaluateSettings, words, EVALUATE)
+    if settings.batch_size < 1:
+        raise InputError(f"--batch_size {settings.batch_size} is out of range; it must be 1 or more")
+    tasks = settings.tasks or scores.STS_TASKS
+    model = load_model(settings.model)
+    result = scores.evaluate(model, tasks, settings.data_dir, settings.cache_dir, settings.batch_size)
+    for task, score in result.items():
+        print(f"{task:20} {score:6.2f}")
+    for name, mean in scores.means(result).items():
+        if mean is not None:
+            print(f"{name:20} {mean:6.2f}")
+    if settings.output:
+        report = {"name": settings.model, "scores": result, **scores.means(result), "fingerprint": fingerprint(model)}
+        write_result(settings.output, {**report, **stamp()})
+        print(f"result: {settings.output}")
+    return result
+
+
 @dataclass(frozen=True)
 class Verb:
     """A verb: what runs it, and the settings that it takes as its first words, in order."""
@@ -219,6 +265,7 @@ VERBS = {
     "info": Verb(info),
     "export": Verb(export_folder),
     "card": Verb(write_folder_card),
+    "evaluate": Verb(evaluate, ("model",), "models/mine --data-dir STS"),
     "push": Verb(push_folder, ("folder",), "models/mine --repo-id org/name"),
     "encode": Verb(encode_file, ("folder", "input", "output"), "models/mine lines.txt vectors.parquet"),
 }
