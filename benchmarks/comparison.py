@@ -11,10 +11,9 @@ import yaml
 from rich import box
 from rich.console import Console
 from rich.table import Table
-from sentence_transformers import SentenceTransformer
 
 from distilface.compression.student import load_student
-from distilface.evaluation.scores import STS_TASKS, means, model_size
+from distilface.evaluation.scores import STS_TASKS, Scored, means, model_size
 from distilface.hub_ids import resolve
 from distilface.model.loading import load_model
 from distilface.settings import InputError
@@ -23,7 +22,7 @@ PEERS = Path(__file__).parent / "peers.yaml"
 MEASURED = "measured here"
 HEADS = {"STSBenchmark": "STS-B"}
 #: What scores a model, as :func:`distilface.evaluation.scores.evaluate` with all but the model filled in.
-Scorer = Callable[[str | SentenceTransformer], dict[str, float]]
+Scorer = Callable[[Scored], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -82,7 +81,7 @@ def published() -> list[Row]:
     ]
 
 
-def measure(name: str, model: str | SentenceTransformer, role: str, score: Scorer) -> Row:
+def measure(name: str, model: Scored, role: str, score: Scorer) -> Row:
     """Score and weigh one model."""
     print(f"scoring {name} ({role})", file=sys.stderr)
     size = model_size(model)

@@ -29,10 +29,10 @@ from mteb.cache import ResultCache
 
 from distilface.console import run_command
 from distilface.environment import stamp
-from distilface.evaluation.file_model import FileModel
-from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS, evaluate, weights_fingerprint
+from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS, as_encoder, evaluate
 from distilface.evaluation.tasks import data_sources, find_tasks
 from distilface.hub_ids import resolve
+from distilface.runtimes.opening import open_file
 from distilface.settings import InputError, parse, setting
 from distilface.storage import save_result
 
@@ -100,7 +100,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         cache_dir=cache,
         batch_size=settings.batch_size,
     )
-    model = FileModel(Path(folder) / settings.file, folder) if settings.file else folder
+    model = open_file(Path(folder) / settings.file, folder) if settings.file else folder
     row = measure("/".join(filter(None, (settings.model, settings.file))), model, "model", score)
     others = [] if settings.only_model else measure_relatives(folder, run, score)
     rows = [row, *others, *([] if settings.only_model else published())]
@@ -108,7 +108,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     print("scores:", " ".join(f"{value:.2f}" for value in row.scores.values()))
     result = {
         **row.as_dict(),
-        "fingerprint": weights_fingerprint(model),
+        "fingerprint": as_encoder(model).fingerprint,
         "compared": {other.role: other.as_dict() for other in others},
         "data": {"from": "local files" if settings.data_dir else "Hugging Face Hub", "tasks": sources},
         "run": {key: run[key] for key in ("method", "seed", "baseline_model", "layers", "teacher") if key in run},

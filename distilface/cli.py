@@ -15,10 +15,11 @@ from distilface.console import run_command
 from distilface.data.pairs import read_sts
 from distilface.embedding.encoding import Encoded, encode
 from distilface.embedding.settings import EncodeSettings
-from distilface.exporters.exporting import export, read_record
+from distilface.exporters.exporting import export
 from distilface.exporters.formats import FORMATS
 from distilface.exporters.parity import Parity
 from distilface.model.folder import Folder, load
+from distilface.runtimes.files import read_exports
 from distilface.settings import InputError, check_known, parse, setting
 
 USAGE = f"""distilface {__version__}: verbs on a model folder
@@ -90,7 +91,7 @@ def _lines(folder: Folder) -> list[str]:
         scores = (f"{name} {score:.2f}" for name, score in run.get("scores", {}).items() if score is not None)
         lines += [f"trained: {run.get('method')}, seed {run.get('seed')}, verdict {run.get('verdict')}"]
         lines += [f"scores: {', '.join(scores)}"]
-    record = read_record(folder)
+    record = read_exports(folder)
     for file, found in record.get("files", {}).items():
         state = f"refused: {found['refused']}" if found["refused"] else f"Spearman {found['score_change']:+.2f}"
         table = found.get("table_megabytes")

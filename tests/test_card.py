@@ -28,9 +28,10 @@ from distilface.cards import training as trained
 from distilface.cards.facts import data_folder, named, read_facts
 from distilface.compression.student import load_student
 from distilface.data.samples import sts_sample
-from distilface.evaluation.scores import STS_TASKS, weights_fingerprint
+from distilface.evaluation.scores import STS_TASKS
 from distilface.exporters import exporting as export
 from distilface.model.folder import Folder, load, save_folder
+from distilface.model.identity import weights_id
 from distilface.runtimes import extras
 from distilface.settings import InputError
 from distilface.storage import write_whole
@@ -597,7 +598,7 @@ def test_a_result_of_run_mteb_is_known_by_its_fingerprint(folder, tmp_path):
     result = {
         "name": "models/mine",
         "scores": OWN,
-        "fingerprint": weights_fingerprint(folder),
+        "fingerprint": weights_id(load(folder)),
         "compared": {"teacher": {"role": "teacher", "scores": TEACHER}},
         "data": {"from": "Hugging Face Hub", "tasks": HUB},
         "date": "2026-11-21T04:45:55+00:00",
