@@ -15,6 +15,7 @@ from distilface.embedding import encoding
 from distilface.embedding.encoding import Encoded
 from distilface.embedding.settings import EncodeSettings
 from distilface.exporters import exporting
+from distilface.exporters.formats import FORMATS
 from distilface.exporters.parity import Parity
 from distilface.hub import publishing
 from distilface.methods import find_method
@@ -100,7 +101,7 @@ def export(
     Raises:
         InputError: on an unknown format, a folder that is not a whole model, missing packages, or unreadable pairs.
     """
-    check_known(formats or [], list(exporting.FORMATS), "format")
+    check_known(formats or [], list(FORMATS), "format")
     return exporting.export(folder, read_sts(dev), formats, calibration)
 
 

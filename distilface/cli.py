@@ -18,7 +18,7 @@ from distilface.data.pairs import read_sts
 from distilface.embedding.encoding import Encoded, encode
 from distilface.embedding.settings import EncodeSettings
 from distilface.environment import stamp
-from distilface.exporters.exporting import export, read_record
+from distilface.exporters.exporting import export
 from distilface.exporters.formats import FORMATS
 from distilface.exporters.parity import Parity
 from distilface.hub.publishing import PushSettings, push
@@ -27,6 +27,7 @@ from distilface.model.folder import Folder, open_folder
 from distilface.model.identity import fingerprint
 from distilface.model.loading import load_model
 from distilface.run import Run
+from distilface.runtimes.files import read_exports
 from distilface.settings import InputError, check_known, parse, setting
 from distilface.storage import write_result
 from distilface.training.verdict import verdict_lines
@@ -102,7 +103,7 @@ def _lines(folder: Folder) -> list[str]:
         scores = (f"{name} {score:.2f}" for name, score in run.scores.items() if score is not None)
         lines += [f"trained: {run.method}, seed {run.seed}, verdict {run.verdict}"]
         lines += [f"scores: {', '.join(scores)}"]
-    exports = read_record(folder).get("files", {})
+    exports = read_exports(folder).get("files", {})
     for file, row in exports.items():
         state = f"refused: {row['refused']}" if row["refused"] else f"Spearman {row['score_change']:+.2f}"
         table = row.get("table_megabytes")

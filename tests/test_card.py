@@ -34,6 +34,7 @@ from distilface.model import folder as folder_module
 from distilface.model.folder import Folder, load, save_folder
 from distilface.run import Run
 from distilface.runtimes import extras
+from distilface.runtimes.files import read_exports
 from distilface.settings import InputError
 from distilface.storage import write_whole
 
@@ -191,7 +192,7 @@ def test_a_folder_is_loaded_and_hashed_once(folder, results, monkeypatch):
     calls.clear(), hashes.clear()
     card.write_card(opened, "org/mine", [results])
     assert card.lacking(opened) is None
-    assert export.read_record(opened)["files"] == FILES
+    assert read_exports(opened)["files"] == FILES
     assert (len(calls), len(hashes)) == (1, 1)
 
 

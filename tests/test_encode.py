@@ -37,8 +37,8 @@ from distilface.embedding import worker as engines
 from distilface.embedding.output import Output
 from distilface.exporters import exporting as export
 from distilface.exporters import parity
-from distilface.model.folder import save_folder
-from distilface.runtimes import extras
+from distilface.model.folder import Folder, save_folder
+from distilface.runtimes import extras, opening
 from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
@@ -180,10 +180,10 @@ def test_the_folders_own_prompt_is_applied(tmp_path, lines, exported):
     wanted = model.encode([TEXTS[row] for row in rows], prompt="big dog ")
     assert np.abs(wanted - model.encode([TEXTS[row] for row in rows], prompt="")).max() > 0.01
     np.testing.assert_allclose(np.load(tmp_path / "v.npy")[rows], wanted, atol=1e-5)
-    file = engines.int8_export(engines.Folder(exported))  # of the same weights, without the prompt
-    variant = engines.Variant(str(tmp_path / "m"), "int8", file, batch_size=4, threads=1, device="cpu")
-    found = engines.Encoder(variant).encode(0, TEXTS[:8]).embeddings
-    prompted = export.OnnxEncoder(file, exported).encode([f"big dog {text}" for text in TEXTS[:8]], batch_size=4)
+    file = opening.choose(Folder(exported), "int8")  # of the same weights, without the prompt
+    variant = engines.Variant(str(tmp_path / "m"), "int8", str(file), batch_size=4, threads=1, device="cpu")
+    found = engines.Worker(variant).encode(0, TEXTS[:8]).embeddings
+    prompted = opening.open_file(file, exported).encode([f"big dog {text}" for text in TEXTS[:8]], batch_size=4)
     assert np.array_equal(found, prompted)
 
 
@@ -215,7 +215,7 @@ def test_int8_runs_the_export_in_the_same_batches(exported, lines, expected, tmp
     run(exported, lines, tmp_path / "v.npy", "--variant", "int8")
     found, encoder = (
         np.load(tmp_path / "v.npy"),
-        export.OnnxEncoder(engines.int8_export(engines.Folder(exported)), exported),
+        opening.open_file(opening.choose(Folder(exported), "int8"), exported),
     )
     for start in range(0, 27, 8):
         rows = [row for row in range(start, min(start + 8, 27)) if TEXTS[row].strip()]
@@ -236,9 +236,9 @@ def test_int8_runs_the_export_in_the_same_batches(exported, lines, expected, tmp
 )
 def test_the_export_is_the_processors(exported, monkeypatch, machine, vnni, file):
     """Weights from -128 on an x86 without VNNI overflow without a word."""
-    monkeypatch.setattr(engines.platform, "machine", lambda: machine)
+    monkeypatch.setattr(opening.platform, "machine", lambda: machine)
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
-    assert Path(engines.int8_export(engines.Folder(exported))).name == file
+    assert opening.choose(Folder(exported), "int8").name == file
 
 
 def test_without_an_export_of_these_weights_int8_is_refused(folder, exported, lines, tmp_path):
@@ -294,7 +294,7 @@ def test_killed_while_it_clears_away_it_is_whole(folder, lines, tmp_path, warm):
 @pytest.fixture
 def stopped(folder, lines, tmp_path, monkeypatch) -> Path:
     """Interrupt an encoding in its third chunk, and give its output."""
-    real = engines.Encoder.encode
+    real = engines.Worker.encode
 
     def interrupted(self, number, texts):
         if number == 2:
@@ -302,7 +302,7 @@ def stopped(folder, lines, tmp_path, monkeypatch) -> Path:
         return real(self, number, texts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engines.Encoder, "encode", interrupted)
+        patch.setattr(engines.Worker, "encode", interrupted)
         with pytest.raises(KeyboardInterrupt) as stop:
             run(folder, lines, tmp_path / "v.npy")
     shards = tmp_path / "v.npy.shards"
@@ -314,9 +314,9 @@ def stopped(folder, lines, tmp_path, monkeypatch) -> Path:
 def test_after_ctrl_c_only_the_rest_is_computed(folder, lines, stopped, tmp_path, monkeypatch, caplog):
     caplog.set_level(logging.INFO, logger="distilface")
     run(folder, lines, tmp_path / "whole.npy")
-    computed, real = [], engines.Encoder.encode
+    computed, real = [], engines.Worker.encode
     monkeypatch.setattr(
-        engines.Encoder, "encode", lambda self, number, texts: (computed.append(number), real(self, number, texts))[1]
+        engines.Worker, "encode", lambda self, number, texts: (computed.append(number), real(self, number, texts))[1]
     )
     found = run(folder, lines, stopped)
     assert computed == [2, 3]
@@ -463,7 +463,7 @@ def test_a_million_lines_cost_no_more_memory_than_ten_thousand(folder, tmp_path)
 def test_an_input_that_is_none_is_refused_before_anything_is_computed(
     folder, tmp_path, monkeypatch, name, content, sentence
 ):
-    monkeypatch.setattr(engines.Encoder, "__init__", lambda *args: pytest.fail("computed"))
+    monkeypatch.setattr(engines.Worker, "__init__", lambda *args: pytest.fail("computed"))
     (tmp_path / name).write_bytes(content)
     assert sentence in mistake(folder, tmp_path / name, tmp_path / "v.npy")
     assert [path.name for path in tmp_path.iterdir()] == [name]

@@ -16,7 +16,7 @@ ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "distilface"
 ROOMS = [
     *("settings", "storage", "console", "environment", "hub_ids", "run"),
-    *("data", "model", "compression", "runtimes", "exporters", "embedding"),
+    *("data", "model", "compression", "runtimes", "embedding", "exporters"),
     *("training", "methods", "evaluation", "cards", "hub", "api", "cli"),
 ]
 

@@ -28,9 +28,9 @@ from distilface.console import run_command
 from distilface.data.pairs import read_sts
 from distilface.environment import environment
 from distilface.exporters.exporting import export
-from distilface.exporters.formats import FORMATS
 from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.model.folder import load
+from distilface.runtimes.files import FILES
 from distilface.settings import parse, setting
 from distilface.training.evaluators import DevEvaluator
 from distilface.training.teacher import load_teacher
@@ -122,7 +122,7 @@ def make_publishable(folder: Path) -> dict[str, float]:
     logger.info("the student for other runtimes, and its card")
     found = export(folder, read_sts("sample"))
     write_card(folder)
-    return {FORMATS[name].file: round(each.megabytes, 1) for name, each in found.items() if each.refused is None}
+    return {FILES[name].path: round(each.megabytes, 1) for name, each in found.items() if each.refused is None}
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

@@ -14,14 +14,14 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, DistilBertConfig, PretrainedConfig
 
 from distilface.compression.student import load_student
-from distilface.embedding.worker import int8_formats
 from distilface.exporters.exporting import calibration_samples
 from distilface.exporters.formats import FORMATS
 from distilface.exporters.onnx import to_onnx
 from distilface.hub_ids import resolve
 from distilface.model.folder import load, save_folder
-from distilface.runtimes.encoders import megabytes
 from distilface.runtimes.extras import OPENVINO_INT8
+from distilface.runtimes.files import megabytes
+from distilface.runtimes.opening import int8_formats
 
 logger = logging.getLogger("distilface.benchmarks.speed")
 

@@ -7,10 +7,9 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from sentence_transformers import SentenceTransformer
 
 from distilface.compression.student import load_student
-from distilface.evaluation.scores import means, model_size
+from distilface.evaluation.scores import Scored, means, model_size
 from distilface.hub_ids import resolve
 from distilface.model.loading import load_model
 from distilface.run import Run
@@ -21,7 +20,7 @@ logger = logging.getLogger("distilface.benchmarks.sts")
 PEERS = Path(__file__).parent / "peers.yaml"
 MEASURED = "measured here"
 #: Scores a model: :func:`distilface.evaluation.scores.evaluate` with every argument set but the model.
-Scorer = Callable[[str | SentenceTransformer], dict[str, float]]
+Scorer = Callable[[Scored], dict[str, float]]
 
 
 @dataclass(frozen=True)
@@ -80,7 +79,7 @@ def published() -> list[Row]:
     ]
 
 
-def measure(name: str, model: str | SentenceTransformer, role: str, score: Scorer) -> Row:
+def measure(name: str, model: Scored, role: str, score: Scorer) -> Row:
     """Score one model, and count its parameters and megabytes."""
     logger.info("scoring %s (%s)", name, role)
     size = model_size(model)

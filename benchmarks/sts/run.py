@@ -15,13 +15,12 @@ from benchmarks.sts.comparison import measure, measure_relatives, published
 from benchmarks.sts.figure import sts_against_parameters
 from benchmarks.sts.table import print_table
 from distilface.environment import stamp
-from distilface.evaluation.file_model import FileModel
-from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS, evaluate
+from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS, as_encoder, evaluate
 from distilface.evaluation.tasks import data_sources, find_tasks
 from distilface.hub_ids import resolve
 from distilface.model.folder import Folder
-from distilface.model.identity import fingerprint
 from distilface.run import Run
+from distilface.runtimes.opening import open_file
 from distilface.settings import InputError, parse, setting
 
 logger = logging.getLogger("distilface.benchmarks.sts")
@@ -78,7 +77,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         cache_dir=settings.cache_dir or ResultCache().cache_path,
         batch_size=settings.batch_size,
     )
-    model = FileModel(Path(folder) / settings.file, folder) if settings.file else folder
+    model = open_file(Path(folder) / settings.file, folder) if settings.file else folder
     row = measure("/".join(filter(None, (settings.model, settings.file))), model, "model", score)
     others = [] if settings.only_model else measure_relatives(folder, run or Run(), score)
     rows = [row, *others, *([] if settings.only_model else published())]
@@ -86,7 +85,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     print("scores:", " ".join(f"{value:.2f}" for value in row.scores.values()))
     result = {
         **row.as_dict(),
-        "fingerprint": fingerprint(model) if isinstance(model, FileModel) else Folder(Path(model)).fingerprint,
+        "fingerprint": as_encoder(model).fingerprint,
         "compared": {other.role: other.as_dict() for other in others},
         "data": {"from": "local files" if settings.data_dir else "Hugging Face Hub", "tasks": sources},
         "run": {key: getattr(run, key) for key in ("method", "seed", "baseline_model", "layers", "teacher") if run},

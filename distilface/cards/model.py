@@ -9,11 +9,10 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Weighted
 from torch import nn
 
 from distilface.cards.training import machine_text
-from distilface.exporters.exporting import read_record
-from distilface.exporters.formats import FORMATS
 from distilface.model.folder import Folder
 from distilface.model.pooling import is_normalized, pooling_code
 from distilface.model.prompts import default_prompt
+from distilface.runtimes.files import FILES, read_exports
 
 #: Least cosine of a text alone to itself in a batch, of a file that rounds as fp32 does.
 ONE_VECTOR = 0.9999
@@ -59,7 +58,7 @@ def _served(model: SentenceTransformer) -> str:
 
 def exports_section(folder: Folder) -> dict[str, Any]:
     """Return what the card says of the exports: their results, and which of the files are there."""
-    results = read_record(folder)
+    results = read_exports(folder)
     rows = [{"file": file, **row} for file, row in results.get("files", {}).items()]
     there = {row["file"] for row in rows if not row["refused"] and (folder.path / row["file"]).is_file()}
     return {
@@ -68,11 +67,11 @@ def exports_section(folder: Folder) -> dict[str, Any]:
         "there": there,
         "pairs": results.get("pairs"),
         "machine": machine_text(results.get("machine", {})),
-        "fp32": FORMATS["onnx"].file in there,
-        "q8": FORMATS["quantized"].file in there,
-        "int8": FORMATS["int8"].file in there,
-        "openvino": FORMATS["openvino"].file in there,
-        "openvino8": FORMATS["openvino-int8"].file in there,
+        "fp32": FILES["onnx"].path in there,
+        "q8": FILES["quantized"].path in there,
+        "int8": FILES["int8"].path in there,
+        "openvino": FILES["openvino"].path in there,
+        "openvino8": FILES["openvino-int8"].path in there,
         "batch_matters": any(row["min_alone"] < ONE_VECTOR and row["file"] in there for row in rows),
     }
 
@@ -80,6 +79,6 @@ def exports_section(folder: Folder) -> dict[str, Any]:
 def _rates(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Return the ONNX file in fp32 and the fastest file, of those whose rate was measured."""
     measured = [row for row in rows if row["sentences_per_second"]]
-    exact = [row for row in measured if row["file"] == FORMATS["onnx"].file]
+    exact = [row for row in measured if row["file"] == FILES["onnx"].path]
     fastest = sorted(measured, key=lambda row: row["sentences_per_second"])[-1:]
     return exact + [row for row in fastest if row not in exact]

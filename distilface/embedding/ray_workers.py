@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from distilface.data.text_file import Survey, TextFile
-from distilface.embedding.worker import Done, Encoder, Variant
+from distilface.embedding.worker import Done, Variant, Worker
 from distilface.settings import InputError
 
 #: How often a worker is started anew, and a chunk given out anew: one that kills its worker would go on for ever.
@@ -202,10 +202,10 @@ class _Embedding:
     """Embeds the chunk of a table of one row."""
 
     def __init__(self, variant: Variant) -> None:
-        self.encoder = Encoder(variant)
+        self.worker = Worker(variant)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        done = self.encoder.encode(table["number"][0].as_py(), table["texts"][0].as_py())
+        done = self.worker.encode(table["number"][0].as_py(), table["texts"][0].as_py())
         flat = pa.array([done.embeddings.reshape(-1)], pa.large_list(pa.float32()))
         return table.append_column("embeddings", flat).append_column("truncated", pa.array([done.truncated]))
 

@@ -1,6 +1,5 @@
 """The settings of an encoding: which are refused before anything is read, and which decide its bytes."""
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,9 +9,11 @@ import torch
 
 from distilface.data.text_file import Survey
 from distilface.embedding.output import OUTPUT_SUFFIXES, Output
-from distilface.embedding.worker import VARIANTS, Variant, int8_export
+from distilface.embedding.worker import PRECISIONS, VARIANTS, Variant
 from distilface.model.folder import Folder
 from distilface.runtimes.extras import RAY
+from distilface.runtimes.files import digest
+from distilface.runtimes.opening import choose
 from distilface.settings import InputError, check_known, setting
 
 ENGINES = ("local", "ray")
@@ -27,7 +28,9 @@ class EncodeSettings:
     output: str = setting("", "the .parquet or .npy file to write; also as the third word")
     text_column: str = setting("text", "the column of the text, in files with columns")
     keep_text: bool = setting(False, "write the text beside each embedding, into a .parquet")
-    variant: str = setting("fp32", "fp32, bf16, or int8 by the folder's export for this processor")
+    variant: str = setting(
+        "fp32", "fp32 or bf16 by torch; int8 (for this processor), openvino, openvino-int8 by an export"
+    )
     batch_size: int = setting(32, "texts in one forward pass, of similar lengths")
     chunk_rows: int = setting(8192, "rows held in memory and written at a time; a kill loses at most these")
     threads: int | None = setting(None, "of one process; default torch's. Another number can change the last bits")
@@ -55,8 +58,10 @@ def check(settings: EncodeSettings, output: Output) -> None:
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} is {value}; it must be 1 or more")
-    if settings.variant == "int8" and settings.device != "cpu":
-        raise InputError(f"int8 runs on the CPU, not on {settings.device}; leave --device out, or choose bf16")
+    if settings.variant not in PRECISIONS and settings.device != "cpu":
+        raise InputError(
+            f"{settings.variant} runs on the CPU, not on {settings.device}; leave --device out, or choose bf16"
+        )
     if settings.workers is not None and settings.engine != "ray":
         raise InputError(f"--workers {settings.workers} is for --engine ray; add that, or leave --workers out")
     if settings.engine == "ray":
@@ -86,14 +91,14 @@ def variant_of(settings: EncodeSettings) -> Variant:
     """Return what the settings ask each process to compute; its folder by the whole path, for a worker elsewhere.
 
     Raises:
-        InputError: if the folder is not a whole model, or has no export for int8.
+        InputError: if the folder is not a whole model, or has no export for the variant.
     """
     Folder(Path(settings.folder)).check()
     folder = Folder(Path(settings.folder).resolve())
     return Variant(
         folder=str(folder.path),
         name=settings.variant,
-        export=int8_export(folder) if settings.variant == "int8" else None,
+        export=None if settings.variant in PRECISIONS else str(choose(folder, settings.variant)),
         batch_size=settings.batch_size,
         threads=settings.threads or torch.get_num_threads(),
         device=settings.device,
@@ -102,7 +107,7 @@ def variant_of(settings: EncodeSettings) -> Variant:
 
 def key_of(settings: EncodeSettings, variant: Variant, survey: Survey) -> dict[str, Any]:
     """Return all that decides the bytes of the output, by which its shards are known again."""
-    export = hashlib.sha256(Path(variant.export).read_bytes()).hexdigest() if variant.export else None
+    export = digest(Path(variant.export)) if variant.export else None
     return {
         "folder": Folder(Path(variant.folder)).fingerprint,
         "input": survey.digest,

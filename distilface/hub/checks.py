@@ -8,13 +8,13 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from distilface.exporters.exporting import RECORD, read_record
 from distilface.model.folder import Folder
+from distilface.runtimes.files import REPORT, read_exports
 from distilface.settings import InputError
 from distilface.storage import read_json
 
 #: What this library writes of a training or an export; local paths in them are published as names.
-RECORDS = ("run.json", RECORD)
+RECORDS = ("run.json", REPORT)
 _HIDDEN = (".gitattributes", ".eval_results")
 _NAMES = {
     "a file of secrets": (".env", ".env.*", "*.env", ".netrc", "*.pem", "*.key", "id_rsa*", "id_ed25519*", "secrets.*"),
@@ -179,8 +179,8 @@ def _check_code(folder: Folder, names: list[str]) -> None:
 
 def _check_exports(folder: Folder, names: list[str]) -> None:
     exports = [name for name in names if name.startswith(("onnx/", "openvino/"))]
-    if exports and not read_record(folder):
+    if exports and not read_exports(folder):
         raise InputError(
-            f"{exports[0]} is not known to be an export of these weights ({RECORD} tells of others or is "
+            f"{exports[0]} is not known to be an export of these weights ({REPORT} tells of others or is "
             f"not there); distilface export {folder.path}, or remove it"
         )
