@@ -9,6 +9,7 @@ import shlex
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -66,11 +67,11 @@ def commands(page: Path) -> Iterator[list[str]]:
 def help_of(program: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
     """Return what ``--help`` of a verb or a script shows, its options spelled with dashes."""
     monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
+    monkeypatch.setattr(sys, "argv", [program[1], "--help"])
+    script = partial(runpy.run_path, program[1], run_name="__main__")
+    show = script if program[0] == "python" else partial(cli.run, sys.argv)
     with pytest.raises(SystemExit) as leave:
-        if program[0] == "distilface":
-            cli.run([program[1], "--help"])
-        monkeypatch.setattr(sys, "argv", [program[1], "--help"])
-        runpy.run_path(program[1], run_name="__main__")
+        show()
     assert leave.value.code == 0
     return re.sub(r"--\w+", lambda option: option[0].replace("_", "-"), capsys.readouterr().out)
 
@@ -114,8 +115,8 @@ def test_every_command_exists(page, monkeypatch, capsys):
 
 @each_page
 def test_python_in_the_docs_calls_what_exists(page):
-    for _, code in blocks(page, "python"):
-        for call in (node for node in ast.walk(ast.parse(inspect.cleandoc(code))) if isinstance(node, ast.Call)):
+    for code in (code for file, code in blocks(page, "python") if not file):
+        for call in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)):
             name = ast.unparse(call.func)
             if name.startswith("distilface."):
                 function = getattr(distilface, name.removeprefix("distilface."))
