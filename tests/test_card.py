@@ -303,15 +303,16 @@ def test_transformers_js_is_told_of_the_file_that_is_there(folder, names, dtype)
     assert ("The dynamic int8 files compute a batch with one scale" in text) is ("model_quantized" in names)
 
 
-def test_the_readmes_snippets_are_the_cards(tmp_path):
+def test_the_docs_snippets_are_the_cards(tmp_path):
     """Those of a normalised mean, as most models are; only the numbers of a model differ."""
     model = SentenceTransformer(modules=[*tiny_model(tmp_path / "made"), Normalize()], device="cpu")
     save_folder(model, tmp_path / "mine")
     exported(tmp_path / "mine", {**FILES, "onnx/model_int8.onnx": EXPORT})
     text, _ = card.make_card(tmp_path / "mine", "org/distilface")
-    readme = (TESTS.parent / "README.md").read_text(encoding="utf-8").partition("## Works with\n")[2]
+    page = Path(__file__).parents[1] / "docs" / "runtimes.md"
+    shown = page.read_text(encoding="utf-8").partition("## Works with\n")[2]
     assert len(trees(text)) == 9
-    assert [masked(readme, "js"), trees(readme)] == [masked(text, "js"), trees(text)]
+    assert [masked(shown, "js"), trees(shown)] == [masked(text, "js"), trees(text)]
 
 
 def masked(page: str, language: str) -> dict[str, str]:
