@@ -3,7 +3,6 @@
 import errno
 import hashlib
 import json
-import logging
 import re
 import shutil
 import signal
@@ -222,8 +221,7 @@ def test_the_score_is_of_what_was_written(materials, tmp_path, monkeypatch):
     assert record["scores"]["stsb_dev"] not in [score for _, score in record["curve"]]
 
 
-def test_what_run_json_says(materials, tmp_path, caplog):
-    caplog.set_level(logging.INFO, logger="distilface")
+def test_what_run_json_says(materials, tmp_path, capsys):
     output = tmp_path / "model"
     record = train("embedding", materials.words("embedding", output, "--seed", "7", "--eval_steps", "4"))
     assert json.loads((output / "run.json").read_text()) == record == Folder(output).run.as_dict()
@@ -254,7 +252,7 @@ def test_what_run_json_says(materials, tmp_path, caplog):
     for role, model in (("baseline", load_student(str(materials.backbone))), ("teacher", load_teacher(materials))):
         expected = DevEvaluator(pairs)(model)["spearman"]
         assert record["scores"][f"{role}_stsb_dev"] == pytest.approx(expected, abs=0.01)
-    assert_last_line(caplog.messages, record, "stsb_dev")
+    assert_last_line(capsys.readouterr().out.splitlines(), record, "stsb_dev")
 
 
 def load_teacher(materials):
@@ -283,8 +281,7 @@ def assert_last_line(messages: list[str], record: dict[str, Any], name: str, sig
     ("gain", "verdict"),
     [(5.0, "WIN"), (1.0, "WIN"), (0.99, "MARGINAL"), (0.01, "MARGINAL"), (0.0, "REGRESSION"), (-3.0, "REGRESSION")],
 )
-def test_the_verdict(gain, verdict, materials, tmp_path, monkeypatch, caplog):
-    caplog.set_level(logging.INFO, logger="distilface")
+def test_the_verdict(gain, verdict, materials, tmp_path, monkeypatch, capsys):
     calls: list[float] = []
 
     def score(self, model, *arguments, **options):
@@ -294,14 +291,13 @@ def test_the_verdict(gain, verdict, materials, tmp_path, monkeypatch, caplog):
     monkeypatch.setattr(DevEvaluator, "__call__", score)
     record = train("simcse", materials.words("simcse", tmp_path / "model", "--steps", "1"))
     assert record["verdict"] == verdict
-    assert caplog.messages[-1] == (
+    assert capsys.readouterr().out.splitlines()[-1] == (
         f"VERDICT: {verdict} score={64 + gain:.2f} baseline=64.00 teacher=none delta={gain:+.2f}"
     )
 
 
-def test_masked_lm_is_measured_by_a_loss_that_must_fall(materials, tmp_path, caplog):
+def test_masked_lm_is_measured_by_a_loss_that_must_fall(materials, tmp_path, capsys):
     """And an epoch is shuffled anew, and the written backbone is the best one, head included."""
-    caplog.set_level(logging.INFO, logger="distilface")
     output, batches = tmp_path / "model", []
     with each_step(lambda step, inputs: batches.append(inputs["attention_mask"].sum(1).tolist())):
         record = train("mlm", materials.words("mlm", output, "--eval_steps", "2", "--learning_rate", "3e-3"))
@@ -309,7 +305,7 @@ def test_masked_lm_is_measured_by_a_loss_that_must_fall(materials, tmp_path, cap
     assert scores["held_out_loss"] == pytest.approx(min(loss for _, loss in record["curve"]), abs=1e-4)
     assert scores["held_out_loss"] < scores["baseline_held_out_loss"] - 0.1
     assert record["verdict"] == "WIN"
-    assert_last_line(caplog.messages, record, "held_out_loss", sign=-1)
+    assert_last_line(capsys.readouterr().out.splitlines(), record, "held_out_loss", sign=-1)
     first, second = batches[:3], batches[3:6]
     assert sorted(chain(*first)) == sorted(chain(*second))
     assert sorted(map(sorted, first)) != sorted(map(sorted, second))
