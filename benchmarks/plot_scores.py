@@ -1,74 +1,9 @@
-"""Draw STS mean against parameters from results that are there: our models, their relatives, and published peers.
+"""Draw STS mean against parameters: the same as ``python -m benchmarks.sts.plot``."""
 
-    python benchmarks/plot_scores.py --results benchmarks/results/minilm-simcse.json benchmarks/results/minilm-l3.json \
-        --output benchmarks/results/sts-against-parameters.png
-
-A result of run_seeds.py is one star, at the mean of its seeds; one of run_mteb.py is one star. A few seconds.
-"""
-
-from dataclasses import dataclass
+import runpy
+import sys
 from pathlib import Path
-from typing import Any
-
-from comparison import MEASURED, Row, published
-from figures import sts_against_parameters
-from plot_curves import read
-
-from distilface.console import run_command
-from distilface.evaluation.scores import STS_TASKS
-from distilface.settings import InputError, parse, setting
-
-
-@dataclass
-class Settings:
-    """What the drawing can be told."""
-
-    results: list[str] = setting([], "JSON files of run_seeds.py or run_mteb.py")
-    output: str = setting("benchmarks/results/sts-against-parameters.png", "the picture to write")
-
-
-def _row(model: dict[str, Any], role: str, name: str, scores: dict[str, float]) -> Row:
-    return Row(name, MEASURED, scores, model["parameters"], model["megabytes"], role)
-
-
-def rows_of(file: str) -> list[Row]:
-    """Read one result: the model (at the mean of its seeds), then its teacher and its untrained self.
-
-    Raises:
-        InputError: if it is no result of these two scripts.
-    """
-    result = read(file)
-    try:
-        if "models" in result:
-            first = result["models"][0]
-            scores = {task: result["summary"][task]["mean"] for task in STS_TASKS}
-            name, others = f"{Path(file).stem} ({len(result['models'])} seeds)", result["compared"]
-        else:
-            first, scores, name = result, result["scores"], Path(result["name"]).name
-            others = list(result["compared"].values())
-        return [
-            _row(first, "model", name, scores),
-            *(_row(row, row["role"], _renamed(row, Path(file).stem), row["scores"]) for row in others),
-        ]
-    except (KeyError, IndexError, AttributeError, TypeError) as error:
-        raise InputError(f"{file} is no result of run_seeds.py or run_mteb.py (it lacks {error})") from None
-
-
-def _renamed(row: dict[str, Any], name: str) -> str:
-    return f"{name}, untrained" if row["role"] == "untrained" else row["name"]
-
-
-def main(argv: list[str] | None = None) -> dict[str, Any]:
-    """Read, draw, say where."""
-    settings = parse(Settings, argv, __doc__ or "")
-    if not settings.results:
-        raise InputError("no results given; name at least one with --results FILE.json")
-    rows = [row for file in settings.results for row in rows_of(file)]
-    distinct = list({row.name: row for row in rows}.values())
-    sts_against_parameters([*distinct, *published()], settings.output)
-    print(f"figure: {settings.output}")
-    return {"figure": settings.output, "rows": [row.as_dict() for row in distinct]}
-
 
 if __name__ == "__main__":
-    run_command(main)
+    sys.path[0] = str(Path(__file__).parents[1])  # the checkout in place of this folder
+    runpy.run_module("benchmarks.sts.plot", run_name="__main__")

@@ -1,6 +1,8 @@
 """The ``distilface`` command: verbs on a model folder. Trainings and benchmarks are scripts."""
 
+import inspect
 import itertools
+import shlex
 import sys
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -15,21 +17,33 @@ from distilface.console import run_command
 from distilface.data.pairs import read_sts
 from distilface.embedding.encoding import Encoded, encode
 from distilface.embedding.settings import EncodeSettings
-from distilface.exporters.exporting import export, read_record
+from distilface.environment import stamp
+from distilface.exporters.exporting import export
 from distilface.exporters.formats import FORMATS
 from distilface.exporters.parity import Parity
-from distilface.model.folder import Folder, load
+from distilface.hub.publishing import PushSettings, push
+from distilface.methods import find_method, methods
+from distilface.model.folder import Folder, open_folder
+from distilface.model.identity import fingerprint
+from distilface.model.loading import load_model
+from distilface.run import Run
+from distilface.runtimes.files import read_exports
 from distilface.settings import InputError, check_known, parse, setting
+from distilface.storage import write_result
+from distilface.training.verdict import verdict_lines
 
 USAGE = f"""distilface {__version__}: verbs on a model folder
 
+    distilface train METHOD       a model folder from text: distilface train alone lists the methods
+    distilface evaluate MODEL     its scores on MTEB's tasks
     distilface info FOLDER        what it is, sizes, scores, exports, and what it lacks
     distilface export FOLDER      onnx/ and openvino/ beside the weights, each file through the parity gate
     distilface card FOLDER        README.md of the model, from how it was trained, scored and exported
+    distilface push FOLDER        weights and card to the Hub, in one commit
     distilface encode FOLDER INPUT OUTPUT
                                   the embedding of every row of a file of any size, as .parquet or .npy
 
-distilface VERB --help tells a verb's settings. Trainings are scripts in training/, benchmarks in benchmarks/.
+distilface VERB --help lists a verb's settings. Benchmarks are scripts in benchmarks/.
 """
 ENCODE = """distilface encode FOLDER INPUT OUTPUT: the embedding of every row of a file, in order.
 
@@ -41,14 +55,14 @@ stopped, at any moment, goes on when the same command is given again. The same f
 
 @dataclass
 class InfoSettings:
-    """What ``info`` can be told."""
+    """Options of ``info``."""
 
     folder: str = setting("", "the model folder; also as the first word")
 
 
 @dataclass
 class ExportSettings:
-    """What ``export`` can be told."""
+    """Options of ``export``."""
 
     folder: str = setting("", "the model folder; also as the first word")
     formats: list[str] = setting([], f"of {', '.join(FORMATS)}; default: all whose packages are installed")
@@ -58,7 +72,7 @@ class ExportSettings:
 
 @dataclass
 class CardSettings:
-    """What ``card`` can be told."""
+    """Options of ``card``."""
 
     folder: str = setting("", "the model folder; also as the first word")
     results: list[str] = setting([], "scores of it: files of run_mteb.py, run_seeds.py or run_crosslingual.py")
@@ -79,29 +93,28 @@ def _shape(model: SentenceTransformer) -> str:
 
 
 def _lines(folder: Folder) -> list[str]:
-    model = load(folder.path)
-    transformer: Any = model[0]
+    transformer: Any = folder.model[0]
     table = transformer.model.get_input_embeddings().weight.numel()
     lines = [
-        f"{folder.path}: {_shape(model)}",
+        f"{folder.path}: {_shape(folder.model)}",
         f"size: {folder.parameters:,} parameters ({table:,} in the embedding table), {folder.megabytes:.1f} MB",
     ]
     if run := folder.run:
-        scores = (f"{name} {score:.2f}" for name, score in run.get("scores", {}).items() if score is not None)
-        lines += [f"trained: {run.get('method')}, seed {run.get('seed')}, verdict {run.get('verdict')}"]
+        scores = (f"{name} {score:.2f}" for name, score in run.scores.items() if score is not None)
+        lines += [f"trained: {run.method}, seed {run.seed}, verdict {run.verdict}"]
         lines += [f"scores: {', '.join(scores)}"]
-    record = read_record(folder)
-    for file, found in record.get("files", {}).items():
-        state = f"refused: {found['refused']}" if found["refused"] else f"Spearman {found['score_change']:+.2f}"
-        table = found.get("table_megabytes")
-        size = f"{found['megabytes']:.1f} MB" + (f" ({table:.1f} of it the embedding table)" if table else "")
-        lines.append(f"{file} ({found['what']}): {size}, {state}")
-    return lines + [f"lacks: {what}" for what in _lacks(folder, record)]
+    exports = read_exports(folder).get("files", {})
+    for file, row in exports.items():
+        state = f"refused: {row['refused']}" if row["refused"] else f"Spearman {row['score_change']:+.2f}"
+        table = row.get("table_megabytes")
+        size = f"{row['megabytes']:.1f} MB" + (f" ({table:.1f} of it the embedding table)" if table else "")
+        lines.append(f"{file} ({row['what']}): {size}, {state}")
+    return lines + [f"lacks: {what}" for what in _lacks(folder, exports)]
 
 
-def _lacks(folder: Folder, record: dict[str, Any]) -> list[str]:
-    lacks = [] if folder.run else ["run.json, which tells how it was trained"]
-    if not record:
+def _lacks(folder: Folder, exports: dict[str, Any]) -> list[str]:
+    lacks = [] if folder.run_file.is_file() else ["run.json, which says how it was trained"]
+    if not exports:
         others = [name for name in ("onnx", "openvino") if (folder.path / name).is_dir()]
         stale = f", for {others[0]}/ is of others" if others else ""
         lacks.append(f"exports of these weights{stale} (distilface export)")
@@ -110,11 +123,9 @@ def _lacks(folder: Folder, record: dict[str, Any]) -> list[str]:
 
 
 def info(words: list[str]) -> list[str]:
-    """Say what a folder is; return the lines."""
-    settings = parse(InfoSettings, words, "Say what a model folder is, and what it lacks.")
-    folder = Folder(Path(settings.folder))
-    folder.check()
-    lines = _lines(folder)
+    """Print what a folder is, and what it lacks; return the lines."""
+    settings = parse(InfoSettings, words, "Print what a model folder is, and what it lacks.")
+    lines = _lines(open_folder(settings.folder))
     print("\n".join(lines))
     return lines
 
@@ -146,6 +157,101 @@ def encode_file(words: list[str]) -> Encoded:
     return found
 
 
+def _methods() -> str:
+    """Return a line for each method, with the first sentence of what it does."""
+    lines = [f"    {method.name:12}{method.paper.summary}" for method in methods().values()]
+    return "\n".join(["distilface train METHOD [--config RECIPE] [--help]", "", *lines])
+
+
+def train(words: list[str]) -> dict[str, Any]:
+    """Train by a method; return what stands in the folder's ``run.json``."""
+    if not words or words[0] in ("-h", "--help"):
+        print(_methods())
+        return {}
+    method = find_method(words[0])
+    settings: Any = parse(method.Settings, words[1:], inspect.getdoc(method) or "")
+    try:
+        run = method.train(settings)
+    except KeyboardInterrupt as stop:
+        command = sys.argv if "--resume" in sys.argv else [*sys.argv, "--resume"]
+        start = "python " if command[0].endswith(".py") else ""
+        raise KeyboardInterrupt(f"{stop}; go on with: {start}{shlex.join(command)}" if stop.args else "") from None
+    print("\n".join(verdict_lines(Run.from_dict(run), Path(settings.output_dir))), flush=True)
+    return run
+
+
+EVALUATE = """distilface evaluate MODEL: its scores on MTEB's tasks, by mteb itself.
+
+    distilface evaluate models/mine --data-dir STS --output scores.json
+
+A model of the size of all-MiniLM-L6-v2 takes about 4 minutes of one core. benchmarks/run_mteb.py scores it beside its
+teacher, its untrained self and published models.
+"""
+PUSH = """distilface push FOLDER --repo-id OWNER/NAME: weights and card to the Hub, in one commit.
+
+    hf auth login
+    distilface push models/mine --repo-id org/distilface --dry-run
+    distilface push models/mine --repo-id org/distilface --tag v1
+
+The folder is checked, scored again and shown first. Whatever fails, the repository is as it was before. A file on the
+Hub that was part of the older model and is not part of this one (an export, a module) is deleted in the same commit;
+others stay. detect-secrets finds API keys, which are not looked for here.
+"""
+
+
+def ask(question: str) -> bool:
+    """Ask at the terminal; whatever is not yes is no."""
+    try:
+        return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
+    except EOFError:
+        return False
+
+
+def push_folder(words: list[str]) -> dict[str, Any]:
+    """Publish a folder; return what was done."""
+    settings = parse(PushSettings, words, PUSH)
+    if not (settings.yes or settings.dry_run or sys.stdin.isatty()):
+        raise InputError("there is no terminal to ask at; add --yes to publish, or --dry-run to look")
+    report = push(settings, (lambda question: True) if settings.yes else ask)
+    if "url" in report:
+        print(f"{'pull request' if settings.create_pr else 'published'}: {report['url']}")
+    return report
+
+
+@dataclass
+class EvaluateSettings:
+    """Options of ``evaluate``."""
+
+    model: str = setting("", "a model folder or a Hub id; also as the first word")
+    tasks: list[str] = setting([], "names of MTEB tasks and benchmarks; default the seven English STS tasks")
+    data_dir: str | None = setting(None, "a folder of <task>.jsonl[.gz]; default the Hub's data")
+    cache_dir: str | None = setting(None, "where mteb keeps its results; default nowhere")
+    batch_size: int = setting(32, "sentences in a batch")
+    output: str | None = setting(None, "write the scores to this JSON file")
+
+
+def evaluate(words: list[str]) -> dict[str, float]:
+    """Score a model on MTEB's tasks; return the scores."""
+    from distilface.evaluation import scores  # with mteb, which takes seconds to import
+
+    settings = parse(EvaluateSettings, words, EVALUATE)
+    if settings.batch_size < 1:
+        raise InputError(f"--batch_size {settings.batch_size} is out of range; it must be 1 or more")
+    tasks = settings.tasks or scores.STS_TASKS
+    model = load_model(settings.model)
+    result = scores.evaluate(model, tasks, settings.data_dir, settings.cache_dir, settings.batch_size)
+    for task, score in result.items():
+        print(f"{task:20} {score:6.2f}")
+    for name, mean in scores.means(result).items():
+        if mean is not None:
+            print(f"{name:20} {mean:6.2f}")
+    if settings.output:
+        report = {"name": settings.model, "scores": result, **scores.means(result), "fingerprint": fingerprint(model)}
+        write_result(settings.output, {**report, **stamp()})
+        print(f"result: {settings.output}")
+    return result
+
+
 @dataclass(frozen=True)
 class Verb:
     """A verb: what runs it, and the settings that it takes as its first words, in order."""
@@ -156,9 +262,12 @@ class Verb:
 
 
 VERBS = {
+    "train": Verb(train, ()),
     "info": Verb(info),
     "export": Verb(export_folder),
     "card": Verb(write_folder_card),
+    "evaluate": Verb(evaluate, ("model",), "models/mine --data-dir STS"),
+    "push": Verb(push_folder, ("folder",), "models/mine --repo-id org/name"),
     "encode": Verb(encode_file, ("folder", "input", "output"), "models/mine lines.txt vectors.parquet"),
 }
 
@@ -191,9 +300,9 @@ def run(argv: list[str] | None = None) -> Any:
     return VERBS[verb].run(_named(verb, rest))
 
 
-def main() -> None:
-    """Run the command line, and end as every script here does."""
-    run_command(run)
+def main(*first: str) -> None:
+    """Run the command line, after the words that a script puts before it, and end as every script here does."""
+    run_command(lambda: run([*first, *sys.argv[1:]]))
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""Results on disk: written whole, with the versions and the machine that they were measured with."""
+"""The versions and the machine that a result was measured with."""
 
 import os
 import platform
@@ -22,7 +22,8 @@ def _version(package: str) -> str | None:
 
 
 def _cpu() -> str:
-    """Name the processor; Python itself knows no more than the architecture on Linux."""
+    """Name the processor."""
+    # Python's own platform.processor() says only the architecture on Linux.
     info = Path("/proc/cpuinfo")
     lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
     names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
@@ -30,15 +31,16 @@ def _cpu() -> str:
 
 
 def _cores() -> int:
-    """Count the cores this process may use, which in a container are fewer than the machine has."""
+    """Count the cores that this process may use; in a container they are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
 def environment(*more: str) -> dict[str, Any]:
-    """Return ``versions`` (of Python, the libraries and ``more`` of them; ``None`` if absent) and ``machine``.
+    """Return ``versions`` and ``machine``.
 
-    The machine is its processor, the cores and torch threads this process may use, its GPU or ``None`` and
-    its platform; nothing that names the computer or its user.
+    The versions are those of Python, the libraries and ``more`` of them; ``None`` if one is not installed. The machine
+    is its processor, the cores and torch threads that this process may use, its GPU or ``None`` and its platform;
+    nothing names the computer or its user.
     """
     versions = {"python": platform.python_version(), "distilface": distilface.__version__}
     return {

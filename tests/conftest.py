@@ -36,6 +36,14 @@ def materials(tmp_path_factory: pytest.TempPathFactory) -> "Materials":
     return make_materials(tmp_path_factory.mktemp("materials"))
 
 
+@pytest.fixture(scope="session")
+def students(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    """Save a student of each kind, exported in fp32, once for all tests of exported files; none of them changes it."""
+    from exported import save_students
+
+    return save_students(tmp_path_factory.mktemp("students"))
+
+
 @pytest.fixture
 def teacher(tmp_path: Path) -> "SentenceTransformer":
     """Load a tiny encoder as a teacher."""

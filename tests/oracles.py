@@ -83,6 +83,33 @@ def simcse(view1: Array, view2: Array, temperature: float) -> float:
     return total / batch
 
 
+def distance(metric: str, student: Array, teacher: Array) -> float:
+    """EmbedDistill (arXiv 2301.12005), Eq. 7 is `l2`; `mse` and `cosine` are its usual kin; means over the batch."""
+    if metric == "mse":
+        return mse(student, teacher)
+    total = 0.0
+    for a, b in zip(student, teacher, strict=True):
+        total += math.sqrt(dot(a - b, a - b)) if metric == "l2" else 1 - cosine(a, b)
+    return total / len(student)
+
+
+def masked_lm(logits: Array, labels: Whole) -> float:
+    """BERT (arXiv 1810.04805, 3.1): -log p of the token, averaged over the places whose label is not -100."""
+    total, count = 0.0, 0
+    for place in np.ndindex(*labels.shape):
+        if labels[place] != -100:
+            total += -log_softmax(logits[place])[int(labels[place])]
+            count += 1
+    return total / count
+
+
+def principal_components(x: Array, count: int) -> tuple[Array, Array, float]:
+    """Mean, first components as rows, and the mean squared error of what they leave out (by numpy's SVD)."""
+    mean = x.mean(0)
+    _, values, directions = np.linalg.svd(x - mean, full_matrices=False)
+    return mean, directions[:count], float((values[count:] ** 2).sum() / x.size)
+
+
 def off_diagonal_cosines(vectors: Array) -> Array:
     """DistillCSE: (B, B-1) cosines of each anchor with the OTHER sentences, columns in order of j, j = i skipped."""
     batch = len(vectors)
@@ -213,107 +240,40 @@ def scores(
     return out
 
 
-def nce(
-    student: Array,
-    teacher: Array,
-    student_bank: Array,
-    teacher_bank: Array,
-    places: Whole,
-    negative: Whole,
-    temperature: float,
-    n: int,
-    z_student: float,
-    z_teacher: float,
-) -> float:
-    """CoDIR (arXiv 2009.14167), CRD term: -[log P+/(P+ + K Pn) + sum log K Pn/(P- + K Pn)], P = exp(cos/t)/Z, Pn = 1/n.
+Side = list[tuple[float, list[float]]]
 
-    K is the number of columns of `places`, also where fewer count. Mean over the batch, then over the two sides.
 
-    Args:
-        student: (B, d) unit vectors.
-        teacher: (B, d) unit vectors of the same inputs.
-        student_bank: (N, d), negatives of the teacher anchor.
-        teacher_bank: (N, d), negatives of the student anchor.
-        places: (B, K) rows of the banks, the same for both sides.
-        negative: (B, K) bool, which of them count.
-        temperature: t.
-        n: number of training examples.
-        z_student: Z used with the student anchor.
-        z_teacher: Z used with the teacher anchor.
-
-    Returns:
-        The loss.
-    """
-    k_pn = places.shape[1] / n
-    sides = (
-        (scores(student, teacher, teacher_bank, places, negative, temperature), z_student),
-        (scores(teacher, student, student_bank, places, negative, temperature), z_teacher),
-    )
+def nce_side(side: Side, z: float, k_pn: float) -> float:
+    """CoDIR (arXiv 2009.14167), one anchor's CRD term: -[log P+/(P+ + K Pn) + sum log K Pn/(P- + K Pn)], P = exp/Z."""
     total = 0.0
-    for side, z in sides:
-        of_side = 0.0
-        for positive, negatives in side:
-            p = positive / z
-            of_side += -math.log(p / (p + k_pn))
-            for one in negatives:
-                of_side += -math.log(k_pn / (one / z + k_pn))
-        total += of_side / len(student)
-    return total / 2
+    for positive, negatives in side:
+        p = positive / z
+        total += -math.log(p / (p + k_pn))
+        for one in negatives:
+            total += -math.log(k_pn / (one / z + k_pn))
+    return total / len(side)
 
 
-def infonce(
-    student: Array,
-    teacher: Array,
-    student_bank: Array,
-    teacher_bank: Array,
-    places: Whole,
-    negative: Whole,
-    temperature: float,
-) -> float:
-    """CoDIR (arXiv 2009.14167), `infonce`: -log softmax of the positive over 1+K; those not counting are left out."""
-    sides = (
-        scores(student, teacher, teacher_bank, places, negative, temperature),
-        scores(teacher, student, student_bank, places, negative, temperature),
-    )
+def infonce_side(side: Side) -> float:
+    """CoDIR, `infonce`: -log softmax of the positive over 1+K; those not counting are left out."""
     total = 0.0
-    for side in sides:
-        of_side = 0.0
-        for positive, negatives in side:
-            below = positive
-            for one in negatives:
-                below += one
-            of_side += -math.log(positive / below)
-        total += of_side / len(student)
-    return total / 2
+    for positive, negatives in side:
+        below = positive
+        for one in negatives:
+            below += one
+        total += -math.log(positive / below)
+    return total / len(side)
 
 
-def first_z(
-    student: Array,
-    teacher: Array,
-    student_bank: Array,
-    teacher_bank: Array,
-    places: Whole,
-    negative: Whole,
-    temperature: float,
-    n: int,
-) -> tuple[float, float]:
-    """CoDIR (arXiv 2009.14167), Z of the first batch: n * mean of exp(cos/t), all pooled; (z_student, z_teacher)."""
-    sides = (
-        scores(student, teacher, teacher_bank, places, negative, temperature),
-        scores(teacher, student, student_bank, places, negative, temperature),
-    )
-    out: list[float] = []
-    for side in sides:
-        total = 0.0
-        count = 0
-        for positive, negatives in side:
-            total += positive
-            count += 1
-            for one in negatives:
-                total += one
-                count += 1
-        out.append(n * total / count)
-    return out[0], out[1]
+def side_z(side: Side, n: int) -> float:
+    """CoDIR, Z of the first batch for one anchor: n * the mean of exp(cos/t) over positives and negatives, pooled."""
+    values: list[float] = []
+    for positive, negatives in side:
+        values += [positive, *negatives]
+    total = 0.0
+    for value in values:
+        total += value
+    return n * total / len(values)
 
 
 def bank_update(row: Array, new: Array, momentum: float) -> Array:

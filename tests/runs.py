@@ -1,14 +1,11 @@
 """Trainings that take a second, for the tests of the trainers, of ``fit`` and of the scripts."""
 
-import importlib
 import random
 import signal
-import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 from unittest.mock import patch
 
@@ -18,21 +15,18 @@ from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize
 from tiny import WORDS, tiny_backbone, tiny_model, write_pairs
-from warm import TRAINING
 
+from distilface import cli
+from distilface.methods import find_method
 from distilface.training.checkpoints import WholeCheckpoints
 from distilface.training.evaluators import DevEvaluator
 
-SCRIPTS = {
-    "simcse": "train_unsup",
-    "simcse with a head": "train_unsup",
-    "embedding": "train_distill",
-    "mlm": "train_mlm",
-    "codir": "train_codir",
-    "codir with a queue": "train_codir",
-    "distillcse": "train_online",
-    "online": "train_online",
-    "distillcse, then online": "train_online",
+#: Kinds of training that are a method under other options; every other kind is a method's own name.
+VARIANTS = {
+    "simcse with a head": "simcse",
+    "codir with a queue": "codir",
+    "distillcse": "online",
+    "distillcse, then online": "online",
 }
 STEPS, EVAL_STEPS, BATCH = 10, 3, 8
 #: 28 sentences: an epoch is 4 steps of 8, the last of them half full.
@@ -55,32 +49,33 @@ class Materials:
     cache: Path
     parallel: Path
 
+    def options(self, method: str) -> list[Any]:
+        """Give what a method needs of what is here, by the names of its settings."""
+        known = {
+            "backbone": self.backbone,
+            "teacher": self.teacher,
+            "projection": "true",
+            "dropout": "0.1",
+            "cache_dir": self.cache,
+            "dev": self.pairs,
+            "held_out": "4",
+        }
+        names = {field.name for field in fields(find_method(method).Settings)}
+        return [word for name, value in known.items() if name in names for word in (f"--{name}", value)]
+
     def words(self, kind: str, output: Path, *more: str) -> list[str]:
         """Give the command line of ten steps that write ``output``."""
-        own = {
-            "simcse": ["--backbone", self.backbone, "--pooling", "mean", "--dev", self.pairs],
-            "simcse with a head": ["--backbone", self.backbone, "--pooling", "mean", "--mlp_head", "--dev", self.pairs],
-            "embedding": [
-                *("--teacher", self.teacher, "--backbone", self.backbone, "--projection", "--dropout", "0.1"),
-                *("--cache_dir", self.cache, "--dev", self.pairs),
-            ],
-            "codir": [
-                *("--teacher", self.teacher, "--backbone", self.backbone, "--projection", "--dropout", "0.1"),
-                *("--cache_dir", self.cache, "--dev", self.pairs, "--negatives", "5"),
-            ],
-            "codir with a queue": [
-                *("--teacher", self.teacher, "--backbone", self.backbone, "--base", "simcse", "--dropout", "0.1"),
-                *("--dev", self.pairs, "--queue", "20", "--objective", "infonce"),
-            ],
-            "mlm": ["--backbone", self.backbone, "--held_out", "4", "--dropout", "0.1"],
-        }
         # a p at which Group-P has more than one of these few sentences in a group
-        learns = ["--backbone", self.backbone, "--dev", self.pairs, "--group_p", "0.5"]
+        relations = ["--group_p", "0.5"]
         switches = ["--switch_every", EVAL_STEPS, "--max_switches", "2", "--teacher_from", "best_dev"]
-        own |= {
-            "distillcse": [*learns, "--teachers", self.teacher],
-            "online": [*learns, *switches],
-            "distillcse, then online": [*learns, *switches, "--teachers", self.teacher],
+        own: dict[str, list[Any]] = {
+            "simcse": ["--pooling", "mean"],
+            "simcse with a head": ["--pooling", "mean", "--mlp_head"],
+            "codir": ["--negatives", "5"],
+            "codir with a queue": ["--base", "simcse", "--queue", "20", "--objective", "infonce"],
+            "distillcse": [*relations, "--teachers", self.teacher],
+            "online": [*relations, *switches],
+            "distillcse, then online": [*relations, *switches, "--teachers", self.teacher],
         }
         common = {
             "data": self.text,
@@ -91,7 +86,11 @@ class Materials:
             "learning_rate": 1e-3,
             "bf16": "no",
         }
-        words = [*own[kind], *(word for key, value in common.items() for word in (f"--{key}", value))]
+        words = [
+            *self.options(VARIANTS.get(kind, kind)),
+            *own.get(kind, []),
+            *(word for key, value in common.items() for word in (f"--{key}", value)),
+        ]
         return [*map(str, words), *more]
 
 
@@ -111,15 +110,9 @@ def make_materials(folder: Path) -> Materials:
     return Materials(backbone, folder / "teacher", folder / "text.txt", pairs, folder / "cache", parallel)
 
 
-def script(name: str) -> ModuleType:
-    """Import a script of ``training/``."""
-    with patch.object(sys, "path", [str(TRAINING), *sys.path]):
-        return importlib.import_module(name)
-
-
 def train(kind: str, words: list[str]) -> dict[str, Any]:
-    """Run the script of one kind of training in this process."""
-    record: dict[str, Any] = script(SCRIPTS[kind]).main(words)
+    """Run one kind of training in this process, by its command line."""
+    record: dict[str, Any] = cli.run(["train", VARIANTS.get(kind, kind), *words])
     return record
 
 

@@ -12,6 +12,7 @@ from safetensors import SafetensorError
 from distilface import storage
 from distilface.model import folder
 from distilface.model.folder import load, save_folder
+from distilface.run import Run
 from distilface.settings import InputError
 from distilface.storage import check_output, put_in_place
 
@@ -79,7 +80,7 @@ def test_an_old_folder_is_replaced_whole(one_step, tmp_path, monkeypatch):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["m", "other"]
 
 
-def test_where_the_new_folder_cannot_take_the_name_the_old_one_keeps_it(tmp_path, monkeypatch):
+def test_the_old_folder_keeps_a_name_that_cannot_be_taken(tmp_path, monkeypatch):
     save_folder(make("mean"), tmp_path / "m")
     before = contents(tmp_path)
     monkeypatch.setattr(storage, "_exchange", lambda *names: False)
@@ -106,15 +107,15 @@ def test_a_kill_leaves_the_old_folder_or_the_new_one(tmp_path):
     subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
     for step in ("writing", "moving"):
         assert contents(steps[step].path) | {"README.md": b""} == before
-    assert steps["removing"].run == {"seed": 2}
+    assert steps["removing"].run == Run(seed=2)
     assert steps["removing"].fingerprint == new.fingerprint
     for step, old in steps.items():
         assert len(list(tmp_path.glob(f".{step}.*.tmp"))) == 1
         save_folder(load(new.path), old.path, run={"seed": 3}, overwrite=True)
-        assert old.run == {"seed": 3}
+        assert old.run == Run(seed=3)
 
 
-def test_what_is_there_is_kept_unless_it_is_a_model_to_be_replaced(tmp_path):
+def test_only_a_model_that_may_be_replaced_is_not_kept(tmp_path):
     (tmp_path / "notes").mkdir()
     (tmp_path / "notes" / "mine.txt").write_text("kept")
     saved = save_folder(make("mean"), tmp_path / "m")

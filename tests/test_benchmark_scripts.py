@@ -1,17 +1,21 @@
-"""The series of seeds, the curves, and the demonstration, each run in small."""
+"""The benchmarks' commands, the series of trainings and their figures, and the demonstration, each run in small."""
 
 import importlib
 import json
+import runpy
 import statistics
+import sys
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import numpy as np
 import pytest
+from import_graph import floors, graph
 from runs import EVAL_STEPS, Materials
 from tiny import PAIRS, tiny_model, write_pairs
 
+from benchmarks.series import plot_curves, plot_variants, seeds, sweep
+from benchmarks.sts import plot as plot_scores
 from distilface.data.samples import python_texts
 from distilface.evaluation.scores import STS_TASKS
 from distilface.model.folder import load
@@ -19,34 +23,47 @@ from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 ROOT = Path(__file__).parents[1]
+SIMCSE = ["--script", str(ROOT / "training" / "train_unsup.py")]
+
+
+@pytest.mark.filterwarnings("ignore:.*found in sys.modules:RuntimeWarning")  # by this file's own imports
+@pytest.mark.parametrize("script", sorted((ROOT / "benchmarks").glob("[!_]*_*.py")), ids=lambda file: file.stem)
+def test_a_script_runs_its_package(script, monkeypatch, capsys):
+    """``python benchmarks/run_speed.py`` finds the checkout, and its help shows this command."""
+    monkeypatch.setattr(sys, "path", [str(ROOT / "benchmarks"), *sys.path])
+    monkeypatch.setattr(sys, "argv", [str(script), "--help"])
+    monkeypatch.setattr("distilface.console.disable_progress_bar", lambda: None)  # it would last for all tests
+    with pytest.raises(SystemExit) as end:
+        runpy.run_path(str(script), run_name="__main__")
+    assert (end.value.code, sys.path[0]) == (0, str(ROOT))
+    printed = capsys.readouterr().out
+    assert f"python benchmarks/{script.name}" in printed
+    assert "--output" in printed
+
+
+def test_the_benchmarks_have_no_cycle():
+    assert floors(graph(ROOT / "benchmarks", 9))
 
 
 @pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(ROOT / "training")
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    return importlib.import_module
-
-
-@pytest.fixture
-def data(tmp_path: Path) -> Path:
+def series(materials: Materials, tmp_path: Path) -> list[str]:
+    """Make test sets; return the options of a series of trainings that is scored on them."""
     for i, task in enumerate(STS_TASKS):
         write_pairs(tmp_path / "data" / f"{task}.jsonl.gz", PAIRS[i // 2 :])
-    return tmp_path / "data"
+    places = {"data_dir": "data", "output": "r.json", "cache_dir": "cache"}
+    return [word for name, place in places.items() for word in (f"--{name}", str(tmp_path / place))]
 
 
-def series(materials: Materials, data: Path, tmp_path: Path, *seeds: str) -> list[str]:
-    """Give the command line of a series of two-step SimCSE trainings."""
-    script = ["--script", str(ROOT / "training" / "train_unsup.py"), "--seeds", *seeds]
-    where = ["--data_dir", str(data), "--output", str(tmp_path / "r.json"), "--cache_dir", str(tmp_path / "cache")]
-    train = materials.words("simcse", tmp_path / "models" / "m", "--steps", "2")
-    return [*script, *where, "--", *train]
-
-
-def test_a_series_reports_each_seed_and_their_spread(benchmark, materials, data, tmp_path, capsys):
-    result = benchmark("run_seeds").main(series(materials, data, tmp_path, "3", "4"))
+def test_a_series_of_seeds(series, materials, tmp_path, capsys):
+    """Each seed is trained once, whatever asks for it, and a folder of other settings is not taken for it."""
+    train = ["--", *materials.words("simcse", tmp_path / "models" / "m", "--steps", "2")]
+    seeds.main([*SIMCSE, *series, "--seeds", "3", *train])
+    weights = tmp_path / "models" / "m-seed3" / "model.safetensors"
+    before = weights.stat().st_mtime_ns
+    result = seeds.main([*SIMCSE, *series, "--seeds", "3", "4", *train])
+    assert weights.stat().st_mtime_ns == before
     assert result == json.loads((tmp_path / "r.json").read_text())
-    assert [model["run"]["seed"] for model in result["models"]] == [3, 4]
+    assert [model["run"]["seed"] for model in result["models"]] == result["seeds"] == [3, 4]
     for seed in (3, 4):
         assert load(tmp_path / "models" / f"m-seed{seed}").max_seq_length
     for name in (*STS_TASKS, "mean_of_7"):
@@ -56,34 +73,17 @@ def test_a_series_reports_each_seed_and_their_spread(benchmark, materials, data,
         assert result["summary"][name] == expected
     assert result["compared"][0]["name"] == "m-seed3, untrained"
     assert "±" in capsys.readouterr().out
-
-
-def test_a_series_does_not_train_again_what_is_there(benchmark, materials, data, tmp_path):
-    module: ModuleType = benchmark("run_seeds")
-    module.main(series(materials, data, tmp_path, "3"))
-    weights = tmp_path / "models" / "m-seed3" / "model.safetensors"
-    before = weights.stat().st_mtime_ns
-    again = module.main(series(materials, data, tmp_path, "3", "4"))
-    assert weights.stat().st_mtime_ns == before
-    assert again["seeds"] == [3, 4]
-
-
-def test_a_folder_of_other_settings_is_not_taken_for_the_one_asked_for(benchmark, materials, data, tmp_path):
-    module: ModuleType = benchmark("run_seeds")
-    module.main(series(materials, data, tmp_path, "3"))
     with pytest.raises(InputError, match="m-seed3 is not empty"):
-        module.main([*series(materials, data, tmp_path, "3"), "--learning_rate", "0.5"])
+        seeds.main([*SIMCSE, *series, "--seeds", "3", *train, "--learning_rate", "0.5"])
 
 
-def test_a_sweep_trains_each_variant_once_and_says_what_differs(benchmark, materials, tmp_path, capsys):
-    module: ModuleType = benchmark("run_sweep")
+def test_a_sweep_of_variants(materials, tmp_path, caplog):
+    """Each variant is trained once, and only its own settings differ from the recipe."""
+    caplog.set_level("INFO", logger="distilface")
     variants = ["learning_rate=0.01", "pooling=cls learning_rate=0.02"]
-    words = [
-        *("--script", str(ROOT / "training" / "train_unsup.py"), "--output", str(tmp_path / "r.json")),
-        *("--variants", *variants, "--"),
-        *materials.words("simcse", tmp_path / "models" / "m", "--steps", "2"),
-    ]
-    result = module.main(words)
+    train = materials.words("simcse", tmp_path / "models" / "m", "--steps", "2")
+    words = [*SIMCSE, "--output", str(tmp_path / "r.json"), "--variants", *variants, "--", *train]
+    result = sweep.main(words)
     assert result == json.loads((tmp_path / "r.json").read_text())
     assert [run["name"] for run in result["runs"]] == variants
     for run, rate, pooling in zip(result["runs"], (0.01, 0.02), ("mean", "cls"), strict=True):
@@ -93,34 +93,29 @@ def test_a_sweep_trains_each_variant_once_and_says_what_differs(benchmark, mater
         folder = tmp_path / "models" / f"m-{run['name'].replace(' ', '-')}"
         assert json.loads((folder / "run.json").read_text())["scores"] == run["scores"]
     assert result["runs"][0]["scores"]["stsb_dev"] != result["runs"][1]["scores"]["stsb_dev"]
-    capsys.readouterr()
-    assert module.main(words)["runs"] == result["runs"]
-    assert capsys.readouterr().err.count("not trained again") == 2
+    assert "not trained again" not in caplog.text
+    assert sweep.main(words)["runs"] == result["runs"]
+    assert caplog.text.count("not trained again") == 2
 
 
 @pytest.mark.parametrize(
-    ("variants", "problem"),
+    ("script", "words", "problem"),
     [
-        ([], "no variants given"),
-        (["learning_rate"], "the variant 'learning_rate' must be settings"),
-        (["learning_rate=1e-3", "learning_rat=1e-4"], "nearest|mean|learning_rate"),
+        (sweep, SIMCSE, "--variants is empty"),
+        (sweep, [*SIMCSE, "--variants", "learning_rate"], "the variant 'learning_rate' must be settings"),
+        (sweep, [*SIMCSE, "--variants", "learning_rate=1e-3", "learning_rat=1e-4"], "'learning_rat': did you mean"),
+        (seeds, [*SIMCSE, "--variants", "learning_rate=1e-3", "learning_rat=1e-4"], "'learning_rat': did you mean"),
+        (seeds, ["--script", "training/none.py"], "unknown method 'none'"),
     ],
 )
-def test_a_sweep_refuses_a_slip_before_the_first_training(benchmark, materials, tmp_path, variants, problem):
-    words = materials.words("simcse", tmp_path / "m", "--steps", "2")
-    script = ["--script", str(ROOT / "training" / "train_unsup.py"), *(["--variants", *variants] if variants else [])]
+def test_a_mistake_comes_before_the_first_training(materials, tmp_path, script, words, problem):
     with pytest.raises(InputError, match=problem):
-        benchmark("run_sweep").main([*script, "--", *words])
+        script.main([*words, "--", *materials.words("simcse", tmp_path / "m", "--steps", "2")])
     assert not list(tmp_path.glob("m-*"))
 
 
-def test_a_series_needs_a_script(benchmark, data, tmp_path):
-    with pytest.raises(InputError, match=r"none\.py does not exist"):
-        benchmark("run_seeds").main(["--script", str(tmp_path / "none.py"), "--data_dir", str(data)])
-
-
-def test_a_series_of_variants_is_one_result_and_one_picture(benchmark, materials, data, tmp_path, capsys):
-    """One teacher, two, and the student's own past: the same steps and data, each under two seeds."""
+def test_a_series_of_variants(series, materials, tmp_path, capsys):
+    """One teacher, two, and the student's own past: the same steps and data, each under two seeds; and their figure."""
     teachers = [tmp_path / name for name in ("a", "b")]
     for seed, folder in enumerate(teachers):
         tiny_model(folder, seed=seed)
@@ -129,70 +124,55 @@ def test_a_series_of_variants_is_one_result_and_one_picture(benchmark, materials
         f"teachers={teachers[0]},{teachers[1]} switch_every=0",
         f"switch_every={EVAL_STEPS} max_switches=1",
     ]
-    words = [
-        *("--script", str(ROOT / "training" / "train_online.py"), "--seeds", "3", "4", "--variants", *variants),
-        *("--data_dir", str(data), "--output", str(tmp_path / "r.json"), "--cache_dir", str(tmp_path / "cache")),
-        *("--", *materials.words("online", tmp_path / "models" / "m", "--steps", str(2 * EVAL_STEPS))),
-    ]
-    result = benchmark("run_seeds").main(words)
+    train = materials.words("online", tmp_path / "models" / "m", "--steps", str(2 * EVAL_STEPS))
+    result = seeds.main(["--script", "online", "--seeds", "3", "4", "--variants", *variants, *series, "--", *train])
     assert result == json.loads((tmp_path / "r.json").read_text())
-    assert list(result["variants"]) == variants
-    assert result["seeds"] == [3, 4]
+    assert (list(result["variants"]), result["seeds"]) == (variants, [3, 4])
     one, two, past = (result["variants"][name]["models"] for name in variants)
     for models in (one, two, past):
         assert [model["run"]["seed"] for model in models] == [3, 4]
         assert len({str(model["run"]["data"]) for model in (*models, *one)}) == 1
     assert two[0]["run"]["settings"]["teachers"] == [str(teacher) for teacher in teachers]
     assert [len(model["run"]["generations"]) for model in (one[0], two[0], past[0])] == [1, 1, 2]
-    for found in result["variants"].values():
-        values = [model["mean_of_7"] for model in found["models"]]
-        assert found["summary"]["mean_of_7"]["mean"] == round(statistics.mean(values), 2)
-        assert found["summary"]["train_seconds"]["mean"] > 0
-    shown = capsys.readouterr().out
-    assert all(word in shown for word in ("teachers=", "max_switches=1", "±"))
+    for variant in result["variants"].values():
+        mean = statistics.mean(model["mean_of_7"] for model in variant["models"])
+        assert variant["summary"]["mean_of_7"]["mean"] == round(mean, 2)
+        assert variant["summary"]["train_seconds"]["mean"] > 0
+    printed = capsys.readouterr().out
+    assert all(word in printed for word in ("teachers=", "max_switches=1", "±"))
 
-    module = benchmark("plot_variants")
     (tmp_path / "simcse.json").write_text(json.dumps(result["variants"][variants[0]]))
-    series = module.gather([str(tmp_path / name) for name in ("simcse.json", "r.json")])
-    assert list(series) == ["simcse", *variants]
-    figure = module.draw(series, ["SimCSE", "one", "two", "one switch"], str(tmp_path / "f.png"))
+    models = plot_variants.gather([str(tmp_path / name) for name in ("simcse.json", "r.json")])
+    assert list(models) == ["simcse", *variants]
+    figure = plot_variants.draw(models, ["SimCSE", "one", "two", "one switch"], str(tmp_path / "f.png"))
     lines = {line.get_label(): line for line in figure.axes[0].lines}
     curve = np.mean([[score for _, score in model["run"]["curve"]] for model in past], axis=0)
     np.testing.assert_allclose(lines["one switch"].get_ydata()[1:], curve)
     marks = [line for line in figure.axes[0].lines if line.get_marker() == "|"]
     assert [mark.get_xdata()[0] for mark in marks] == [EVAL_STEPS]
-    module.main(["--results", str(tmp_path / "r.json"), "--output", str(tmp_path / "g.png")])
+    plot_variants.main(["--results", str(tmp_path / "r.json"), "--output", str(tmp_path / "g.png")])
     assert (tmp_path / "g.png").stat().st_size > 10_000
     with pytest.raises(InputError, match="2 labels for 4 variants; give one each, or none"):
-        module.draw(series, ["a", "b"], str(tmp_path / "f.png"))
-    (tmp_path / "other.json").write_text("{}")
-    with pytest.raises(InputError, match=r"other\.json holds no series of seeds; make it by run_seeds\.py"):
-        module.main(["--results", str(tmp_path / "other.json")])
-    with pytest.raises(InputError, match="no results given"):
-        module.main([])
+        plot_variants.draw(models, ["a", "b"], str(tmp_path / "f.png"))
 
 
-def test_the_curves_are_those_of_the_results(benchmark, tmp_path):
-    module = benchmark("plot_curves")
+def test_the_curves_are_those_of_the_results(tmp_path, monkeypatch, capsys):
     backbone = {"curve": [[10, 5.0], [20, 4.5]]}
     run = {"name": "learning_rate=1e-4", "scores": {"baseline_stsb_dev": 60.0}, "curve": [[5, 70.0], [9, 72.0]]}
     sweep = {"recipe": {"batch_size": 64}, "runs": [run]}
-    figure = module.draw(backbone, sweep, str(tmp_path / "f.png"))
-    left, right = figure.axes
+    left, right = plot_curves.draw(backbone, sweep, str(tmp_path / "f.png")).axes
     assert left.lines[0].get_xydata().tolist() == [[10, 5.0], [20, 4.5]]
     assert right.lines[0].get_xydata().tolist() == [[0, 60.0], [5, 70.0], [9, 72.0]]
     assert [text.get_text() for text in right.get_legend().get_texts()] == ["learning_rate=1e-4"]
     assert (tmp_path / "f.png").stat().st_size > 10_000
+    monkeypatch.chdir(ROOT)  # by default it draws the results that the checkout holds
+    capsys.readouterr()
+    plot_curves.main(["--output", str(tmp_path / "g.png")])
+    assert (tmp_path / "g.png").exists()
+    assert capsys.readouterr().out == f"figure: {tmp_path / 'g.png'}\n"
 
 
-def test_the_shipped_curves_can_be_drawn(benchmark, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(ROOT)
-    benchmark("plot_curves").main(["--output", str(tmp_path / "f.png")])
-    assert (tmp_path / "f.png").exists()
-    assert capsys.readouterr().out == f"figure: {tmp_path / 'f.png'}\n"
-
-
-def test_the_scores_of_a_series_are_one_star_at_their_mean(benchmark, tmp_path):
+def test_a_series_is_one_star_at_its_mean(tmp_path):
     def model(role: str, name: str, score: float) -> dict[str, Any]:
         scores = dict.fromkeys(STS_TASKS, score)
         return {"name": name, "role": role, "scores": scores, "parameters": 2e7, "megabytes": 80.0}
@@ -203,43 +183,50 @@ def test_the_scores_of_a_series_are_one_star_at_their_mean(benchmark, tmp_path):
         "compared": [model("teacher", "org/t", 79.0), model("untrained", "a, untrained", 50.0)],
     }
     single = {**model("model", "models/mine", 60.0), "compared": {"teacher": model("teacher", "org/t", 79.0)}}
-    (tmp_path / "series.json").write_text(json.dumps(series))
-    (tmp_path / "single.json").write_text(json.dumps(single))
-    files = [str(tmp_path / "series.json"), str(tmp_path / "single.json")]
-    result = benchmark("plot_scores").main(["--results", *files, "--output", str(tmp_path / "f.png")])
-    shown = {row["name"]: (row["role"], row["mean_of_5"]) for row in result["rows"]}
-    assert shown == {
+    files = [tmp_path / "series.json", tmp_path / "single.json"]
+    for file, content in zip(files, (series, single), strict=True):
+        file.write_text(json.dumps(content))
+    result = plot_scores.main(["--results", *map(str, files), "--output", str(tmp_path / "f.png")])
+    assert {row["name"]: (row["role"], row["mean_of_5"]) for row in result["rows"]} == {
         "series (2 seeds)": ("model", 72.0),
         "org/t": ("teacher", 79.0),
         "series, untrained": ("untrained", 50.0),
         "mine": ("model", 60.0),
     }
     assert (tmp_path / "f.png").stat().st_size > 10_000
-    (tmp_path / "bad.json").write_text("{}")
-    for words, problem in ((["--results", str(tmp_path / "bad.json")], "is no result of"), ([], "no results given")):
-        with pytest.raises(InputError, match=problem):
-            benchmark("plot_scores").main(words)
 
 
-def test_the_curves_need_results(benchmark, tmp_path):
-    with pytest.raises(InputError, match=r"none\.json is no result"):
-        benchmark("plot_curves").main(
-            ["--sweep", str(tmp_path / "none.json"), "--backbone", str(tmp_path / "none.json")]
-        )
+@pytest.mark.parametrize(
+    ("script", "words", "problem"),
+    [
+        (plot_curves, ["--sweep", "none.json", "--backbone", "none.json"], r"none\.json is not a result"),
+        (
+            plot_variants,
+            ["--results", "empty.json"],
+            r"empty\.json does not hold a series of seeds; write it with run_",
+        ),
+        (plot_variants, [], "--results is empty"),
+        (plot_scores, ["--results", "empty.json"], r"empty\.json is not a result of"),
+        (plot_scores, [], "--results is empty"),
+    ],
+)
+def test_a_figure_needs_results(tmp_path, monkeypatch, script, words, problem):
+    monkeypatch.chdir(tmp_path)
+    Path("empty.json").write_text("{}")
+    with pytest.raises(InputError, match=problem):
+        script.main(words)
 
 
-def test_the_demonstration_in_small(benchmark, tmp_path, capsys):
+def test_the_demonstration_in_small(tmp_path, monkeypatch, capsys):
     """Its words must stay those that the scripts and the recipes take; the teacher has six layers, as the real one."""
     tiny_model(tmp_path / "teacher", seed=5, layers=6)
     settings = ["--output_dir", str(tmp_path / "demo"), "--teacher", str(tmp_path / "teacher")]
-    result = benchmark("demo").main([*settings, "--sentences", "400", "--mlm_steps", "2", "--simcse_steps", "2"])
-    assert [rung["rung"].split(":")[0] for rung in result["rungs"]] == [
-        "untrained",
-        "SimCSE on it",
-        "untrained",
-        "distilled",
-        "teacher",
-    ]
+    monkeypatch.syspath_prepend(ROOT / "training")
+    result = importlib.import_module("demo").main(
+        [*settings, "--sentences", "400", "--mlm_steps", "2", "--simcse_steps", "2"]
+    )
+    rungs = ["untrained", "SimCSE on it", "untrained", "distilled", "teacher"]
+    assert [rung["rung"].split(":")[0] for rung in result["rungs"]] == rungs
     assert json.loads((tmp_path / "demo" / "demo.json").read_text()) == result
     assert load(tmp_path / "demo" / "distilled").encode(python_texts(2)).shape == (2, 32)
     shown = capsys.readouterr().out

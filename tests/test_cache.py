@@ -1,26 +1,23 @@
-"""The teacher's embeddings: right row by row, kept on disk and found again, whole or not at all."""
+"""The teacher's embeddings: right row by row, computed once, refused before the first where that cannot end well."""
 
 import json
+import logging
 import os
 import shutil
 import subprocess
 import sys
+import threading
+import time
 from collections import namedtuple
 from pathlib import Path
 
-import datasets
 import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from sentence_transformers import (
-    SentenceTransformer,
-    SentenceTransformerTrainer,
-    SentenceTransformerTrainingArguments,
-)
-from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
+from filelock import FileLock
+from sentence_transformers import SentenceTransformer
 from tiny import WORDS, needs_package, tiny_model
-from torch import nn
 
 from distilface.embedding import teacher_cache as module
 from distilface.embedding.teacher_cache import embed
@@ -39,7 +36,7 @@ dataset = embed(teacher, texts, sys.argv[2])
 used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 print(json.dumps([len(texts), len(dataset), used]))
 """
-Usage = namedtuple("Usage", "total used free")
+Usage = namedtuple("Usage", "free")
 
 
 def sentences(count):
@@ -97,32 +94,17 @@ def labels(dataset):
 
 def shards(cache):
     """List the shards of the cache, the unfinished ones too."""
-    return sorted(path.name for path in cache.glob("*-fp32/*"))
-
-
-def mistake(call, *args, **kwargs):
-    """Call what must be refused and give the sentence."""
-    with pytest.raises(InputError) as caught:
-        call(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
-
-
-def test_embeddings_are_the_teachers_row_by_row(teacher, texts, tmp_path):
-    found = embed(teacher, texts, tmp_path / "cache", batch_size=4, bf16=False)
-    assert found["text"][:] == texts["text"][:]
-    assert found.column_names == ["text", "label"]
-    assert np.abs(labels(found) - one_by_one(teacher, texts["text"])).max() < 1e-5
-    assert found.features["label"].feature.dtype == "float32"
+    return sorted(path.name for path in cache.glob("*-fp32/0*"))
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_the_order_is_that_of_the_texts(teacher, texts, tmp_path):
+def test_embeddings_are_the_teachers_row_by_row(teacher, texts, tmp_path):
     """Shards, batches by length and a shuffled data set each have an order of their own to mix rows up."""
     shuffled = texts.add_column("n", range(30)).rename_column("text", "body").shuffle(seed=3)
-    found = embed(teacher, shuffled, tmp_path, column="body", batch_size=3, bf16=False)
-    assert found["body"][:] == shuffled["body"][:] != texts["text"][:]
-    assert np.abs(labels(found) - one_by_one(teacher, shuffled["body"])).max() < 1e-5
+    rows = embed(teacher, shuffled, tmp_path, column="body", batch_size=3, bf16=False)
+    assert rows.column_names == ["body", "label"]
+    assert rows["body"][:] == shuffled["body"][:] != texts["text"][:]
+    assert np.abs(labels(rows) - one_by_one(teacher, shuffled["body"])).max() < 1e-5
 
 
 def test_the_teachers_own_prompt_is_applied(tmp_path, texts):
@@ -149,9 +131,10 @@ def test_bf16_is_close_and_kept_apart(teacher, texts, tmp_path):
     assert len(list(tmp_path.glob("*-bf16"))) == len(list(tmp_path.glob("*-fp32"))) == 1
 
 
-def test_found_in_the_cache_the_teacher_is_not_asked(teacher, texts, tmp_path, encoded):
+def test_found_in_the_cache_the_teacher_is_not_asked(teacher, texts, tmp_path, encoded, monkeypatch):
     first = labels(embed(teacher, texts, tmp_path / "cache"))
     encoded.fail(1, AssertionError("asked again"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(0))
     again = load_teacher(str(tmp_path / "teacher"), device="cpu")
     assert np.array_equal(labels(embed(again, texts, tmp_path / "cache")), first)
     assert not encoded
@@ -171,155 +154,76 @@ def test_other_weights_or_other_text_are_computed_anew(teacher, texts, tmp_path,
 
 @pytest.mark.usefixtures("small_shards")
 @pytest.mark.parametrize("error", [KeyboardInterrupt(), RuntimeError("out of memory")])
-def test_an_interrupted_pass_goes_on_where_it_stopped(teacher, texts, tmp_path, encoded, capsys, error):
+def test_an_interrupted_pass_goes_on_where_it_stopped(teacher, texts, tmp_path, encoded, caplog, error):
     encoded.fail(3, error)
     with pytest.raises(type(error)):
         embed(teacher, texts, tmp_path, bf16=False)
     assert encoded == [8, 8, 8]
-    assert shards(tmp_path) == ["000000000", "000000008"]
+    assert shards(tmp_path) == ["000000000.arrow", "000000001.arrow"]
     encoded.fail(0, None)
-    capsys.readouterr()
-    found = embed(teacher, texts, tmp_path, bf16=False)
+    caplog.set_level(logging.INFO, logger="distilface")
+    rows = embed(teacher, texts, tmp_path, bf16=False)
     assert encoded == [8, 6]
-    said = capsys.readouterr().err
-    assert "14 of 30 embeddings to compute" in said
-    assert "Saving the dataset" not in said  # the library's bar for each shard, amid ours
-    assert not datasets.are_progress_bars_disabled()
-    assert shards(tmp_path) == ["000000000", "000000008", "000000016", "000000024"]
-    assert np.abs(labels(found) - one_by_one(teacher, texts["text"])).max() < 1e-5
+    assert "14 of 30 embeddings to compute" in caplog.text
+    assert np.abs(labels(rows) - one_by_one(teacher, texts["text"])).max() < 1e-5
+    assert {Path(file["filename"]) for file in rows.cache_files} == set(tmp_path.glob("*-fp32/*.arrow"))
 
 
 @pytest.mark.usefixtures("small_shards")
-def test_a_shard_that_was_killed_while_it_was_written_is_not_taken(teacher, texts, tmp_path, monkeypatch):
-    class Killed(BaseException):
-        pass
-
-    def killed(self, folder, *args, **kwargs):
-        Path(folder).mkdir()
-        (Path(folder) / "data-00000-of-00001.arrow").write_bytes(b"half")
-        raise Killed
-
-    with monkeypatch.context() as dying:
-        dying.setattr(Dataset, "save_to_disk", killed)
-        dying.setattr(shutil, "rmtree", lambda *args, **kwargs: None)  # a kill clears nothing away
-        with pytest.raises(Killed):
-            embed(teacher, texts, tmp_path, bf16=False)
-    assert len(shards(tmp_path)) == 1
-    found = embed(teacher, texts, tmp_path, bf16=False)
-    assert np.abs(labels(found) - one_by_one(teacher, texts["text"])).max() < 1e-5
-
-
-def with_shard(cache, name, numbers):
-    """Replace a shard of the cache by one of these numbers, and give its folder."""
-    folder = next(cache.glob(f"*/{name}"))
-    features = Dataset.load_from_disk(str(folder)).features
-    shutil.rmtree(folder)
-    Dataset.from_dict({"label": numbers}, features=features).save_to_disk(folder)
-    return str(folder)
+def test_a_second_process_waits_for_the_first(teacher, texts, tmp_path, encoded, caplog):
+    caplog.set_level(logging.INFO, logger="distilface")
+    first = labels(embed(teacher, texts, tmp_path / "a", bf16=False))
+    there = next((tmp_path / "a").iterdir())
+    here = tmp_path / "b" / there.name
+    here.mkdir(parents=True)
+    encoded.fail(1, AssertionError("computed twice"))
+    rows = []
+    second = threading.Thread(target=lambda: rows.append(labels(embed(teacher, texts, tmp_path / "b", bf16=False))))
+    with FileLock(here / "lock"):
+        second.start()
+        while f"another process is writing to {here}; waiting for it" not in caplog.text:
+            time.sleep(0.01)
+        for file in there.glob("*.arrow"):
+            shutil.copy(file, here)
+    second.join(60)
+    assert np.array_equal(rows, [first])
 
 
 @pytest.mark.usefixtures("small_shards")
-@pytest.mark.parametrize("bad", [np.nan, np.inf, -np.inf])
-def test_a_number_that_is_none_in_the_cache_is_refused(teacher, texts, tmp_path, bad):
-    """A single NaN makes the loss NaN from that batch on, an epoch later."""
-    numbers = labels(embed(teacher, texts, tmp_path, bf16=False))[8:16].copy()
-    numbers[5, 31] = bad
-    folder = with_shard(tmp_path, "000000008", numbers)
-    message = mistake(embed, teacher, texts, tmp_path, bf16=False)
-    assert f"hold {bad} in row 5" in message
-    assert f"delete {folder} and run again" in message
-    shutil.rmtree(folder)
-    assert np.isfinite(labels(embed(teacher, texts, tmp_path, bf16=False))).all()
-
-
-@pytest.mark.usefixtures("small_shards")
-@pytest.mark.parametrize("rows", [7, 9])
-def test_a_shard_of_another_length_is_refused(teacher, texts, tmp_path, rows):
-    """Joined as it is, every later sentence would meet its neighbour's embedding, silently."""
-    embed(teacher, texts, tmp_path, bf16=False)
-    folder = with_shard(tmp_path, "000000016", np.zeros((rows, 32), np.float32))
-    message = mistake(embed, teacher, texts, tmp_path, bf16=False)
-    assert f"hold {rows} rows, not 8" in message
-    assert f"delete {folder} and run again" in message
-
-
-@pytest.mark.parametrize(
-    ("name", "content"),
-    [("state.json", None), ("state.json", b"{"), ("*.arrow", b""), ("*.arrow", b"half"), ("*.arrow", 300)],
-)
-def test_a_damaged_shard_is_refused(teacher, texts, tmp_path, name, content):
-    embed(teacher, texts, tmp_path, bf16=False)
-    file = next(tmp_path.glob(f"*/000000000/{name}"))
-    if content is None:
+def test_the_cache_of_an_older_version_is_taken_over(teacher, texts, tmp_path, encoded):
+    """Of each shard it kept a data set, in a folder named after the first row; the last one was not finished."""
+    first = labels(embed(teacher, texts, tmp_path, bf16=False))
+    for file in sorted(tmp_path.glob("*-fp32/*.arrow")):
+        number = int(file.stem)
+        folder = file.with_name(f"{number * 8:09d}" + (".77.part" if number == 3 else ""))
+        Dataset.from_file(str(file)).save_to_disk(folder)
         file.unlink()
-    else:
-        file.write_bytes(file.read_bytes()[:content] if isinstance(content, int) else content)
-    message = mistake(embed, teacher, texts, tmp_path, bf16=False)
-    assert "cached embeddings cannot be read" in message
-    assert f"delete {file.parent} and run again" in message
+    encoded.fail(0, None)
+    assert np.array_equal(labels(embed(teacher, texts, tmp_path, bf16=False)), first)
+    assert encoded == [6]
+    assert shards(tmp_path) == [*(f"00000000{number}.arrow" for number in range(4)), "000000024.77.part"]
 
 
 def test_a_teacher_that_gives_nan_is_refused_and_nothing_kept(teacher, texts, tmp_path):
-    """Kept, it would be blamed on the cache, and be the same when computed anew."""
     with torch.no_grad():
         teacher[0].model.embeddings.word_embeddings.weight[5] = np.nan
-    assert "the teacher gives NaN or infinity for" in mistake(embed, teacher, texts, tmp_path / "cache", bf16=False)
-    assert shards(tmp_path / "cache") == []
+    with pytest.raises(InputError, match="the teacher gives NaN or infinity for"):
+        embed(teacher, texts, tmp_path, bf16=False)
+    assert shards(tmp_path) == []
 
 
-def test_the_size_is_said_before_the_first_sentence(teacher, tmp_path, encoded, capsys):
-    many = Dataset.from_dict({"text": ["a dog"] * 20_000})
-    encoded.fail(1, RuntimeError("stop"))
-    with pytest.raises(RuntimeError, match="stop"):
+def test_the_size_is_said_and_checked_before_the_first_sentence(teacher, tmp_path, encoded, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="distilface")
+    many, size = Dataset.from_dict({"text": ["a dog"] * 20_000}), 20_000 * 32 * 4
+    encoded.fail(1, RuntimeError("computed"))
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(size - 1))
+    with pytest.raises(InputError, match="free some space or name another folder with --cache-dir"):
         embed(teacher, many, tmp_path)
-    said = capsys.readouterr().err
-    # 20,000 rows of 32 numbers of 4 bytes are 2.56 million bytes.
-    assert "20,000 of 20,000 embeddings to compute, 32 x float32, 3 MB in " in said
-    assert str(tmp_path) in said
-
-
-def test_no_room_on_the_disk_is_said_before_the_first_sentence(teacher, texts, tmp_path, encoded, monkeypatch):
-    needed = 30 * 32 * 4
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, needed - 1))
-    message = mistake(embed, teacher, texts, tmp_path)
-    assert "free some space or name another folder with --cache-dir" in message
+    assert f"20,000 of 20,000 embeddings to compute, 32 x float32, 3 MB in {tmp_path}" in caplog.text
     assert not encoded
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, needed))
-    embed(teacher, texts, tmp_path)
-    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(10**9, 10**9, 0))
-    embed(teacher, texts, tmp_path)
-
-
-@pytest.mark.usefixtures("small_shards")
-def test_the_embeddings_stay_on_disk(teacher, texts, tmp_path):
-    found = embed(teacher, texts, tmp_path)
-    files = {Path(file["filename"]) for file in found.cache_files}
-    assert len(files) == 4
-    assert all(tmp_path in file.parents for file in files)
-
-
-def test_a_training_step_reads_them(teacher, texts, tmp_path):
-    """The loss of the trainer's step is the mean squared difference that numpy finds."""
-    dataset = embed(teacher, texts, tmp_path / "cache", bf16=False)
-    student = tiny_model(tmp_path / "student", seed=1)
-    for part in student.modules():
-        if isinstance(part, nn.Dropout):
-            part.p = 0.0
-    before = student.encode(dataset["text"][:])
-    settings = SentenceTransformerTrainingArguments(
-        output_dir=str(tmp_path / "run"),
-        per_device_train_batch_size=30,
-        max_steps=1,
-        use_cpu=True,
-        report_to="none",
-        save_strategy="no",
-        learning_rate=1e-3,
-    )
-    loss = EmbedDistillLoss(student, distance_metric="mse")
-    trainer = SentenceTransformerTrainer(model=student, args=settings, train_dataset=dataset, loss=loss)
-    expected = ((before - labels(dataset)) ** 2).mean()
-    assert trainer.train().training_loss == pytest.approx(expected, rel=1e-4)
-    assert np.abs(student.encode(dataset["text"][:]) - before).max() > 1e-4
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(size))
+    with pytest.raises(RuntimeError, match="computed"):
+        embed(teacher, many, tmp_path)
 
 
 @needs_package

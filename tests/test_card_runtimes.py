@@ -3,7 +3,6 @@
 The environments are built once, in ``DISTILFACE_VENVS`` if that is set, from PyPI and npm.
 """
 
-import importlib
 import os
 import shutil
 import subprocess
@@ -17,22 +16,16 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize
 from tiny import PAIRS, needs_package, tiny_backbone, tiny_model
 
+from benchmarks.works_with import run, runtimes
 from distilface.cards.facts import read_facts
 from distilface.compression.student import load_student
 from distilface.exporters.exporting import export
 from distilface.model.folder import load, save_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600), pytest.mark.usefixtures("one_thread", "own_cache")]
-ROOT = Path(__file__).parents[1]
 #: Those that cannot give the vectors of a kind have no snippet in its card.
 UNABLE = {("fastembed", "dense"), ("optimum", "last4")}
 needs_npm = pytest.mark.skipif(shutil.which("npm") is None, reason="needs node and npm")
-
-
-@pytest.fixture
-def benchmark(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    return importlib.import_module
 
 
 @pytest.fixture(scope="module")
@@ -66,14 +59,13 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     "name",
     [pytest.param("transformers.js", marks=needs_npm), "fastembed", "LangChain", "LlamaIndex", "Haystack", "optimum"],
 )
-def test_a_snippet_gives_the_folders_vectors(benchmark, folders, home, name, kind):
+def test_a_snippet_gives_the_folders_vectors(folders, home, name, kind):
     """Direction and length, of the sentences that stand in the card."""
-    runtimes = benchmark("works_with")
     if (name, kind) in UNABLE:
         with pytest.raises(ValueError, match=f"has no snippet for {name}"):
-            runtimes.vectors(runtimes.RUNTIMES[name], folders[kind], home)
+            runtimes.run_snippet(runtimes.RUNTIMES[name], folders[kind], home)
         return
-    sentences, given = runtimes.vectors(runtimes.RUNTIMES[name], folders[kind], home)
+    sentences, given = runtimes.run_snippet(runtimes.RUNTIMES[name], folders[kind], home)
     wanted = load(folders[kind]).encode(sentences)
     assert given.shape == wanted.shape
     assert np.abs(given - wanted).max() < 1e-4 * np.abs(wanted).max()
@@ -81,17 +73,16 @@ def test_a_snippet_gives_the_folders_vectors(benchmark, folders, home, name, kin
 
 @needs_package
 @needs_npm
-def test_every_runtime_reaches_its_goal_with_a_real_student(benchmark, home, tmp_path):
+def test_every_runtime_reaches_its_goal_with_a_real_student(home, tmp_path):
     """Random weights do not quantise as trained ones do; these are three layers of all-MiniLM-L6-v2."""
-    module = benchmark("run_works_with")
-    result = module.main(["--venvs", str(home), "--output", str(tmp_path / "result.json")])
-    assert list(result["runtimes"]) == list(module.RUNTIMES)
+    result = run.main(["--venvs", str(home), "--output", str(tmp_path / "result.json")])
+    assert list(result["runtimes"]) == list(runtimes.RUNTIMES)
     assert result["short"] == []
     for name in ("onnxruntime", "transformers.js", "fastembed", "optimum"):
         assert 0.98 < result["runtimes"][name]["int8"]["min_cosine"] < 0.9999, f"{name} did not read the int8 file"
 
 
-def test_sentence_transformers_has_no_onnx_backend_beside_our_versions():
+def test_onnx_in_sentence_transformers_needs_older_versions():
     """Where this fails, Optimum has followed: the older version can go from facts.yaml, the note from the card."""
     versions = read_facts()["versions"]
     asked = [

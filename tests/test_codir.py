@@ -1,14 +1,15 @@
 """CoDIR against the paper's equations in float64 numpy, its banks against plain loops, and what it does to a model."""
 
-import math
 from pathlib import Path
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
+from students import numbers, unit
 from tiny import PAIRS, sentences, tiny_model
 
 from distilface.methods import embedding, simcse
@@ -32,61 +33,6 @@ from distilface.training.trainer import LOSS_STATE
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 EXAMPLES, WIDTH, DIMENSION, NEGATIVES, TEMPERATURE = 9, 6, 4, 3, 0.07
-
-
-def numbers(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape)
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=-1, keepdims=True)
-
-
-# ---- the equations, written from the paper alone, an example and a negative at a time
-
-
-def summary(states: np.ndarray, mask: np.ndarray, weight: np.ndarray, bias: np.ndarray) -> np.ndarray:
-    """Mean over the real tokens of each layer (L, B, T, h), layers side by side, one linear map, length 1."""
-    rows = []
-    for example in range(states.shape[1]):
-        real = [token for token in range(states.shape[2]) if mask[example, token]]
-        pooled = np.concatenate([sum(layer[example, token] for token in real) / len(real) for layer in states])
-        rows.append(weight @ pooled + bias)
-    return unit(np.stack(rows))
-
-
-def f(a: np.ndarray, b: np.ndarray) -> float:
-    return math.exp(float(a @ b) / TEMPERATURE)
-
-
-def one_side(objective: str, anchors, positives, negatives, z: float) -> float:
-    """Equation of one direction; ``negatives`` is a list of rows for each anchor; K and n are the tests' own."""
-    losses = []
-    for anchor, positive, others in zip(anchors, positives, negatives, strict=True):
-        good, bad = f(anchor, positive), [f(anchor, other) for other in others]
-        if objective == "infonce":
-            losses.append(-math.log(good / (good + sum(bad))))
-            continue
-        noise = NEGATIVES / EXAMPLES
-        loss = math.log(good / z / (good / z + noise))
-        loss += sum(math.log(noise / (x / z + noise)) for x in bad)
-        losses.append(-loss)
-    return sum(losses) / len(losses)
-
-
-def first_z(anchors, positives, negatives) -> float:
-    values = [f(a, p) for a, p in zip(anchors, positives, strict=True)]
-    values += [f(a, x) for a, others in zip(anchors, negatives, strict=True) for x in others]
-    return EXAMPLES * sum(values) / len(values)
-
-
-def finite_differences(function, x: np.ndarray, h: float = 1e-6) -> np.ndarray:
-    gradient = np.zeros_like(x)
-    for place in np.ndindex(*x.shape):
-        step = np.zeros_like(x)
-        step[place] = h
-        gradient[place] = (function(x + step) - function(x - step)) / (2 * h)
-    return gradient
 
 
 def core(**options) -> CoDIRLoss:
@@ -126,27 +72,31 @@ def test_the_loss_is_the_papers_equation_in_value_and_gradient(objective, positi
         for side in (loss.student, loss.teacher)
     ]
 
+    scale: list[float] = []
+
     def both(student_states, student_map, teacher_map, fixed=None):
-        s = summary(student_states[[1, 2]], mask, *student_map)
-        t = summary(teacher_states[[0, 3]], teacher_mask, *teacher_map)
+        s = oracles.summary(student_states, mask, [1, 2], *student_map)
+        t = oracles.summary(teacher_states, teacher_mask, [0, 3], *teacher_map)
         keys = (fixed or (s, t)) if positive == "current" else (rows[0][index], rows[1][index])
-        drawn = [
-            [rows[side][[p for p in row if p != i]] for row, i in zip(places, index, strict=True)] for side in (0, 1)
-        ]
-        z = both.z = getattr(both, "z", None) or (first_z(s, keys[1], drawn[1]), first_z(t, keys[0], drawn[0]))
-        student_anchor = one_side(objective, s, keys[1], drawn[1], z[0])
-        teacher_anchor = one_side(objective, t, keys[0], drawn[0], z[1])
-        return (student_anchor + teacher_anchor) / 2
+        drawn = places, places != index[:, None], TEMPERATURE
+        sides = oracles.scores(s, keys[1], rows[1], *drawn), oracles.scores(t, keys[0], rows[0], *drawn)
+        if objective == "infonce":
+            return sum(map(oracles.infonce_side, sides)) / 2
+        scale[:] = scale or [oracles.side_z(side, EXAMPLES) for side in sides]
+        return sum(oracles.nce_side(side, z, NEGATIVES / EXAMPLES) for side, z in zip(sides, scale, strict=True)) / 2
 
     given = torch.tensor(states, requires_grad=True)
     value = loss(given, torch.tensor(mask), *tensors(teacher_states, teacher_mask), torch.tensor(index))
     value.backward()
     assert value.item() == pytest.approx(both(states, *maps), rel=1e-9)
-    fixed = summary(states[[1, 2]], mask, *maps[0]), summary(teacher_states[[0, 3]], teacher_mask, *maps[1])
-    expected = finite_differences(lambda x: both(x, *maps, fixed), states)
+    fixed = (
+        oracles.summary(states, mask, [1, 2], *maps[0]),
+        oracles.summary(teacher_states, teacher_mask, [0, 3], *maps[1]),
+    )
+    expected = oracles.gradient(lambda x: both(x, *maps, fixed), states)
     assert np.abs(expected).max() > 1e-3
     np.testing.assert_allclose(given.grad.numpy(), expected, atol=1e-6)
-    expected = finite_differences(lambda w: both(states, maps[0], (w, maps[1][1]), fixed), maps[1][0])
+    expected = oracles.gradient(lambda w: both(states, maps[0], (w, maps[1][1]), fixed), maps[1][0])
     np.testing.assert_allclose(loss.teacher.linear.weight.grad.numpy(), expected, atol=1e-6)
 
 
@@ -498,14 +448,14 @@ def test_the_checkpoint_holds_banks_and_maps_and_the_folder_neither(student, tea
     assert '"output_hidden_states": true' not in (tmp_path / "folder" / "config.json").read_text()
 
 
-def test_what_it_takes_is_said(student, teacher, capsys):
+def test_the_memory_it_takes_is_reported(student, teacher, caplog):
     announce(make_contrast(ContrastSettings(), student[0].config, teacher[0].config, 1_000_000, seed=0))
-    said = capsys.readouterr().err
+    said = caplog.text
     assert "two memory banks of 1,000,000 rows of 128, 1,024.0 MB in memory and in each checkpoint" in said
     assert "student layers [1, 2], teacher layers [1, 3]" in said
     queue = make_contrast(ContrastSettings(queue=50), student[0].config, teacher[0].config, 1000, seed=0)
     announce(queue)
-    assert "two queues of 50 rows" in capsys.readouterr().err
+    assert "two queues of 50 rows" in caplog.text
     assert queue.get_config_dict()["queue"] == 50
 
 

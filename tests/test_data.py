@@ -9,6 +9,8 @@ import random
 from pathlib import Path
 
 import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from hub import Hub, run_python
 from tiny import PAIRS, write_content, write_pairs
@@ -373,3 +375,17 @@ def test_a_full_disk_is_not_taken_for_a_dead_hub(monkeypatch):
     monkeypatch.setattr(hub_module, "snapshot_download", full)
     with pytest.raises(OSError, match="No space left"):
         read_sts("org/pairs")
+
+
+def test_a_parquet_is_read_as_any_other(tmp_path):
+    """The one reader serves training text and scored pairs as well as ``encode``."""
+    file = tmp_path / "t.parquet"
+    rows = {"text": ["one dog", "a cat"], "n": [1, 2]}
+    pq.write_table(pa.table(rows), file)
+    assert read_texts([str(file)])["text"][:] == rows["text"]
+    assert "no column 'words'; found text, n" in mistake(read_texts, [str(file)], column="words")
+    pq.write_table(pa.table({"text": ["one dog", None]}), file)
+    assert f"{file}, row 2: nothing in column 'text'" in mistake(read_texts, [str(file)])
+    columns = zip(*PAIRS, strict=True)
+    pq.write_table(pa.table(dict(zip(("sentence1", "sentence2", "score"), map(list, columns), strict=True))), file)
+    assert [tuple(row.values()) for row in read_sts(str(file))] == list(PAIRS)

@@ -3,8 +3,10 @@
 import contextlib
 import gc
 import json
+import logging
 import os
 import random
+import shutil
 import socket
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -29,21 +32,21 @@ from distilface import cli
 from distilface.console import run_command
 from distilface.data import text_file as chunks
 from distilface.data.text_file import TextFile
-from distilface.embedding import encoding as encode
 from distilface.embedding import ray_workers as ray_data
 from distilface.embedding import worker as engines
+from distilface.embedding.output import Output
 from distilface.exporters import exporting as export
 from distilface.exporters import parity
-from distilface.model.folder import save_folder
-from distilface.runtimes import extras
+from distilface.model.folder import Folder, save_folder
+from distilface.runtimes import extras, opening
 from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 COMMAND = Path(cli.__file__)
-#: 27 rows: chunks of 8 make four parts. Two are empty, two longer than the 64 tokens that a tiny model reads.
+#: 27 rows: chunks of 8 make four shards. Two are empty, two longer than the 64 tokens that a tiny model reads.
 TEXTS = [*sentences(10), "", *sentences(6, seed=1), "the dog " * 70, *sentences(7, seed=2), "  \t ", "cat " * 63]
 SMALL = ("--chunk_rows", "8", "--batch_size", "4", "--threads", "1")
-Usage = namedtuple("Usage", "total used free")
+Usage = namedtuple("Usage", "free")
 
 
 @pytest.fixture(scope="module")
@@ -82,19 +85,16 @@ def expected(folder) -> np.ndarray:
 def write_input(file: Path, column: str = "text") -> Path:
     """Write :data:`TEXTS` as the name of the file says."""
     kind = file.name.removesuffix(".gz").rpartition(".")[2]
-    quoted = [json.dumps(text) for text in TEXTS]
-    if kind == "parquet":
-        pq.write_table(pa.table({"n": range(len(TEXTS)), column: TEXTS}), file, row_group_size=10)
-        return file
     if kind == "txt":
-        content = "".join(f"{text}\r\n" for text in TEXTS)
+        return write_content(file, "".join(f"{text}\r\n" for text in TEXTS))
+    rows = pd.DataFrame({"n": 1, column: [text.replace("\t", " ") if kind == "tsv" else text for text in TEXTS]})
+    if kind == "parquet":
+        rows.to_parquet(file, row_group_size=10)
     elif kind == "jsonl":
-        content = "".join(f'{{"n": 1, "{column}": {text}}}\n' for text in quoted)
-    elif kind == "csv":
-        content = f"n,{column}\n" + "".join(f'1,"{text}"\n' for text in TEXTS)
+        rows.to_json(file, orient="records", lines=True)
     else:
-        content = f"n\t{column}\n" + "".join(f"1\t{text.replace(chr(9), ' ')}\n" for text in TEXTS)
-    return write_content(file, content)
+        rows.to_csv(file, sep="," if kind == "csv" else "\t", index=False)
+    return file
 
 
 def run(folder, source, output, *words):
@@ -131,18 +131,18 @@ def mistake(*words) -> str:
         ("a.parquet", "v.parquet"),
     ],
 )
-def test_every_row_is_upstreams_in_its_place(folder, expected, tmp_path, capsys, source, output):
+def test_every_row_is_upstreams_in_its_place(folder, expected, tmp_path, caplog, source, output):
+    caplog.set_level(logging.INFO, logger="distilface")
     given = write_input(tmp_path / source, "body")
     found = run(folder, given, tmp_path / "new" / output, "--text-column", "body")
     file = tmp_path / "new" / output
-    assert [path.name for path in file.parent.iterdir()] == [output], "no part is left"
+    assert [path.name for path in file.parent.iterdir()] == [output], "no shard is left"
     np.testing.assert_allclose(read(file), expected, atol=1e-5)
     assert (found.rows, found.width, found.empty, found.truncated) == (27, 32, 2, 2)
     assert found.megabytes == file.stat().st_size / 1e6
-    said = capsys.readouterr()
-    assert "encode: 27 of 27 rows to compute; fp32, 32 dimensions, about 0.0 MB in " in said.err
-    assert said.out.startswith(f"{file}: 27 rows of 32 numbers, 0.0 MB, ")
-    assert said.out.endswith("; 2 empty (zeros), 2 cut at 64 tokens\n")
+    assert f"encode: 27 of 27 rows to compute; fp32, 32 dimensions, about 0.0 MB in {file}" in caplog.text
+    assert str(found).startswith(f"{file}: 27 rows of 32 numbers, 0.0 MB, ")
+    assert str(found).endswith("; 2 empty (zeros), 2 cut at 64 tokens")
 
 
 def test_what_is_in_the_files(folder, lines, tmp_path):
@@ -180,10 +180,10 @@ def test_the_folders_own_prompt_is_applied(tmp_path, lines, exported):
     wanted = model.encode([TEXTS[row] for row in rows], prompt="big dog ")
     assert np.abs(wanted - model.encode([TEXTS[row] for row in rows], prompt="")).max() > 0.01
     np.testing.assert_allclose(np.load(tmp_path / "v.npy")[rows], wanted, atol=1e-5)
-    file = engines.int8_export(engines.Folder(exported))  # of the same weights, without the prompt
-    variant = engines.Variant(str(tmp_path / "m"), "int8", file, batch_size=4, threads=1, device="cpu")
-    found = engines.Encoder(variant).encode(0, TEXTS[:8]).embeddings
-    prompted = export.OnnxEncoder(file, exported).encode([f"big dog {text}" for text in TEXTS[:8]], batch_size=4)
+    file = opening.choose(Folder(exported), "int8")  # of the same weights, without the prompt
+    variant = engines.Variant(str(tmp_path / "m"), "int8", str(file), batch_size=4, threads=1, device="cpu")
+    found = engines.Worker(variant).encode(0, TEXTS[:8]).embeddings
+    prompted = opening.open_file(file, exported).encode([f"big dog {text}" for text in TEXTS[:8]], batch_size=4)
     assert np.array_equal(found, prompted)
 
 
@@ -215,7 +215,7 @@ def test_int8_runs_the_export_in_the_same_batches(exported, lines, expected, tmp
     run(exported, lines, tmp_path / "v.npy", "--variant", "int8")
     found, encoder = (
         np.load(tmp_path / "v.npy"),
-        export.OnnxEncoder(engines.int8_export(engines.Folder(exported)), exported),
+        opening.open_file(opening.choose(Folder(exported), "int8"), exported),
     )
     for start in range(0, 27, 8):
         rows = [row for row in range(start, min(start + 8, 27)) if TEXTS[row].strip()]
@@ -236,9 +236,9 @@ def test_int8_runs_the_export_in_the_same_batches(exported, lines, expected, tmp
 )
 def test_the_export_is_the_processors(exported, monkeypatch, machine, vnni, file):
     """Weights from -128 on an x86 without VNNI overflow without a word."""
-    monkeypatch.setattr(engines.platform, "machine", lambda: machine)
+    monkeypatch.setattr(opening.platform, "machine", lambda: machine)
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
-    assert Path(engines.int8_export(engines.Folder(exported))).name == file
+    assert opening.choose(Folder(exported), "int8").name == file
 
 
 def test_without_an_export_of_these_weights_int8_is_refused(folder, exported, lines, tmp_path):
@@ -253,16 +253,10 @@ def test_without_an_export_of_these_weights_int8_is_refused(folder, exported, li
 # ---- going on
 
 
-def test_the_same_file_twice_gives_the_same_bytes(folder, lines, tmp_path):
-    for name in ("a.parquet", "b.parquet"):
-        run(folder, lines, tmp_path / name, "--keep-text")
-    assert (tmp_path / "a.parquet").read_bytes() == (tmp_path / "b.parquet").read_bytes()
-
-
 def test_killed_at_every_step_it_comes_to_the_same_bytes(folder, exported, lines, tmp_path, warm):
-    """Every file gets its name by ``Path.replace``: the plan, four parts, the whole file, the summary, the output.
+    """Every file gets its name by ``Path.replace``: the key, four shards, the whole file, the report, the output.
 
-    Each run does one of these and is killed before the next; without a summary, the whole file is written anew.
+    Each run does one of these and is killed before the next; without a report, the whole file is written anew.
     """
     whole, output = tmp_path / "whole.parquet", tmp_path / "v.parquet"
     words = ("--variant", "int8", "--keep-text")
@@ -274,7 +268,7 @@ def test_killed_at_every_step_it_comes_to_the_same_bytes(folder, exported, lines
         codes.append(warm(str(COMMAND), *command, cwd=tmp_path, before=kill_at("pathlib.Path.replace", call)).code)
     assert codes == [-9] * 7 + [0]
     assert output.read_bytes() == whole.read_bytes()
-    assert not output.with_name("v.parquet.parts").exists()
+    assert not output.with_name("v.parquet.shards").exists()
 
 
 def test_killed_while_it_clears_away_it_is_whole(folder, lines, tmp_path, warm):
@@ -283,13 +277,13 @@ def test_killed_while_it_clears_away_it_is_whole(folder, lines, tmp_path, warm):
     done = warm(str(COMMAND), *command, cwd=tmp_path, before=kill_at("pathlib.Path.unlink", 5))
     assert done.code == -9
     before = output.read_bytes()
-    left = [path.name for path in output.with_name("v.npy.parts").iterdir()]
+    left = [path.name for path in output.with_name("v.npy.shards").iterdir()]
     assert 0 < sum(name.endswith(".arrow") for name in left) < 4
     done = warm(str(COMMAND), *command, cwd=tmp_path)
     assert done.code == 0, done.stderr
     assert done.stdout.startswith(f"{output}: 27 rows of 32 numbers")
     assert output.read_bytes() == before
-    assert not output.with_name("v.npy.parts").exists()
+    assert not output.with_name("v.npy.shards").exists()
     done = warm(str(COMMAND), *command, cwd=tmp_path)
     assert (done.code, done.stderr.splitlines()[-1]) == (
         2,
@@ -300,7 +294,7 @@ def test_killed_while_it_clears_away_it_is_whole(folder, lines, tmp_path, warm):
 @pytest.fixture
 def stopped(folder, lines, tmp_path, monkeypatch) -> Path:
     """Interrupt an encoding in its third chunk, and give its output."""
-    real = engines.Encoder.encode
+    real = engines.Worker.encode
 
     def interrupted(self, number, texts):
         if number == 2:
@@ -308,29 +302,31 @@ def stopped(folder, lines, tmp_path, monkeypatch) -> Path:
         return real(self, number, texts)
 
     with monkeypatch.context() as patch:
-        patch.setattr(engines.Encoder, "encode", interrupted)
+        patch.setattr(engines.Worker, "encode", interrupted)
         with pytest.raises(KeyboardInterrupt) as stop:
             run(folder, lines, tmp_path / "v.npy")
-    parts = tmp_path / "v.npy.parts"
-    assert str(stop.value) == f"16 of 27 rows are kept in {parts}; run the same command again to go on"
+    shards = tmp_path / "v.npy.shards"
+    assert str(stop.value) == f"16 of 27 rows are kept in {shards}; run the same command again to go on"
     assert not (tmp_path / "v.npy").exists()
     return tmp_path / "v.npy"
 
 
-def test_after_ctrl_c_only_the_rest_is_computed(folder, lines, stopped, expected, monkeypatch, capsys):
-    computed, real = [], engines.Encoder.encode
+def test_after_ctrl_c_only_the_rest_is_computed(folder, lines, stopped, tmp_path, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="distilface")
+    run(folder, lines, tmp_path / "whole.npy")
+    computed, real = [], engines.Worker.encode
     monkeypatch.setattr(
-        engines.Encoder, "encode", lambda self, number, texts: (computed.append(number), real(self, number, texts))[1]
+        engines.Worker, "encode", lambda self, number, texts: (computed.append(number), real(self, number, texts))[1]
     )
     found = run(folder, lines, stopped)
     assert computed == [2, 3]
     assert (found.rows, found.computed, found.truncated) == (27, 11, 2)
-    assert "encode: 11 of 27 rows to compute, 16 are there; fp32" in capsys.readouterr().err
-    np.testing.assert_allclose(np.load(stopped), expected, atol=1e-5)
+    assert "encode: 11 of 27 rows to compute, 16 are there; fp32" in caplog.text
+    assert stopped.read_bytes() == (tmp_path / "whole.npy").read_bytes()
 
 
-def test_it_goes_on_with_nothing_else(folder, exported, lines, stopped, tmp_path, expected, capsys):
-    """Parts of two models, texts or settings in one file would be found by nobody."""
+def test_it_goes_on_with_nothing_else(folder, lines, stopped, tmp_path, expected, caplog):
+    """Shards of two models, texts or settings in one file would be found by nobody."""
     save_folder(tiny_model(tmp_path / "made", seed=3), tmp_path / "other")
     changed = tmp_path / "changed.txt"
     changed.write_text(lines.read_text().replace(TEXTS[20], "another", 1))
@@ -343,23 +339,13 @@ def test_it_goes_on_with_nothing_else(folder, exported, lines, stopped, tmp_path
         ((folder, lines, "--threads", "2"), "--threads was 1 and is 2"),
     ]:
         said = mistake(*words[:2], stopped, *words[2:])
-        assert f"{stopped}.parts holds the beginning of another encoding ({what})" in said
+        assert f"{stopped}.shards holds the beginning of another encoding ({what})" in said
         assert said.endswith(remedy)
     run(tmp_path / "other", lines, stopped, "--overwrite")
-    assert "the beginning of another encoding is dropped (the model was another)" in capsys.readouterr().err
+    assert "the beginning of another encoding is dropped (the model was another)" in caplog.text
     other = SentenceTransformer(str(tmp_path / "other"), device="cpu")
     np.testing.assert_allclose(np.load(stopped)[0], other.encode(TEXTS[0]), atol=1e-5)
     assert np.abs(np.load(stopped) - expected).max() > 0.01
-
-
-def test_a_damaged_part_is_refused(folder, lines, stopped, tmp_path):
-    part = tmp_path / "v.npy.parts" / "000000001.arrow"
-    part.write_bytes(part.read_bytes()[:-20])
-    said = mistake(folder, lines, stopped)
-    assert said.startswith(f"{part} cannot be read (")
-    assert said.endswith("delete it and run again, and it is computed anew")
-    part.unlink()
-    assert run(folder, lines, stopped).computed == 8
 
 
 def test_an_input_that_grows_meanwhile_is_refused(folder, lines, tmp_path, monkeypatch):
@@ -376,9 +362,25 @@ def test_an_input_that_grows_meanwhile_is_refused(folder, lines, tmp_path, monke
     assert not (tmp_path / "v.npy").exists()
 
 
+@pytest.mark.parametrize("read", [0, 1, 4])
+@pytest.mark.parametrize("change", ["another text", "cut short", "gone"])
+def test_a_change_of_the_input_is_noticed_at_any_time(lines, read, change):
+    """A text of the same length too, and after the last chunk: a file that became shorter ends early."""
+    source, content = TextFile(lines, "text", 8), lines.read_text()
+    survey = source.survey()
+    given = source.surveyed_chunks(survey, range(4))
+    assert [next(given) for _ in range(read)] == list(source.surveyed_chunks(survey, range(read)))
+    lines.unlink()
+    if change != "gone":
+        lines.write_text(content[:100] if change == "cut short" else content.replace("dog", "cat"))
+        os.utime(lines, ns=(0, survey.state[1] + 10**7))  # by a coarse clock both would have the same time
+    with pytest.raises(InputError, match="was changed while it was read; run again when it is finished"):
+        list(given)
+
+
 def test_two_at_once_do_not_meet(folder, lines, tmp_path):
-    (tmp_path / "v.npy.parts").mkdir()
-    with FileLock(tmp_path / "v.npy.parts" / "lock"):
+    (tmp_path / "v.npy.shards").mkdir()
+    with FileLock(tmp_path / "v.npy.shards" / "lock"):
         assert "another process is writing" in mistake(folder, lines, tmp_path / "v.npy")
     run(folder, lines, tmp_path / "v.npy")
 
@@ -388,7 +390,7 @@ def test_an_output_that_is_there_is_replaced_only_when_asked(folder, lines, tmp_
     said = mistake(folder, lines, tmp_path / "v.npy")
     assert said == f"{tmp_path / 'v.npy'} exists; name another file, or add --overwrite"
     assert (tmp_path / "v.npy").read_bytes() == b"mine"
-    assert not (tmp_path / "v.npy.parts").exists()
+    assert not (tmp_path / "v.npy.shards").exists()
     run(folder, lines, tmp_path / "v.npy", "--overwrite")
     assert np.load(tmp_path / "v.npy").shape == (27, 32)
 
@@ -397,10 +399,10 @@ def test_an_output_that_is_there_is_replaced_only_when_asked(folder, lines, tmp_
 
 
 def test_no_more_than_a_chunk_is_held(folder, tmp_path, monkeypatch):
-    """Between one part and the next no more rows are read than one chunk has."""
+    """Between one shard and the next no more rows are read than one chunk has."""
     file = tmp_path / "a.txt"
     file.write_text("a dog\n" * 100)
-    read_rows, lines_of, written = [], chunks.decoded_lines, encode.Parts.write
+    read_rows, lines_of, written = [], chunks.decoded_lines, Output.write
 
     def counted(path):
         for line in lines_of(path):
@@ -412,7 +414,7 @@ def test_no_more_than_a_chunk_is_held(folder, tmp_path, monkeypatch):
         written(self, number, *args)
 
     monkeypatch.setattr(chunks, "decoded_lines", counted)
-    monkeypatch.setattr(encode.Parts, "write", write)
+    monkeypatch.setattr(Output, "write", write)
     assert run(folder, file, tmp_path / "v.npy").rows == 100
     assert len(read_rows) == 200
 
@@ -461,7 +463,7 @@ def test_a_million_lines_cost_no_more_memory_than_ten_thousand(folder, tmp_path)
 def test_an_input_that_is_none_is_refused_before_anything_is_computed(
     folder, tmp_path, monkeypatch, name, content, sentence
 ):
-    monkeypatch.setattr(engines.Encoder, "__init__", lambda *args: pytest.fail("computed"))
+    monkeypatch.setattr(engines.Worker, "__init__", lambda *args: pytest.fail("computed"))
     (tmp_path / name).write_bytes(content)
     assert sentence in mistake(folder, tmp_path / name, tmp_path / "v.npy")
     assert [path.name for path in tmp_path.iterdir()] == [name]
@@ -516,14 +518,15 @@ def test_an_input_is_not_replaced_by_its_embeddings(folder, tmp_path):
 
 
 def test_no_room_on_the_disk_is_said_before_the_first_row(folder, lines, tmp_path, monkeypatch):
-    monkeypatch.setattr(encode.shutil, "disk_usage", lambda path: Usage(0, 0, 2 * 27 * 32 * 4 - 1))
-    assert "free some space" in mistake(folder, lines, tmp_path / "v.npy")
-    monkeypatch.setattr(encode.shutil, "disk_usage", lambda path: Usage(0, 0, 2 * 27 * 32 * 4))
+    """The shards and the whole file stand side by side."""
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2 * 27 * 32 * 4 - 1))
+    assert "free some space or name a file elsewhere" in mistake(folder, lines, tmp_path / "v.npy")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(2 * 27 * 32 * 4))
     run(folder, lines, tmp_path / "v.npy")
 
 
-def test_a_disk_that_gets_full_leaves_whole_parts(folder, lines, tmp_path, monkeypatch, capsys):
-    real = encode.Parts.write
+def test_a_disk_that_gets_full_leaves_whole_shards(folder, lines, tmp_path, monkeypatch, capsys):
+    real = Output.write
 
     def full(self, number, *args):
         if number == 2:
@@ -531,7 +534,7 @@ def test_a_disk_that_gets_full_leaves_whole_parts(folder, lines, tmp_path, monke
         real(self, number, *args)
 
     with monkeypatch.context() as patch:
-        patch.setattr(encode.Parts, "write", full)
+        patch.setattr(Output, "write", full)
         with pytest.raises(SystemExit) as left:
             run_command(lambda: run(folder, lines, tmp_path / "v.npy"))
     assert left.value.code == 2
@@ -545,7 +548,7 @@ def test_a_model_that_gives_nan_is_refused(tmp_path, lines):
         model[0].model.embeddings.word_embeddings.weight[5:].fill_(np.nan)
     save_folder(model, tmp_path / "m")
     assert f"{tmp_path / 'm'} gives NaN or infinity for" in mistake(tmp_path / "m", lines, tmp_path / "v.npy")
-    assert not list((tmp_path / "v.npy.parts").glob("*.arrow"))
+    assert not list((tmp_path / "v.npy.shards").glob("*.arrow"))
 
 
 # ---- Ray
@@ -635,15 +638,15 @@ def test_two_workers_of_ray_give_the_same_bytes(exported, lines, tmp_path):
 @pytest.mark.usefixtures("ray_of_two")
 def test_what_ray_has_not_done_yet_is_done_by_the_next_run(folder, lines, tmp_path, monkeypatch):
     run(folder, lines, tmp_path / "one.npy")
-    real, written = encode.Parts.write, []
+    real, written = Output.write, []
 
-    def write(parts, number, *rest):
-        real(parts, number, *rest)
+    def write(output, number, *rest):
+        real(output, number, *rest)
         written.append(number)
         if len(written) == 2:
             raise KeyboardInterrupt
 
-    monkeypatch.setattr(encode.Parts, "write", write)
+    monkeypatch.setattr(Output, "write", write)
     with pytest.raises(KeyboardInterrupt, match="of 27 rows are kept"):
         run(folder, lines, tmp_path / "two.npy", "--engine", "ray", "--workers", "2")
     found = run(folder, lines, tmp_path / "two.npy", "--engine", "ray", "--workers", "2")
@@ -687,7 +690,7 @@ def test_a_worker_of_ray_without_the_folder_is_told_in_one_sentence(ray_of_two, 
 def test_a_file_that_changes_under_ray_is_told_in_one_sentence(folder, lines, capfd):
     source = TextFile(lines, "text", 8)
     survey = source.survey()
-    lines.write_text(lines.read_text().replace("dog", "cat"))
+    lines.write_text(lines.read_text().replace("dog", "horse"))
     with pytest.raises(InputError) as caught:
         list(on_two(str(folder), source, survey))
     assert str(caught.value) == f"{lines} was changed while it was read; run again when it is finished"

@@ -1,4 +1,4 @@
-"""Scores through mteb: on local data, through one cache, and of a model that is none."""
+"""Scores through mteb: on local data, through one cache, of any encoder, and of what is not a model."""
 
 import json
 import math
@@ -11,17 +11,21 @@ import mteb
 import numpy as np
 import pytest
 import torch
+from mteb.types import PromptType
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from tiny import PAIRS, tiny_backbone, tiny_model, write_pairs
+from torch.utils.data import DataLoader
 
 from distilface.environment import environment
-from distilface.evaluation.file_model import FileModel
-from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS, evaluate, means, model_size, weights_fingerprint
+from distilface.evaluation.mteb_model import MtebModel
+from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS, evaluate, means, model_size
 from distilface.evaluation.tasks import data_sources, find_tasks
-from distilface.exporters import onnx as onnx_files
-from distilface.model.folder import load, save_folder
+from distilface.exporters.onnx import to_int8
+from distilface.model.folder import load
+from distilface.model.identity import fingerprint
 from distilface.model.loading import load_model
+from distilface.runtimes import Encoder, TorchEncoder, open_file
 from distilface.settings import InputError
 
 
@@ -53,89 +57,105 @@ def offline(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
 
 
-def by_hand(model: SentenceTransformer, pairs) -> float:
-    left, right = (model.encode([pair[side] for pair in pairs]) for side in (0, 1))
+def by_hand(model: SentenceTransformer | Encoder, pairs=PAIRS, prompt: str = "") -> float:
+    left, right = (model.encode([prompt + pair[side] for pair in pairs]) for side in (0, 1))
     norms = np.linalg.norm(left, axis=1) * np.linalg.norm(right, axis=1)
-    return 100 * spearmanr((left * right).sum(axis=1) / norms, [pair[2] for pair in pairs])[0]
+    score = 100 * spearmanr((left * right).sum(axis=1) / norms, [pair[2] for pair in pairs])[0]
+    return pytest.approx(score, abs=1e-3)
 
 
-def test_scores_are_spearman_of_cosines(tmp_path, data):
-    model = tiny_model(tmp_path / "model")
-    scores = evaluate(tmp_path / "model", ["STS16", "STS12"], data)
-    assert list(scores) == ["STS16", "STS12"]
-    assert scores["STS12"] == pytest.approx(by_hand(model, PAIRS), abs=1e-3)
-    assert scores["STS16"] == pytest.approx(by_hand(model, PAIRS[:6]), abs=1e-3)
+@pytest.fixture
+def quantized(students, tmp_path) -> Path:
+    """Copy a student with a file of dynamic int8; a vector depends on the batch that it is computed in."""
+    folder = shutil.copytree(students["mean"], tmp_path / "student")
+    to_int8(folder / "onnx" / "model.onnx", folder / "onnx" / "model_quantized.onnx", signed=False)
+    return folder / "onnx" / "model_quantized.onnx"
 
 
 def test_a_sentence_is_embedded_once(tmp_path, data, encoded):
     """STS16 is six pairs of STS12's ten, the sides of one turned round: it asks for nothing new."""
     write_pairs(data / "STS16.jsonl.gz", [(PAIRS[0][1], PAIRS[0][0], PAIRS[0][2]), *PAIRS[1:6]])
     model = tiny_model(tmp_path / "model")
-    scores = evaluate(model, ["STS12", "STS16"], data)
+    scores = evaluate(model, ["STS16", "STS12"], data)
+    assert list(scores) == ["STS16", "STS12"]
     assert sum(encoded) == len({sentence for pair in PAIRS for sentence in pair[:2]})
-    assert scores["STS12"] == pytest.approx(by_hand(model, PAIRS), abs=1e-3)
-    assert scores["STS16"] == pytest.approx(by_hand(model, PAIRS[:6]), abs=1e-3)
+    assert scores["STS12"] == by_hand(model)
+    assert scores["STS16"] == by_hand(model, PAIRS[:6])
 
 
-def test_prompts_are_left_to_mteb(tmp_path, data, encoded):
+def test_prompts_are_those_of_the_task(tmp_path, data, encoded):
     """Silent otherwise: what is embedded once would be served to a task whose prompt is another."""
     model = tiny_model(tmp_path / "model")
     model.prompts = {"STS12": "one two three: ", "STS16": "four: "}
     plain = tiny_model(tmp_path / "model")
     scores = evaluate(model, ["STS12", "STS16"], data)
     assert encoded == [10, 10, 6, 6]
-    for task, pairs in (("STS12", PAIRS), ("STS16", PAIRS[:6])):
-        prompted = [(model.prompts[task] + a, model.prompts[task] + b, score) for a, b, score in pairs]
-        assert scores[task] == pytest.approx(by_hand(plain, prompted), abs=1e-3)
+    assert scores["STS12"] == by_hand(plain, prompt="one two three: ")
+    assert scores["STS16"] == by_hand(plain, PAIRS[:6], "four: ")
 
 
-def test_two_models_in_one_cache(tmp_path, data):
-    """Silent otherwise: mteb calls every local model ``no_model_name/available`` and takes what is there."""
-    cache = tmp_path / "cache"
+@pytest.mark.filterwarnings("ignore::UserWarning")
+def test_a_file_is_embedded_as_its_folder_would_be(students, quantized):
+    """The prompts, the tokens and the batches are those that mteb's own wrapper has for the folder's model.
+
+    Its model is here the folder's, with the file in the place of the weights.
+    """
+    task, texts = mteb.get_task("STS12").metadata, [sentence for pair in PAIRS for sentence in pair[:2]]
+    rows = DataLoader(datasets.Dataset.from_dict({"text": texts}), batch_size=7)
+    encoder, changed = open_file(quantized, students["mean"]), load(students["mean"])
+
+    def forward(features, **_):
+        inputs = {name: features[name].numpy() for name in ("input_ids", "attention_mask")}
+        (output,) = encoder.session.run(["sentence_embedding"], inputs)
+        return {**features, "sentence_embedding": torch.from_numpy(output)}
+
+    changed.forward = forward
+    for prompts, default in (
+        ({}, None),
+        ({"query": "the dog: ", "passage": "the cat: "}, None),
+        ({"query": "the dog: ", "old": "the old "}, "old"),
+        ({"STS12": "the red ", "STS-query": "the green ", "query": "the dog: "}, "query"),
+    ):
+        for model in (encoder.model, changed):
+            model.prompts, model.default_prompt_name = prompts, default
+        for role in (None, PromptType.query, PromptType.document):
+            call = {"task_metadata": task, "hf_split": "test", "hf_subset": "default", "prompt_type": role}
+            call |= {"batch_size": 6, "show_progress_bar": False}
+            embeddings = MtebModel(encoder).encode(rows, **call)
+            expected = mteb.models.SentenceTransformerEncoderWrapper(changed).encode(rows, **call)
+            np.testing.assert_allclose(embeddings, expected, atol=1e-6)
+    half = TorchEncoder(load(students["mean"]), "bf16")
+    assert np.array_equal(MtebModel(half).encode(rows, **call), half.encode(texts, 6))
+
+
+def test_each_model_in_one_cache_has_its_own_score(tmp_path, data, quantized):
+    """Silent otherwise: mteb calls every local model ``no_model_name/available`` and takes what is there.
+
+    Two poolings of one backbone, bf16 and a file beside its folder have the same weights: a hash of those alone would
+    find the other's score.
+    """
+    cache, scores = tmp_path / "cache", {}
     models = [tiny_model(tmp_path / place / "model", seed) for place, seed in (("a", 0), ("b", 1))]
-    first, second = (evaluate(tmp_path / place / "model", ["STS12"], data, cache) for place in "ab")
-    assert first["STS12"] == pytest.approx(by_hand(models[0], PAIRS), abs=1e-3)
-    assert second["STS12"] == pytest.approx(by_hand(models[1], PAIRS), abs=1e-3)
-    assert first != second
+    for place, model in zip("ab", models, strict=True):
+        scores[place] = evaluate(tmp_path / place / "model", ["STS12"], data, cache)["STS12"]
+        assert scores[place] == by_hand(model)
+    assert scores["a"] != scores["b"]
+    cls = tiny_model(tmp_path / "cls", pooling="cls")
+    assert evaluate(cls, ["STS12"], data, cache)["STS12"] == by_hand(cls)
+    folder = quantized.parents[1]
+    assert evaluate(folder, ["STS12"], data, cache)["STS12"] == by_hand(load(folder))
+    for encoder in (open_file(quantized, folder), TorchEncoder(folder, "bf16")):
+        assert np.abs(encoder.encode(["a dog"]) - load(folder).encode(["a dog"])).max() > 1e-5
+        assert evaluate(encoder, ["STS12"], data, cache)["STS12"] == by_hand(encoder)
 
 
-def test_two_poolings_of_one_backbone_in_one_cache(tmp_path, data):
-    """Silent otherwise: the weights are the same, so a hash of them alone would find the other's score."""
-    models = [tiny_model(tmp_path / pooling, pooling=pooling) for pooling in ("mean", "cls")]
-    for model in models:
-        score = evaluate(model, ["STS12"], data, tmp_path / "cache")["STS12"]
-        assert score == pytest.approx(by_hand(model, PAIRS), abs=1e-3)
-
-
-def test_same_folder_is_served_from_the_cache(tmp_path, data, encoded):
-    tiny_model(tmp_path / "model")
-    first = evaluate(tmp_path / "model", ["STS12"], data, tmp_path / "cache")
-    assert encoded == [10, 10]
-    again = evaluate(str(tmp_path / "model"), ["STS12"], data, tmp_path / "cache")
-    assert encoded == [10, 10]
-    assert again == first
-
-
-def test_a_file_is_not_served_its_folders_score(tmp_path, data):
-    """Silent otherwise: the weights beside an int8 file are the folder's, and so would its score be."""
-    model = tiny_model(tmp_path / "made")
-    save_folder(model, tmp_path / "model")
-    (tmp_path / "model" / "onnx").mkdir()
-    onnx_files.to_onnx(load(tmp_path / "model"), tmp_path / "source.onnx")
-    file = tmp_path / "model" / "onnx" / "model_quantized.onnx"
-    onnx_files.to_int8(tmp_path / "source.onnx", file, signed=False)
-    whole = evaluate(tmp_path / "model", ["STS12"], data, tmp_path / "cache")["STS12"]
-    small = evaluate(FileModel(file, tmp_path / "model"), ["STS12"], data, tmp_path / "cache")["STS12"]
-    assert small == pytest.approx(by_hand(FileModel(file, tmp_path / "model"), PAIRS), abs=1e-3)
-    assert whole == pytest.approx(by_hand(model, PAIRS), abs=1e-3)
-    size = model_size(FileModel(file, tmp_path / "model"))
-    assert size == {**model_size(model), "megabytes": round(file.stat().st_size / 1e6, 2)}
-
-
-def test_other_data_is_not_served_from_the_cache(tmp_path, data, encoded):
+def test_only_the_same_on_the_same_data_is_in_the_cache(tmp_path, data, encoded):
     """Silent otherwise: mteb finds a result by model and task, and never looks at a finished one's data."""
     tiny_model(tmp_path / "model")
     first = evaluate(tmp_path / "model", ["STS12"], data, tmp_path / "cache")
+    assert encoded == [10, 10]
+    assert evaluate(str(tmp_path / "model"), ["STS12"], data, tmp_path / "cache") == first
+    assert encoded == [10, 10]
     write_pairs(data / "STS12.jsonl", [(a, b, 5 - score) for a, b, score in PAIRS])
     second = evaluate(tmp_path / "model", ["STS12"], data, tmp_path / "cache")
     assert second["STS12"] == pytest.approx(-first["STS12"], abs=1e-3)
@@ -146,12 +166,12 @@ def test_other_data_is_not_served_from_the_cache(tmp_path, data, encoded):
 
 
 def test_results_are_mtebs_own(tmp_path, data):
-    tiny_model(tmp_path / "model")
+    model = tiny_model(tmp_path / "model")
     scores = evaluate(tmp_path / "model", ["STS12"], data, tmp_path / "cache")
     (file,) = (tmp_path / "cache" / "results" / "local__model").rglob("STS12.json")
     result = mteb.TaskResult.from_disk(file)
     assert 100 * result.get_score() == pytest.approx(scores["STS12"])
-    assert file.relative_to(tmp_path / "cache").parts[2] == weights_fingerprint(tmp_path / "model")
+    assert file.relative_to(tmp_path / "cache").parts[2] == fingerprint(model)
     assert result.dataset_revision == data_sources(find_tasks(["STS12"], data))["STS12"]["revision"]
 
 
@@ -159,11 +179,11 @@ def test_fingerprint_is_of_the_embeddings_not_of_the_place(tmp_path):
     model = tiny_model(tmp_path / "model")
     shutil.copytree(tmp_path / "model", tmp_path / "copy")
     (tmp_path / "copy" / "run.json").write_text("{}")
-    one = weights_fingerprint(tmp_path / "model")
+    one = fingerprint(load_model(tmp_path / "model"))
     model.encode(["text"])
-    assert one == weights_fingerprint(tmp_path / "copy") == weights_fingerprint(model)
+    assert one == fingerprint(load_model(tmp_path / "copy")) == fingerprint(model)
     model.max_seq_length = 8
-    assert one != weights_fingerprint(model)
+    assert one != fingerprint(model)
 
 
 def test_scored_in_fp32(tmp_path, data):
@@ -181,17 +201,19 @@ def test_means():
     assert means(dict.fromkeys(PAPER_TASKS, 1.0)) == {"mean_of_5": 1.0, "mean_of_7": None}
 
 
-def test_model_size(tmp_path):
-    model = tiny_model(tmp_path / "model")
-    (tmp_path / "model" / "onnx").mkdir()
-    (tmp_path / "model" / "onnx" / "model.bin").write_bytes(bytes(10**6))
+def test_model_size(quantized):
+    folder = quantized.parents[1]
+    model = load(folder)
     parameters = sum(weight.numel() for weight in model.parameters())
-    on_disk = (tmp_path / "model" / "model.safetensors").stat().st_size
-    assert model_size(tmp_path / "model") == {"parameters": parameters, "megabytes": round(on_disk / 1e6, 2)}
-    assert model_size(model) == {"parameters": parameters, "megabytes": round(4 * parameters / 1e6, 2)}
+    for scored, size in (
+        (folder, (folder / "model.safetensors").stat().st_size),
+        (model, 4 * parameters),
+        (open_file(quantized, model), quantized.stat().st_size),
+    ):
+        assert model_size(scored) == {"parameters": parameters, "megabytes": round(size / 1e6, 2)}
 
 
-def test_no_model(tmp_path, offline):
+def test_what_is_not_a_model(tmp_path, offline):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "nothing", tmp_path / "file"):
@@ -201,10 +223,9 @@ def test_no_model(tmp_path, offline):
         load_model(tmp_path / "empty")
     with pytest.raises(InputError, match="could not be had from the Hub"):
         load_model("nobody/nothing")
-
-
-def test_damaged_model(tmp_path):
     model = tiny_model(tmp_path / "model")
+    with pytest.raises(InputError, match=r"data of task STS12 could not be had.*--data-dir"):
+        evaluate(tmp_path / "model", ["STS12"])
     weights = tmp_path / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
     with pytest.raises(InputError, match="is no model that can be loaded"):
@@ -227,12 +248,6 @@ def test_collapsed_model(tmp_path, data):
             evaluate(model, ["STS12"], data, tmp_path / "cache")
 
 
-def test_no_hub(tmp_path, offline):
-    tiny_model(tmp_path / "model")
-    with pytest.raises(InputError, match=r"data of task STS12 could not be had.*--data-dir"):
-        evaluate(tmp_path / "model", ["STS12"])
-
-
 def test_plain_transformers_folder(tmp_path, data):
     """A backbone without a pooling is scored under sentence-transformers' default, the mean."""
     backbone = tiny_backbone(tmp_path / "backbone")
@@ -240,7 +255,7 @@ def test_plain_transformers_folder(tmp_path, data):
 
 
 def test_environment():
-    record = environment()
-    assert record["versions"]["mteb"] == mteb.__version__
-    assert record["machine"]["cores"] >= 1
-    json.dumps(record)
+    report = environment()
+    assert report["versions"]["mteb"] == mteb.__version__
+    assert report["machine"]["cores"] >= 1
+    json.dumps(report)

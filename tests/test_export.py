@@ -1,6 +1,9 @@
-"""Exports against the folder's own vectors, the gate that keeps a bad file out, and the command on a folder."""
+"""The exported files, the gate that keeps a bad one out, their report, and the command on a folder."""
 
+import dataclasses
 import json
+import logging
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -10,183 +13,146 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from datasets import Dataset
+from exported import PAIRS_SET, TEXTS, cosines
 from scipy.stats import spearmanr
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Dense, Normalize
-from tiny import PAIRS, sentences, tiny_backbone, tiny_model, write_pairs
+from test_runtimes import ONNX, OPENVINO, OPENVINO_INT8, needs_openvino
+from tiny import PAIRS, sentences, write_pairs
 
 from distilface import cli
-from distilface.compression.recurrent import recurrent_student
-from distilface.compression.student import load_student
-from distilface.exporters import exporting as export
-from distilface.exporters import parity
-from distilface.exporters.onnx import to_fp16, to_int8, to_int8_weights
-from distilface.model.folder import Folder, load, save_folder
-from distilface.runtimes import extras
+from distilface.exporters import exporting, parity
+from distilface.exporters.exporting import calibration_samples, export
+from distilface.exporters.formats import FORMATS, Format
+from distilface.exporters.onnx import to_fp16, to_int8_weights
+from distilface.model import folder as folder_module
+from distilface.model.folder import Folder, load
+from distilface.runtimes import FILES, extras, open_file, read_exports
+from distilface.runtimes.files import pieces
 from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
-PAIRS_SET = Dataset.from_list([{"sentence1": a, "sentence2": b, "score": score} for a, b, score in PAIRS])
-TEXTS = ["dog", *sentences(20), " ".join(sentences(9))]
-
-
-def students(folder: Path) -> dict[str, SentenceTransformer]:
-    """Make one model of each kind that can be a student."""
-    backbone = str(tiny_backbone(folder / "backbone", layers=4))
-    models = {mode: load_student(backbone, pooling=mode) for mode in ("mean", "cls", "last4")}
-    width = models["mean"].get_embedding_dimension()
-    models["dense"] = SentenceTransformer(modules=[*models["mean"], Dense(width, 12), Normalize()], device="cpu")
-    models["albert"] = recurrent_student(load_student(backbone, normalize=True), 2, 2, 8)
-    return models
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    """Save each kind of student, exported in fp32."""
-    place = tmp_path_factory.mktemp("export")
-    for name, model in students(place).items():
-        save_folder(model, place / name)
-        export.export(place / name, PAIRS_SET, ["onnx"])
-    return {name: place / name for name in ("mean", "cls", "last4", "dense", "albert")}
+FP16 = FILES["fp16"].path
 
 
 @pytest.fixture
-def folder(tmp_path) -> Path:
-    save_folder(tiny_model(tmp_path / "made"), tmp_path / "m")
-    return tmp_path / "m"
+def folder(students, tmp_path, monkeypatch) -> Path:
+    """Copy a student; its trace, which takes seconds, is that of the file that all students were tested with."""
+    monkeypatch.setattr(exporting, "to_onnx", lambda model, file: shutil.copyfile(students["mean"] / ONNX, file))
+    ignored = shutil.ignore_patterns("onnx", "export.json")
+    return shutil.copytree(students["mean"], tmp_path / "m", ignore=ignored)
 
 
-@pytest.mark.parametrize("kind", ["mean", "cls", "last4", "dense", "albert"])
-def test_the_vectors_are_the_folders(folders, kind):
-    """Batches and lengths that the example of the export had not, and a text longer than the model reads."""
-    model, encoder = load(folders[kind]), export.OnnxEncoder(folders[kind] / "onnx" / "model.onnx", folders[kind])
-    expected = model.encode(TEXTS)
-    for batch_size in (1, 3, 32):
-        np.testing.assert_allclose(encoder.encode(TEXTS, batch_size), expected, atol=1e-5)
-    record = json.loads((folders[kind] / "export.json").read_text())["files"]["onnx/model.onnx"]
-    assert record["min_cosine"] >= 1 - 1e-5
-    assert record["refused"] is None
+def names(place: Path) -> list[str]:
+    return sorted(path.name for path in place.iterdir()) if place.exists() else []
 
 
-@pytest.mark.parametrize("kind", ["mean", "last4", "albert"])
-def test_a_runtime_that_pools_by_itself_meets_the_same_embedding(folders, kind):
-    """transformers.js, fastembed and TEI read the token vectors; last4's are a mean of layers, not the last one's."""
-    model = load(folders[kind])
-    session = onnxruntime.InferenceSession(folders[kind] / "onnx" / "model.onnx", providers=["CPUExecutionProvider"])
-    assert [given.name for given in session.get_inputs()] == ["input_ids", "attention_mask"]
-    assert [given.name for given in session.get_outputs()] == ["last_hidden_state", "sentence_embedding"]
-    tokens = model.tokenizer(TEXTS[:7], padding=True, return_tensors="np")
-    states, embeddings = session.run(None, {name: tokens[name] for name in ("input_ids", "attention_mask")})
-    mask = tokens["attention_mask"][:, :, None]
-    pooled = (states * mask).sum(1) / mask.sum(1)
-    ours = [rows / np.linalg.norm(rows, axis=1, keepdims=True) for rows in (pooled, embeddings)]
-    np.testing.assert_allclose(ours[0], ours[1], atol=1e-5)
-
-
-def test_the_file_is_one_and_free_of_this_machine(folders):
-    file = folders["mean"] / "onnx" / "model.onnx"
-    assert [found.name for found in file.parent.iterdir()] == ["model.onnx"]
-    model = onnx.load(file, load_external_data=False)
-    assert not any(tensor.external_data for tensor in model.graph.initializer)
-    assert str(Path.home()).encode() not in file.read_bytes()
-    assert str(folders["mean"].parent).encode() not in file.read_bytes()
-    assert b"site-packages" not in file.read_bytes()
-    assert str(Path(export.__file__).parent).encode() not in file.read_bytes()
+def constants(file: Path) -> dict[str, np.ndarray]:
+    """Return the constants of an ONNX file, by name, each of which must stand there once."""
+    tensors = onnx.load(file).graph.initializer
+    arrays = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in tensors}
+    assert len(arrays) == len(tensors)
+    return arrays
 
 
 def products(file: Path) -> list[onnx.NodeProto]:
     """Return the products with a weight that is kept in fp32."""
-    graph = onnx.load(file).graph
-    weights = {tensor.name for tensor in graph.initializer if tensor.data_type == onnx.TensorProto.FLOAT}
-    return [node for node in graph.node if node.op_type in ("MatMul", "Gemm") and weights & set(node.input)]
+    weights = {name for name, array in constants(file).items() if array.dtype == np.float32}
+    nodes = onnx.load(file).graph.node
+    return [node for node in nodes if node.op_type in ("MatMul", "Gemm") and weights & set(node.input)]
 
 
-@pytest.mark.parametrize("signed", [True, False])
+# ---- the files
+
+
+SMALL = [("vnni", np.int8), ("avx2", np.uint8), ("q4", np.uint8), ("int8", np.int8)]
+
+
+@pytest.mark.parametrize(("name", "dtype"), SMALL)
 @pytest.mark.parametrize("kind", ["mean", "albert"])
-def test_int8_leaves_no_weight_in_fp32(folders, kind, signed, tmp_path):
-    """Layers that share weights would stay in fp32 without a word, and the file twice as large as it need be."""
-    source = folders[kind] / "onnx" / "model.onnx"
-    to_int8(source, tmp_path / "q.onnx", signed)
-    assert products(source)
-    assert not products(tmp_path / "q.onnx")
-    kinds = {onnx.TensorProto.INT8: 0, onnx.TensorProto.UINT8: 0}
-    large = [t for t in onnx.load(tmp_path / "q.onnx").graph.initializer if np.prod(t.dims) > 100]
-    for tensor in large:
-        kinds[tensor.data_type] = kinds.get(tensor.data_type, 0) + 1
-    assert kinds[onnx.TensorProto.INT8 if signed else onnx.TensorProto.UINT8] > 3
-    found = export.OnnxEncoder(tmp_path / "q.onnx", folders[kind]).encode(TEXTS)
-    expected = load(folders[kind]).encode(TEXTS)
-    cosines = (found * expected).sum(1) / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1)
-    assert cosines.min() > 0.9
-
-
-def matrices(file: Path) -> dict[str, np.ndarray]:
-    """Return the constants of an ONNX file, by name."""
-    return {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(file).graph.initializer}
+def test_a_small_file_keeps_no_weight_in_fp32(students, kind, name, dtype, tmp_path):
+    """Weights that layers share would stay in fp32 without a word, or stand in the file twice, which is refused."""
+    root, file, model = logging.getLogger(), tmp_path / "small.onnx", load(students[kind])
+    level, handlers = root.level, list(root.handlers)
+    FORMATS[name].make(students[kind] / ONNX, file)
+    assert (root.level, root.handlers) == (level, handlers), "onnxruntime's modules configure logging"
+    assert products(students[kind] / ONNX)
+    assert not products(file)
+    types = [array.dtype for array in constants(file).values() if array.size > 100]
+    assert types.count(np.dtype(dtype)) > 3
+    bits = {flag.i for node in onnx.load(file).graph.node for flag in node.attribute if flag.name == "bits"}
+    assert bits == ({4} if name == "q4" else set())
+    encoder, config = open_file(file, model), model[0].model.config
+    shape = (config.vocab_size, getattr(config, "embedding_size", config.hidden_size))
+    assert encoder.table_bytes(shape) == np.prod(shape), "one byte a weight"
+    assert cosines(encoder.encode(TEXTS), model.encode(TEXTS)).min() > 0.9
+    if FILES[name].precision == "fp32":
+        np.testing.assert_allclose(encoder.encode(TEXTS, 1), encoder.encode(TEXTS, 32), atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["mean", "albert", "dense"])
-def test_int8_weights_are_those_of_the_folder_to_half_a_step(folders, kind, tmp_path):
+def test_int8_weights_are_right_to_half_a_step(students, kind, tmp_path):
     """Each against the folder's own matrix, and each column against its own scale."""
-    source = folders[kind] / "onnx" / "model.onnx"
-    to_int8_weights(source, tmp_path / "w.onnx")
-    found = matrices(tmp_path / "w.onnx")
-    rows = [weight.numpy() for weight in load(folders[kind]).state_dict().values() if weight.ndim == 2]
-    small = {name.removesuffix("_int8"): number for name, number in found.items() if name.endswith("_int8")}
-    assert len(small) == len({node.input[1] for node in products(source)}) > 3, "layers that share one have one"
+    to_int8_weights(students[kind] / ONNX, tmp_path / "w.onnx")
+    arrays, model = constants(tmp_path / "w.onnx"), load(students[kind])
+    rows = [weight.numpy() for weight in model.state_dict().values() if weight.ndim == 2]
+    small = {name.removesuffix("_int8"): number for name, number in arrays.items() if name.endswith("_int8")}
+    assert len(small) == len({node.input[1] for node in products(students[kind] / ONNX)}) > 3, "one where shared"
     for name, number in small.items():
-        scale = found[f"{name}_scale"]
+        scale = arrays[f"{name}_scale"]
         assert number.dtype == np.int8
         assert (np.abs(number).max(axis=0) == 127).all()
         near = [np.abs(row.T - number * scale) for row in rows if row.T.shape == number.shape]
         assert any((difference <= scale * 0.5001).all() for difference in near), name
     assert not products(tmp_path / "w.onnx")
-    large = [number for number in found.values() if number.size > 100 and number.ndim == 2]
-    assert {number.dtype for number in large} == {np.dtype(np.int8), np.dtype(np.uint8)}
-
-
-@pytest.mark.parametrize("kind", ["mean", "albert", "dense"])
-def test_int8_weights_give_one_vector_in_every_batch_and_runtime(folders, kind, tmp_path):
-    """A runtime that folds no constants, as one that folds all, as any batch: only fp32's last bits differ."""
-    file = tmp_path / "w.onnx"
-    to_int8_weights(folders[kind] / "onnx" / "model.onnx", file)
-    encoder = export.OnnxEncoder(file, folders[kind])
-    given = encoder.encode(TEXTS)
-    for batch_size in (1, 3):
-        np.testing.assert_allclose(encoder.encode(TEXTS, batch_size), given, atol=1e-6)
-    plain = onnxruntime.SessionOptions()
+    large = {number.dtype for number in arrays.values() if number.size > 100 and number.ndim == 2}
+    assert large == {np.dtype(np.int8), np.dtype(np.uint8)}
+    # One vector everywhere: a runtime that folds no constants and any batch differ in the last bits of fp32 alone.
+    encoder, plain = open_file(tmp_path / "w.onnx", model), onnxruntime.SessionOptions()
+    embeddings = encoder.encode(TEXTS)
+    assert cosines(embeddings, model.encode(TEXTS)).min() > 0.999
     plain.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
-    encoder.session = onnxruntime.InferenceSession(file, plain, providers=["CPUExecutionProvider"])
-    np.testing.assert_allclose(encoder.encode(TEXTS), given, atol=1e-6)
-    wanted = load(folders[kind]).encode(TEXTS)
-    cosines = (given * wanted).sum(1) / np.linalg.norm(given, axis=1) / np.linalg.norm(wanted, axis=1)
-    assert cosines.min() > 0.999
+    unfolded = onnxruntime.InferenceSession(tmp_path / "w.onnx", plain, providers=["CPUExecutionProvider"])
+    for session, batch_size in ((encoder.session, 1), (encoder.session, 3), (unfolded, 32)):
+        encoder.session = session
+        np.testing.assert_allclose(encoder.encode(TEXTS, batch_size), embeddings, atol=1e-6)
 
 
-def test_what_is_measured_is_measured(folders, tmp_path):
+def test_the_scales_are_not_set_by_what_is_judged(folder, tmp_path):
+    measured = [sentence for a, b, _ in PAIRS for sentence in (a, b)]
+    (tmp_path / "some.txt").write_text("\n".join([*measured, "a tired horse under the tree"]) + "\n")
+    model = load(folder)
+    (sample,) = calibration_samples(model, [str(tmp_path / "some.txt")], measured)
+    tokens = model.tokenizer(["a tired horse under the tree"])["input_ids"]
+    assert sample["input_ids"].tolist() == tokens
+    assert sample["attention_mask"].tolist() == [[1] * len(tokens[0])]
+    (tmp_path / "same.txt").write_text("\n".join(measured) + "\n")
+    with pytest.raises(InputError, match=r"all 20 sentences of --calibration .*same\.txt stand in the scored pairs"):
+        calibration_samples(model, [str(tmp_path / "same.txt")], measured)
+
+
+# ---- the gate
+
+
+def test_the_gate_measures_what_it_says(students, tmp_path):
     """Cosines and Spearman of the fp16 file against plain numpy and scipy."""
-    folder = folders["mean"]
-    to_fp16(folder / "onnx" / "model.onnx", tmp_path / "h.onnx")
-    texts = [*PAIRS_SET["sentence1"], *PAIRS_SET["sentence2"]]
-    wanted = load(folder).encode(texts)
-    found = export.compare(tmp_path / "h.onnx", load(folder), PAIRS_SET, wanted, exact=False)
-    given = export.OnnxEncoder(tmp_path / "h.onnx", folder).encode(texts)
-    half = len(PAIRS)
-    rows = [[v / np.linalg.norm(v) for v in vectors] for vectors in (given, wanted)]
-    cosines = [float(a @ b) for a, b in zip(*rows, strict=True)]
+    model, file = load(students["mean"]), tmp_path / "h.onnx"
+    to_fp16(students["mean"] / ONNX, file)
+    texts, half = [*PAIRS_SET["sentence1"], *PAIRS_SET["sentence2"]], len(PAIRS)
+    reference, encoder = model.encode(texts), open_file(file, model)
+    result = parity.compare(encoder, PAIRS_SET, reference, exact=False)
+    rows = [[v / np.linalg.norm(v) for v in vectors] for vectors in (encoder.encode(texts), reference)]
+    similar = [float(a @ b) for a, b in zip(*rows, strict=True)]
     scores = [
         100 * spearmanr([row[i] @ row[half + i] for i in range(half)], PAIRS_SET["score"]).statistic for row in rows
     ]
-    assert found.min_cosine == pytest.approx(min(cosines), abs=1e-5)
-    assert found.mean_cosine == pytest.approx(np.mean(cosines), abs=1e-5)
-    assert (found.score, found.score_change) == pytest.approx((scores[0], scores[0] - scores[1]), abs=1e-3)
-    assert found.megabytes == pytest.approx((tmp_path / "h.onnx").stat().st_size / 1e6, abs=0.01)
-    config = load(folder)[0].model.config
-    assert found.table_megabytes == pytest.approx(config.vocab_size * config.hidden_size * 2 / 1e6, abs=0.01)
+    assert result.min_cosine == pytest.approx(min(similar), abs=1e-5)
+    assert result.mean_cosine == pytest.approx(np.mean(similar), abs=1e-5)
+    assert (result.score, result.score_change) == pytest.approx((scores[0], scores[0] - scores[1]), abs=1e-3)
+    assert result.megabytes == pytest.approx(file.stat().st_size / 1e6, abs=0.01)
+    config = model[0].model.config
+    assert result.table_megabytes == pytest.approx(config.vocab_size * config.hidden_size * 2 / 1e6, abs=0.01)
 
 
-def spoil(source: Path, target: Path) -> None:
+def spoil(source: Path, target: Path) -> Path:
     """Write a file with its weights shuffled."""
     model = onnx.load(source)
     for tensor in model.graph.initializer:
@@ -195,66 +161,148 @@ def spoil(source: Path, target: Path) -> None:
             np.random.default_rng(0).shuffle(values)
             tensor.CopyFrom(onnx.numpy_helper.from_array(values, tensor.name))
     onnx.save(model, target)
+    return target
 
 
 @pytest.mark.parametrize("exact", [True, False])
-def test_a_file_past_the_gate_is_not_written(folder, exact, monkeypatch, capsys):
+def test_a_file_past_the_gate_is_not_written(folder, exact, monkeypatch, caplog):
     """It is removed where an older one lies, of which nobody would know that it is refused today."""
-    export.export(folder, PAIRS_SET, ["onnx", "fp16"])
-    assert (folder / "onnx" / "model_fp16.onnx").is_file()
+    export(folder, PAIRS_SET, ["onnx", "fp16"])
+    assert (folder / FP16).is_file()
     monkeypatch.setattr(parity, "LOSS", -200.0 if not exact else 1.0)
-    form = export.Format("onnx/model_fp16.onnx", spoil, exact, "spoilt")
-    monkeypatch.setitem(export.FORMATS, "fp16", form)
-    found = export.export(folder, PAIRS_SET, ["fp16"])["fp16"]
+    monkeypatch.setitem(FORMATS, "fp16", Format(spoil, exact))
+    refused = export(folder, PAIRS_SET, ["fp16"])["fp16"].refused
     reason = "the least cosine to the folder's vectors is" if exact else "Spearman falls by"
-    assert found.refused is not None
-    assert reason in found.refused
-    assert f"model_fp16.onnx: not written: {reason}" in capsys.readouterr().err
-    assert not (folder / "onnx" / "model_fp16.onnx").exists()
-    assert (folder / "onnx" / "model.onnx").is_file(), "the others stay"
-    record = json.loads((folder / "export.json").read_text())["files"]
-    assert record["onnx/model_fp16.onnx"]["refused"] == found.refused
-    assert record["onnx/model.onnx"]["refused"] is None
-    assert sorted(path.name for path in folder.parent.iterdir()) == ["m", "made"], "nothing is left beside it"
+    assert refused is not None
+    assert reason in refused
+    assert f"model_fp16.onnx: not written: {reason}" in caplog.text
+    assert names(folder / "onnx") == ["model.onnx"], "the others stay"
+    rows = json.loads((folder / "export.json").read_text())["files"]
+    assert (rows[FP16]["refused"], rows[ONNX]["refused"]) == (refused, None)
+    assert names(folder.parent) == ["m"], "nothing is left beside it"
 
 
 def test_a_default_prompt_is_no_reason_to_refuse(folder):
-    """A file is given ids, so it is compared on the text as it stands: a prompt is its caller's to put before."""
+    """A file reads ids, so it is compared on the text as it stands: its caller puts the prompt before it."""
     config = json.loads((folder / "config_sentence_transformers.json").read_text())
     config |= {"prompts": {"query": "one two three: "}, "default_prompt_name": "query"}
     (folder / "config_sentence_transformers.json").write_text(json.dumps(config))
-    assert export.export(folder, PAIRS_SET, ["onnx"])["onnx"].refused is None
+    assert export(folder, PAIRS_SET, ["onnx"])["onnx"].refused is None
     assert load(folder).default_prompt_name == "query"
 
 
-def test_results_of_other_weights_are_not_taken_for_these(folder, capsys):
-    export.export(folder, PAIRS_SET, ["onnx"])
-    assert export.read_record(Folder(folder))["pairs"] == len(PAIRS)
+@needs_openvino
+def test_a_pair_of_files_is_written_whole_or_not(folder, tmp_path, monkeypatch):
+    """A description without its weights would load in no runtime, and one with older weights would lie."""
+    (tmp_path / "text.txt").write_text("\n".join(sentences(40, seed=7)) + "\n")
+    results = export(folder, PAIRS_SET, ["openvino", "openvino-int8"], [str(tmp_path / "text.txt")])
+    report = json.loads((folder / "export.json").read_text())
+    assert report["versions"]["openvino"]
+    assert list(report["files"]) == [OPENVINO, OPENVINO_INT8]
+    for name in results:
+        pair = pieces(folder / FILES[name].path)
+        assert report["files"][FILES[name].path]["megabytes"] == results[name].megabytes
+        assert results[name].megabytes == pytest.approx(sum(file.stat().st_size for file in pair) / 1e6, abs=0.01)
+    lines = cli.run(["info", str(folder)])
+    assert any(line.startswith(f"{OPENVINO_INT8} (static int8): ") for line in lines)
+    (line,) = (line for line in lines if line.startswith(OPENVINO))
+    assert ("of it the embedding table" in line) == bool(results["openvino"].table_megabytes)
+    left = ["openvino_model_qint8_quantized.bin", "openvino_model_qint8_quantized.xml"]
+    assert names(folder / "openvino") == ["openvino_model.bin", "openvino_model.xml", *left]
+    real, form = Path.replace, FORMATS["openvino"]
+
+    def full(self: Path, target: Path) -> Path:
+        if Path(target).name == "openvino_model.xml":
+            raise OSError(28, "No space left on device")
+        return real(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", full)
+        with pytest.raises(OSError, match="No space left"):
+            export(folder, PAIRS_SET, ["openvino"])
+    assert names(folder / "openvino") == left
+    assert names(folder.parent) == ["m", "text.txt"], "nothing is left beside it"
+    export(folder, PAIRS_SET, ["openvino"])
+    assert len(names(folder / "openvino")) == 4
+
+    def spoilt(made: Path, target: Path) -> None:
+        form.make(spoil(made, made.with_name("spoilt.onnx")), target)
+
+    monkeypatch.setitem(FORMATS, "openvino", dataclasses.replace(form, make=spoilt))
+    assert export(folder, PAIRS_SET, ["openvino"])["openvino"].refused
+    assert names(folder / "openvino") == left
+
+
+# ---- the report
+
+
+def test_results_of_other_weights_are_not_taken(folder, capsys):
+    export(folder, PAIRS_SET, ["onnx"])
+    assert read_exports(Folder(folder))["pairs"] == len(PAIRS)
     model = load(folder)
     with torch.no_grad():
         model[0].model.embeddings.word_embeddings.weight.mul_(1.1)
     model[0].model.save_pretrained(folder)
-    assert export.read_record(Folder(folder)) == {}
+    assert read_exports(Folder(folder)) == {}
     lines = cli.run(["info", str(folder)])
     assert "lacks: exports of these weights, for onnx/ is of others (distilface export)" in lines
     assert not any("model.onnx" in line for line in lines)
     capsys.readouterr()
 
 
-def test_without_the_packages_the_extra_is_named(folder, monkeypatch):
-    monkeypatch.setattr(export, "ONNX", extras.Extra("ONNX files", ("onnx", "no_such_package"), "onnx"))
+def test_what_passed_before_a_crash_is_reported(folder, monkeypatch):
+    def crash(made: Path, target: Path) -> None:
+        raise RuntimeError("out of luck")
+
+    monkeypatch.setitem(FORMATS, "fp16", Format(crash))
+    with pytest.raises(RuntimeError):
+        export(folder, PAIRS_SET, ["onnx", "fp16"])
+    assert list(read_exports(Folder(folder))["files"]) == [ONNX]
+    assert names(folder / "onnx") == ["model.onnx"]
+
+
+def test_the_weights_are_hashed_once(folder, monkeypatch):
+    """Of a large model that takes longer than a small format."""
+    real, hashed = folder_module.fingerprint, []
+    monkeypatch.setattr(folder_module, "fingerprint", lambda model: (hashed.append(model), real(model))[1])
+    export(folder, PAIRS_SET, ["onnx", "fp16"])
+    export(folder, PAIRS_SET, ["fp16"])
+    assert len(hashed) == 2
+
+
+# ---- what is not installed
+
+
+def test_what_is_not_installed_is_left_out_unless_asked(folder, monkeypatch, caplog):
+    caplog.set_level(logging.INFO, logger="distilface")
+    missing = extras.Extra("OpenVINO files", ("no_such_runtime",), "openvino")
+    for name, form in list(FORMATS.items()):
+        if name.startswith("openvino"):
+            monkeypatch.setitem(FORMATS, name, dataclasses.replace(form, extra=missing))
+        elif name != "onnx":
+            monkeypatch.delitem(FORMATS, name)
+    sentence = r"^OpenVINO files need no_such_runtime; pip install 'distilface\[openvino\]'$"
+    with pytest.raises(InputError, match=sentence):
+        export(folder, PAIRS_SET, ["onnx", "openvino-int8"])
+    assert not (folder / "onnx").exists(), "nothing is made before the mistake is said"
+    assert list(export(folder, PAIRS_SET)) == ["onnx"]
+    assert [line for line in caplog.messages if line.startswith("left out")] == [
+        f"left out: {name}, which needs no_such_runtime (pip install 'distilface[openvino]')"
+        for name in ("openvino", "openvino-int8")
+    ]
+    monkeypatch.setattr(exporting, "ONNX", extras.Extra("ONNX files", ("onnx", "no_such_package"), "onnx"))
     with pytest.raises(InputError, match=r"ONNX files need no_such_package; pip install 'distilface\[onnx\]'"):
-        export.export(folder, PAIRS_SET, ["onnx"])
-    assert not (folder / "onnx").exists()
+        export(folder, PAIRS_SET, ["fp16"])
+    assert not (folder / FP16).exists()
 
 
 # ---- the command
 
 
-def test_the_command_exports_and_tells(folder, tmp_path, capsys):
+def test_the_command_exports_and_reports(folder, tmp_path, capsys):
     dev = write_pairs(tmp_path / "dev.jsonl")
-    found = cli.run(["export", str(folder), "--formats", "onnx", "vnni", "--dev", str(dev)])
-    written = [name for name, parity in found.items() if parity.refused is None]
+    results = cli.run(["export", str(folder), "--formats", "onnx", "vnni", "--dev", str(dev)])
+    written = [name for name, result in results.items() if result.refused is None]
     assert capsys.readouterr().out.endswith(f"{len(written)} of 2 formats written to {folder}\n")
     lines = cli.run(["info", "--folder", str(folder)])
     assert capsys.readouterr().out == "\n".join(lines) + "\n"
@@ -263,10 +311,7 @@ def test_the_command_exports_and_tells(folder, tmp_path, capsys):
     assert lines[0].startswith(f"{folder}: distilbert, {config.num_hidden_layers} layers of {config.hidden_size}, ")
     assert f"({table:,} in the embedding table)" in lines[1]
     assert any(line.startswith("onnx/model.onnx (fp32): ") for line in lines)
-    assert lines[-2:] == ["lacks: run.json, which tells how it was trained", "lacks: a card (distilface card)"]
-
-
-def test_the_command_tells_a_training(folder, capsys):
+    assert lines[-2:] == ["lacks: run.json, which says how it was trained", "lacks: a card (distilface card)"]
     run = {"method": "simcse", "seed": 3, "verdict": "WIN", "scores": {"stsb_dev": 81.234, "teacher_stsb_dev": None}}
     (folder / "run.json").write_text(json.dumps(run))
     assert cli.run(["info", str(folder)])[2:4] == ["trained: simcse, seed 3, verdict WIN", "scores: stsb_dev 81.23"]

@@ -6,12 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from datasets import Dataset
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
+from students import Emitter, features, numbers, unit
 from tiny import PAIRS, sentences, tiny_backbone, tiny_model
 from torch import nn
 from transformers import (
@@ -35,88 +37,11 @@ from distilface.training.trainer import LOSS_STATE, EncoderTrainer
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
-# ---- the equations, written from the papers alone
-
-
-def unit(x: np.ndarray) -> np.ndarray:
-    return x / np.linalg.norm(x, axis=1, keepdims=True)
-
-
-def log_softmax(x: np.ndarray) -> np.ndarray:
-    shifted = x - x.max(axis=-1, keepdims=True)
-    return shifted - np.log(np.exp(shifted).sum(axis=-1, keepdims=True))
-
-
-def simcse_loss(first: np.ndarray, second: np.ndarray, temperature: float = 0.05) -> float:
-    """Equation 4 of SimCSE (arXiv 2104.08821): view 1 of a sentence picks its view 2 out of the batch's."""
-    return float(-np.diag(log_softmax(unit(first) @ unit(second).T / temperature)).mean())
-
-
-def distance(metric: str, student: np.ndarray, teacher: np.ndarray) -> float:
-    """Equation 7 of EmbedDistill (arXiv 2301.12005) is ``l2``; ``mse`` and ``cosine`` are its usual kin."""
-    if metric == "mse":
-        return float(((student - teacher) ** 2).mean())
-    if metric == "l2":
-        return float(np.sqrt(((student - teacher) ** 2).sum(1)).mean())
-    return float((1 - (unit(student) * unit(teacher)).sum(1)).mean())
-
-
-def principal_components(x: np.ndarray, count: int) -> tuple[np.ndarray, np.ndarray, float]:
-    """Return the mean, the first components as rows, and the mean squared error of what they leave out."""
-    mean = x.mean(0)
-    _, values, directions = np.linalg.svd(x - mean, full_matrices=False)
-    return mean, directions[:count], float((values[count:] ** 2).sum() / x.size)
-
-
-def masked_lm_loss(logits: np.ndarray, labels: np.ndarray) -> float:
-    """BERT's objective (arXiv 1810.04805, 3.1): -log p of the token, averaged over the chosen places only."""
-    rows, columns = np.nonzero(labels != -100)
-    return float(-log_softmax(logits)[rows, columns, labels[rows, columns]].mean())
-
-
-def finite_differences(f: Callable[[np.ndarray], float], x: np.ndarray, h: float = 1e-6) -> np.ndarray:
-    gradient = np.zeros_like(x)
-    for place in np.ndindex(*x.shape):
-        step = np.zeros_like(x)
-        step[place] = h
-        gradient[place] = (f(x + step) - f(x - step)) / (2 * h)
-    return gradient
-
-
 # ---- tiny students, text and training
-
-
-class Emitter(nn.Module):
-    """A student whose embeddings are what it is given, in any precision."""
-
-    device = torch.device("cpu")
-
-    def __init__(self, width: int) -> None:
-        super().__init__()
-        self.width, self.dropout = width, nn.Dropout(0.1)
-
-    def get_embedding_dimension(self) -> int:
-        return self.width
-
-    def forward(self, features: dict[str, torch.Tensor], **kwargs: object) -> dict[str, torch.Tensor]:
-        return {"sentence_embedding": features["given"]}
-
-
-def numbers(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape)
 
 
 def asks_gradient(*arrays: np.ndarray) -> list[torch.Tensor]:
     return [torch.tensor(array, dtype=torch.float64, requires_grad=True) for array in arrays]
-
-
-def features(model: SentenceTransformer, texts: list[str], padding: int = 0) -> dict[str, torch.Tensor]:
-    """Tokenise, with columns of padding beyond what the longest text needs."""
-    tokens = model.preprocess(texts)
-    return {
-        name: nn.functional.pad(value, (0, padding)) if isinstance(value, torch.Tensor) else value
-        for name, value in tokens.items()
-    }
 
 
 def mean_cosine(vectors: np.ndarray) -> float:
@@ -167,15 +92,15 @@ def test_simcse_is_the_papers_equation(temperature, head):
         return np.tanh(x @ weight.T + bias)
 
     def expected(first, second):
-        return simcse_loss(mapped(first), mapped(second), temperature)
+        return oracles.simcse(mapped(first), mapped(second), temperature)
 
     given = asks_gradient(*views)
     value = loss([{"given": view} for view in given], None)
     value.backward()
     assert value.item() == pytest.approx(expected(*views), rel=1e-9)
     assert value.item() != pytest.approx(expected(*views[::-1]), rel=1e-6), "one direction only"
-    first = finite_differences(lambda x: expected(x, views[1]), views[0])
-    second = finite_differences(lambda x: expected(views[0], x), views[1])
+    first = oracles.gradient(lambda x: expected(x, views[1]), views[0])
+    second = oracles.gradient(lambda x: expected(views[0], x), views[1])
     np.testing.assert_allclose(given[0].grad.numpy(), first, atol=1e-6)
     np.testing.assert_allclose(given[1].grad.numpy(), second, atol=1e-6)
 
@@ -253,16 +178,16 @@ def test_embedding_loss_is_its_equation(metric, projected):
     weight, bias = (p.detach().numpy() for p in loss.parameters()) if projected else (np.eye(5), np.zeros(5))
 
     def expected(x, weight=weight):
-        return distance(metric, x @ weight.T + bias, target)
+        return oracles.distance(metric, x @ weight.T + bias, target)
 
     student, labels = asks_gradient(given, target)
     value = loss([{"given": student}], labels)
     value.backward()
     assert value.item() == pytest.approx(expected(given), rel=1e-9)
-    np.testing.assert_allclose(student.grad.numpy(), finite_differences(expected, given), atol=1e-6)
+    np.testing.assert_allclose(student.grad.numpy(), oracles.gradient(expected, given), atol=1e-6)
     assert labels.grad is None, "the teacher's embeddings are fixed"
     if projected:
-        by_weight = finite_differences(lambda w: expected(given, w), weight)
+        by_weight = oracles.gradient(lambda w: expected(given, w), weight)
         np.testing.assert_allclose(loss.projection.weight.grad.numpy(), by_weight, atol=1e-6)
 
 
@@ -273,7 +198,7 @@ def test_embedding_loss_is_its_equation(metric, projected):
 )
 def test_projection_starts_at_the_principal_components(rows, teacher_width, width, rank):
     target = numbers(rows, rank, seed=1) @ numbers(rank, teacher_width, seed=2) + 3
-    mean, components, left_out = principal_components(target, width)
+    mean, components, left_out = oracles.principal_components(target, width)
     loss = embedding.EmbeddingLoss(Emitter(width), "mse", target).double()
     weight = loss.projection.weight.detach().numpy()
     np.testing.assert_allclose(loss.projection.bias.detach().numpy(), mean, atol=1e-5)
@@ -443,7 +368,7 @@ def test_masked_lm_is_upstreams_loss_and_gradient(masked, rows):
     )
     assert (inputs["labels"] != -100).any()
     ours, theirs = model(**inputs), plain(**inputs)
-    reference = masked_lm_loss(theirs.logits.detach().numpy(), inputs["labels"].numpy())
+    reference = oracles.masked_lm(theirs.logits.detach().numpy(), inputs["labels"].numpy())
     assert ours.loss.item() == pytest.approx(reference, rel=1e-9)
     assert ours.loss.item() == pytest.approx(theirs.loss.item(), rel=1e-9)
     ours.loss.backward()
@@ -557,7 +482,7 @@ def test_held_out_loss_is_the_mean_over_masked_tokens(masked):
     for start in range(0, 150, 64):
         inputs = masked_batch(rows.select(range(start, min(start + 64, 150))), tokenizer)
         with torch.no_grad():
-            losses.append(masked_lm_loss(plain(**inputs).logits.double().numpy(), inputs["labels"].numpy()))
+            losses.append(oracles.masked_lm(plain(**inputs).logits.double().numpy(), inputs["labels"].numpy()))
         counts.append(int((inputs["labels"] != -100).sum()))
     assert first == pytest.approx(np.average(losses, weights=counts), rel=1e-5)
 
@@ -591,7 +516,7 @@ def test_a_saved_backbone_keeps_its_head(masked, tmp_path, monkeypatch):
     assert {module.p for module in model.modules() if isinstance(module, nn.Dropout)} == {0.0}
     tokens = tokens_of(sentences(40), tokenizer)
     settings = TrainSettings(output_dir=str(tmp_path / "out"), steps=1, bf16="no")
-    _, measure = mlm.trainer(model, tokenizer, tokens, tokens, settings)
+    _, measure = mlm.backbone_trainer(model, tokenizer, tokens, tokens, settings)
     measure.save(model, tmp_path / "saved")
     config = json.loads((tmp_path / "saved" / "config.json").read_text())
     assert config["architectures"] == ["DistilBertForMaskedLM"]

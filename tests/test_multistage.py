@@ -1,16 +1,20 @@
-"""The losses of the four stages against plain float64 numpy, and what never gets a gradient."""
+"""The losses and the scores of the four stages against equations in float64, and what never gets a gradient."""
 
-import copy
+import json
+from functools import partial
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
+from sklearn.metrics.pairwise import cosine_similarity
 from torch import nn
 
 from distilface.compression.recurrent import recurrent_student
-from distilface.methods.multistage import losses as multistage
+from distilface.methods.multistage.evaluators import BottleneckEvaluator, CrossLingualEvaluator
+from distilface.methods.multistage.losses import BottleneckLoss, MatchLoss, MultilingualContrastiveLoss
 from distilface.settings import InputError
 from distilface.training.teacher import load_teacher
 
@@ -39,91 +43,71 @@ def columns(labels: list[int]) -> list[dict[str, torch.Tensor]]:
     return [{"input_ids": i[:, None], "attention_mask": torch.ones(len(labels), 1)} for i in ids]
 
 
-def mse(first: np.ndarray, second: np.ndarray) -> float:
-    total = 0.0
-    for a, b in zip(first.ravel(), second.ravel(), strict=True):
-        total += (a - b) ** 2
-    return total / first.size
-
-
-def cosines(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    return np.array([[a @ b / np.sqrt(a @ a) / np.sqrt(b @ b) for b in second] for a in first])
-
-
-def slope(loss, at: np.ndarray, step: float = 1e-6) -> np.ndarray:
-    """Differentiate by central differences."""
-    found = np.zeros_like(at)
-    for place in np.ndindex(*at.shape):
-        moved = [at.copy(), at.copy()]
-        moved[0][place] += step
-        moved[1][place] -= step
-        found[place] = (loss(moved[0]) - loss(moved[1])) / (2 * step)
-    return found
-
-
+cosines_match = oracles.multilingual_contrastive
 STAGES = {
-    "assistant": lambda s, x, t, a: mse(s, t) + mse(x, t),
-    "recurrent": lambda s, x, t, a: mse(s, t) + mse(x, a),
-    "contrastive": lambda s, x, t, a: mse(cosines(t, t), cosines(s, x)) + mse(s, t) + mse(x, t),
-    "weighted": lambda s, x, t, a: mse(cosines(t, t), cosines(s, x)) + 7 * (mse(s, t) + mse(x, t)),
+    "assistant": (MatchLoss, 1, 1.0, lambda s, x, t, a: oracles.match(s, x, t, t)),
+    "recurrent": (MatchLoss, 2, 1.0, oracles.match),
+    "recurrent, weighted": (MatchLoss, 2, 3.0, lambda s, x, t, a: 3 * oracles.match(s, x, t, a)),
+    "contrastive": (MultilingualContrastiveLoss, 1, 1.0, lambda s, x, t, a: cosines_match(s, x, t)),
+    "contrastive, weighted": (MultilingualContrastiveLoss, 1, 7.0, lambda s, x, t, a: cosines_match(s, x, t, 7.0)),
 }
 
 
 @pytest.mark.parametrize("stage", STAGES)
 def test_each_loss_is_the_equation(stage):
     """The batch comes in another order than the targets stand in."""
+    kind, sides, weight, oracle = STAGES[stage]
     draw, labels = np.random.default_rng(0), [3, 0, 4]
     rows = draw.normal(size=(2 * ROWS, WIDTH))
-    english, other = draw.normal(size=(2, ROWS, WIDTH))
-    model, t, a = Table(rows), kept(english), kept(other)
-    loss = {
-        "assistant": lambda: multistage.MatchLoss(model, t, t),
-        "recurrent": lambda: multistage.MatchLoss(model, t, a),
-        "contrastive": lambda: multistage.MultilingualContrastiveLoss(model, t),
-        "weighted": lambda: multistage.MultilingualContrastiveLoss(model, t, weight=7.0),
-    }[stage]()
+    targets = draw.normal(size=(2, ROWS, WIDTH))
+    model = Table(rows.copy())
+    loss = kind(model, *map(kept, targets[:sides]), weight=weight)
 
     def plain(at: np.ndarray) -> float:
-        return STAGES[stage](at[labels], at[ROWS:][labels], english[labels], other[labels])
+        return oracle(at[labels], at[ROWS:][labels], *targets[:, labels])
 
     value = loss(columns(labels), torch.tensor(labels))
     value.backward()
     assert value.item() == pytest.approx(plain(rows), abs=1e-12)
-    np.testing.assert_allclose(model.rows.grad.numpy(), slope(plain, rows), atol=1e-8)
+    np.testing.assert_allclose(model.rows.grad.numpy(), oracles.gradient(plain, rows), atol=1e-8)
     assert not set(loss.state_dict()) - {"model.rows"}
-    assert loss.get_config_dict() == {"weight": 7.0 if stage == "weighted" else 1.0}
+    assert loss.get_config_dict() == {"weight": weight}
     assert "Multi-stage Distillation" in loss.citation
 
 
-@pytest.mark.parametrize("weight", [None, 1.0, 0.0])
-def test_it_teaches_a_student_to_find_translations(weight):
-    """Both sides say nothing at first; the embeddings (``None``), the cosines (0), or both are all there is to learn.
+@pytest.mark.parametrize(
+    "kind",
+    [MatchLoss, MultilingualContrastiveLoss, partial(MultilingualContrastiveLoss, weight=0.0)],
+    ids=["embeddings", "both", "cosines"],
+)
+def test_it_teaches_a_student_to_find_translations(kind):
+    """Both sides say nothing at first; the embeddings, the cosines, or both are all there is to learn.
 
     A student that learned the English side alone would find its translations no better than before.
     """
     draw, labels = np.random.default_rng(1), list(range(ROWS))
-    model, teacher = Table(draw.normal(size=(2 * ROWS, WIDTH))), kept(draw.normal(size=(ROWS, WIDTH)))
-    match, contrastive = multistage.MatchLoss, multistage.MultilingualContrastiveLoss
-    loss = match(model, teacher, teacher) if weight is None else contrastive(model, teacher, weight)
+    model, teacher = Table(draw.normal(size=(2 * ROWS, WIDTH))), draw.normal(size=(ROWS, WIDTH))
+    loss = kind(model, kept(teacher))
 
-    def found() -> float:
+    def cosines() -> np.ndarray:
         rows = model.rows.detach().numpy()
-        return float((cosines(rows[ROWS:], rows[:ROWS]).argmax(1) == np.arange(ROWS)).mean())
+        return cosine_similarity(rows[:ROWS], rows[ROWS:])
 
-    before, optimizer = found(), torch.optim.Adam([model.rows], lr=0.05)
+    def accuracy() -> float:
+        return float((cosines().argmax(0) == np.arange(ROWS)).mean())
+
+    before, optimizer = accuracy(), torch.optim.Adam([model.rows], lr=0.05)
     for _ in range(300):
         optimizer.zero_grad()
         loss(columns(labels), torch.tensor(labels)).backward()
         optimizer.step()
-    wanted = teacher["label"][:].numpy()
     assert before < 0.5
-    assert found() == 1.0
-    rows = model.rows.detach().numpy()
-    np.testing.assert_allclose(cosines(rows[:ROWS], rows[ROWS:]), cosines(wanted, wanted), atol=0.01)
+    assert accuracy() == 1.0
+    np.testing.assert_allclose(cosines(), cosine_similarity(teacher), atol=0.01)
 
 
 @pytest.fixture
-def pair(materials, tmp_path) -> tuple[SentenceTransformer, SentenceTransformer]:
+def pair(materials) -> tuple[SentenceTransformer, SentenceTransformer]:
     """Make an assistant, and its recurrent student with an embedding layer that is off."""
     assistant = load_teacher(str(materials.teacher), device="cpu")
     student = recurrent_student(assistant, 2, 2, 8)
@@ -136,88 +120,87 @@ def pair(materials, tmp_path) -> tuple[SentenceTransformer, SentenceTransformer]
 def embedded(encoder, ids: list[int]) -> np.ndarray:
     """Compute an embedding layer's output, mean over tokens, in float64."""
     w = {name: tensor.double().numpy() for name, tensor in encoder.state_dict().items() if "mbedding" in name}
-    found = []
-    for place, token in enumerate(ids):
-        x = w["embeddings.word_embeddings.weight"][token] + w["embeddings.position_embeddings.weight"][place]
-        if "embeddings.token_type_embeddings.weight" in w:
-            x = x + w["embeddings.token_type_embeddings.weight"][0]
-        x = (x - x.mean()) / np.sqrt(x.var() + 1e-12)
-        x = x * w["embeddings.LayerNorm.weight"] + w["embeddings.LayerNorm.bias"]
-        if "encoder.embedding_hidden_mapping_in.weight" in w:
-            x = w["encoder.embedding_hidden_mapping_in.weight"] @ x + w["encoder.embedding_hidden_mapping_in.bias"]
-        found.append(x)
-    return np.mean(found, axis=0)
+    x = w["embeddings.word_embeddings.weight"][ids] + w["embeddings.position_embeddings.weight"][: len(ids)]
+    if "embeddings.token_type_embeddings.weight" in w:
+        x = x + w["embeddings.token_type_embeddings.weight"][0]
+    x = (x - x.mean(1, keepdims=True)) / np.sqrt(x.var(1, keepdims=True) + 1e-12)
+    x = x * w["embeddings.LayerNorm.weight"] + w["embeddings.LayerNorm.bias"]
+    if "encoder.embedding_hidden_mapping_in.weight" in w:
+        x = x @ w["encoder.embedding_hidden_mapping_in.weight"].T + w["encoder.embedding_hidden_mapping_in.bias"]
+    return x.mean(0)
 
 
-def test_the_bottleneck_loss_is_the_equation_and_pads_do_not_count(pair):
-    assistant, student = pair
-    texts = [["a dog runs in the park", "a cat"], ["the small bird sings", "a big tree near the old river road"]]
-    features = [dict(student.preprocess(side)) for side in texts]
-    value = multistage.BottleneckLoss(student, assistant)(features, torch.zeros(2))
-    plain = 0.0
-    for side in texts:
-        ids = [student.tokenizer(text)["input_ids"] for text in side]
-        both = [np.array([embedded(model[0].model, row) for row in ids]) for model in (student, assistant)]
-        plain += mse(*both)
-    assert value.item() == pytest.approx(plain, rel=1e-5)
+def test_the_bottleneck_loss_is_the_equation(pair):
+    """Its gradient is the slope, and pads, of which the batches have some, do not count."""
+    assistant, student = (model.double() for model in pair)
+    sides = [["a dog runs in the park", "a cat"], ["the small bird sings", "a big tree near the old river road"]]
+    features = [dict(student.preprocess(side)) for side in sides]
+    ids = [[student.tokenizer(text)["input_ids"] for text in side] for side in sides]
+    targets = [np.array([embedded(assistant[0].model, row) for row in side]) for side in ids]
+    weight = student[0].model.encoder.embedding_hidden_mapping_in.weight
+
+    def plain(at: np.ndarray) -> float:
+        with torch.no_grad():
+            weight.copy_(torch.from_numpy(at))
+        return oracles.match(*[np.array([embedded(student[0].model, row) for row in side]) for side in ids], *targets)
+
+    at = weight.detach().numpy().copy()
+    slope, expected = oracles.gradient(plain, at, 1e-5), plain(at)
+    loss = BottleneckLoss(student, assistant)
+    value = loss(features, torch.zeros(2))
+    value.backward()
+    assert value.item() == pytest.approx(expected, rel=1e-5)
+    np.testing.assert_allclose(weight.grad.numpy(), slope, rtol=1e-4, atol=1e-6)
+    assert loss.get_config_dict() == {}
 
 
 def test_the_bottleneck_stage_moves_the_embedding_layer_alone(pair):
     assistant, student = pair
-    loss = multistage.BottleneckLoss(student, assistant)
+    loss = BottleneckLoss(student, assistant)
     loss.train()
     assert not assistant.training
     loss([dict(student.preprocess(["a dog runs"])) for _ in range(2)], torch.zeros(1)).backward()
     moved = {name for name, weight in student[0].model.named_parameters() if weight.grad is not None}
+    maps = ("embeddings.LayerNorm", "encoder.embedding_hidden_mapping_in")
     assert moved == {
         *(f"embeddings.{kind}_embeddings.weight" for kind in ("word", "position", "token_type")),
-        *(
-            f"{name}.{part}"
-            for name in ("embeddings.LayerNorm", "encoder.embedding_hidden_mapping_in")
-            for part in ("weight", "bias")
-        ),
+        *(f"{name}.{part}" for name in maps for part in ("weight", "bias")),
     }
     assert all(weight.grad is None for weight in assistant.parameters())
     assert len(list(loss.parameters())) == len(list(student.parameters()))
     assert not set(loss.state_dict()) - {f"model.{name}" for name in student.state_dict()}
 
 
-def test_the_gradient_of_the_bottleneck_is_the_slope(pair):
-    assistant, student = copy.deepcopy(pair)
-    assistant, student = assistant.double(), student.double()
-    weight = student[0].model.encoder.embedding_hidden_mapping_in.weight
-    features = [dict(student.preprocess([text])) for text in ("a dog runs", "the cat sleeps on the tree")]
-    loss = multistage.BottleneckLoss(student, assistant)
-    wanted = [embedded(assistant[0].model, f["input_ids"][0].tolist()) for f in features]
-
-    def plain(at: np.ndarray) -> float:
-        with torch.no_grad():
-            weight.copy_(torch.from_numpy(at))
-        found = [embedded(student[0].model, f["input_ids"][0].tolist()) for f in features]
-        return sum(mse(a, b) for a, b in zip(found, wanted, strict=True))
-
-    at = weight.detach().numpy().copy()
-    expected = slope(plain, at, 1e-5)
-    plain(at)
-    loss(features, torch.zeros(1)).backward()
-    np.testing.assert_allclose(weight.grad.numpy(), expected, rtol=1e-4, atol=1e-6)
+@pytest.fixture
+def held_out() -> Dataset:
+    rows = [("a dog", "a dog"), ("the cat sleeps", "the cat sleeps"), ("a red fish", "a blue river"), ("a bird", "x y")]
+    english, other = zip(*rows, strict=True)
+    return Dataset.from_dict({"english": english, "other": other, "language": ["de", "de", "de", "fr"]})
 
 
-def test_the_targets_are_the_teachers_embeddings_of_one_side(materials, tmp_path):
-    teacher = load_teacher(str(materials.teacher), device="cpu")
-    pairs = Dataset.from_dict(
-        {"english": ["a dog", "the cat"], "other": ["a bird", "the fish"], "language": ["de"] * 2}
-    )
-    numbered = multistage.prepare(pairs)
-    assert numbered.to_list()[1] == {"english": "the cat", "other": "the fish", "label": 1}
-    for side in ("english", "other"):
-        found = multistage.targets(pairs, teacher, side, tmp_path)
-        assert found.column_names == ["label"]
-        assert found[[0, 1]]["label"].dtype == torch.float32
-        np.testing.assert_allclose(found[[0, 1]]["label"], teacher.encode(pairs[side][:]), atol=0.02)
+def test_the_cross_lingual_score(materials, held_out):
+    """Spearman and the share of sentences whose English side is the nearest, against plain numpy."""
+    model = load_teacher(str(materials.teacher), device="cpu")
+    dev = Dataset.from_list([json.loads(line) for line in materials.pairs.read_text().splitlines()])
+    scores = CrossLingualEvaluator(dev, held_out)(model)
+    english, other = (model.encode(held_out[side][:3]) for side in ("english", "other"))
+    accuracy = 100 * np.mean((other @ english.T).argmax(1) == np.arange(3))
+    assert scores["accuracy"] == scores["accuracy_de"] == pytest.approx(accuracy)
+    assert 0 < scores["accuracy"] <= 100
+    assert scores["cross_lingual"] == pytest.approx((scores["spearman"] + scores["accuracy"]) / 2)
+    assert "accuracy_fr" not in scores
+    with pytest.raises(InputError, match="no language has two held-out pairs"):
+        CrossLingualEvaluator(dev, held_out.select([0, 3]))
 
 
-def test_widths_that_differ(materials):
-    teacher = load_teacher(str(materials.teacher), device="cpu")
-    with pytest.raises(InputError, match="have 48 dimensions and the assistant's 32"):
-        multistage.check_width(32, teacher)
+def test_the_bottleneck_score(pair, held_out):
+    """100 for the assistant itself; for a student the share of the variance, against plain numpy."""
+    assistant, student = pair
+    dev = Dataset.from_dict({"sentence1": ["a"], "sentence2": ["b"], "score": [1.0]})
+    evaluator = BottleneckEvaluator(dev, held_out, assistant, batch_size=3)
+    assert evaluator(assistant) == {"explained": pytest.approx(100)}
+    ids = [student.tokenizer(text)["input_ids"] for text in [*held_out["english"], *held_out["other"]]]
+    ours, theirs = (np.array([embedded(model[0].model, row) for row in ids]) for model in (student, assistant))
+    expected = 1 - ((ours - theirs) ** 2).sum() / ((theirs - theirs.mean(0)) ** 2).sum()
+    assert evaluator(student.train())["explained"] == pytest.approx(100 * expected, abs=1e-3)
+    assert student.training

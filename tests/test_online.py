@@ -2,19 +2,21 @@
 
 import json
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from datasets import Dataset
 from runs import EVAL_STEPS, STEPS, each_step, equal, stopped_at, train
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
+from students import Emitter, features, numbers
 from tiny import PAIRS, sentences, tiny_model
 from torch import nn
 from transformers import DistilBertTokenizerFast
@@ -33,76 +35,7 @@ from distilface.training.trainer import LOSS_STATE
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 
-# ---- the equations, by plain loops, from the paper alone
-
-
-def cosine(a: np.ndarray, b: np.ndarray) -> float:
-    return float(sum(a * b) / math.sqrt(sum(a * a)) / math.sqrt(sum(b * b)))
-
-
-def softmax(values: Sequence[float]) -> list[float]:
-    powers = [math.exp(value - max(values)) for value in values]
-    return [power / sum(powers) for power in powers]
-
-
-def simcse_term(first: np.ndarray, second: np.ndarray, temperature: float) -> float:
-    rows = [softmax([cosine(a, b) / temperature for b in second]) for a in first]
-    return -sum(math.log(row[i]) for i, row in enumerate(rows)) / len(rows)
-
-
-def cosines_of(*teachers: np.ndarray) -> list[list[float]]:
-    """Average the teachers' cosines; row i leaves sentence i out."""
-    others = [[j for j in range(len(teachers[0])) if j != i] for i in range(len(teachers[0]))]
-    return [[sum(cosine(x[i], x[j]) for x in teachers) / len(teachers) for j in row] for i, row in enumerate(others)]
-
-
-def relation_term(student: np.ndarray, teacher: Sequence[Sequence[float]], ours: float, theirs: float) -> float:
-    total = 0.0
-    for mine, target in zip(cosines_of(student), teacher, strict=True):
-        p, q = softmax([x / ours for x in mine]), softmax([x / theirs for x in target])
-        total -= sum(weight * math.log(chosen) for weight, chosen in zip(q, p, strict=True))
-    return total / len(teacher)
-
-
-def groups_of(cosines: Sequence[float], p: float) -> list[list[int]]:
-    """Cut the places of one anchor's cosines into Group-P's groups."""
-    order = sorted(range(len(cosines)), key=lambda j: -cosines[j])
-    mass, groups = 0.0, [[] for _ in range(math.ceil(1 / p))]
-    for place, share in zip(order, softmax([cosines[j] for j in order]), strict=True):
-        mass += share
-        number = 0
-        while number < len(groups) - 1 and mass >= (number + 1) * p:
-            number += 1
-        groups[number].append(place)
-    return groups
-
-
-def finite_differences(f: Callable[[np.ndarray], float], x: np.ndarray, h: float = 1e-6) -> np.ndarray:
-    gradient = np.zeros_like(x)
-    for place in np.ndindex(*x.shape):
-        step = np.zeros_like(x)
-        step[place] = h
-        gradient[place] = (f(x + step) - f(x - step)) / (2 * h)
-    return gradient
-
-
 # ---- students and teachers
-
-
-class Emitter(nn.Module):
-    """A student whose embeddings are what it is given, in any precision."""
-
-    device = torch.device("cpu")
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(0.1)
-
-    def get_embedding_dimension(self) -> int:
-        return 5
-
-    def forward(self, features: dict[str, torch.Tensor], **kwargs: object) -> dict[str, torch.Tensor]:
-        return {"sentence_embedding": features["given"]}
 
 
 class Reader(Emitter):
@@ -119,8 +52,9 @@ class Reader(Emitter):
         return {"given": self.vectors[[int(text) for text in texts]]}
 
 
-def numbers(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape)
+def mean_cosines(*teachers: np.ndarray) -> np.ndarray:
+    """Average the teachers' cosines of each sentence with the others."""
+    return np.mean([oracles.off_diagonal_cosines(teacher) for teacher in teachers], axis=0)
 
 
 def given_loss(teachers: Sequence[np.ndarray], **options: Any) -> online.DistillCSELoss:
@@ -160,17 +94,9 @@ def other_vocabulary(folder: Path) -> SentenceTransformer:
     return load_teacher(str(folder), device="cpu")
 
 
-def tokens(model: SentenceTransformer, texts: list[str], padding: int = 0) -> dict[str, torch.Tensor]:
-    made = model.preprocess(texts)
-    return {
-        name: nn.functional.pad(value, (0, padding)) if isinstance(value, torch.Tensor) else value
-        for name, value in made.items()
-    }
-
-
 def call(loss: nn.Module, texts: list[str], padding: int = 0) -> torch.Tensor:
     """Run a loss on the first sentences of its text."""
-    columns = [tokens(loss.model, texts, padding) for _ in range(2)]
+    columns = [features(loss.model, texts, padding) for _ in range(2)]
     return loss(columns, torch.arange(len(texts)))
 
 
@@ -212,22 +138,24 @@ def taught(student: SentenceTransformer, teachers: Sequence[SentenceTransformer]
 def test_the_loss_is_the_papers_equation(count, weight):
     teachers = [numbers(9, 4 + seed, seed=seed) for seed in range(count)]
     rows, views = [7, 0, 3, 2, 8], [numbers(5, 5, seed=8), numbers(5, 5, seed=9)]
-    target = cosines_of(*(teacher[rows] for teacher in teachers))
+    target = mean_cosines(*(teacher[rows] for teacher in teachers))
 
     def expected(first, second):
-        return simcse_term(first, second, 0.05) + weight * relation_term(first, target, 0.3, 0.2)
+        return oracles.simcse(first, second, 0.05) + weight * oracles.relation_loss_of_cosines(first, target, 0.3, 0.2)
 
     options = {"student_temperature": 0.3, "teacher_temperature": 0.2, "weight": weight, "group_p": 0.0}
     value, first, second = value_and_gradients(given_loss(teachers, **options), views, rows)
     assert value == pytest.approx(expected(*views), rel=1e-9)
-    np.testing.assert_allclose(first, finite_differences(lambda x: expected(x, views[1]), views[0]), atol=1e-6)
-    np.testing.assert_allclose(second, finite_differences(lambda x: expected(views[0], x), views[1]), atol=1e-6)
+    np.testing.assert_allclose(first, oracles.gradient(lambda x: expected(x, views[1]), views[0]), atol=1e-6)
+    np.testing.assert_allclose(second, oracles.gradient(lambda x: expected(views[0], x), views[1]), atol=1e-6)
 
 
 def test_the_temperatures_are_the_papers():
     teacher, views = numbers(4, 3), [numbers(4, 5, seed=8), numbers(4, 5, seed=9)]
     loss = given_loss([teacher], group_p=0.0)
-    expected = simcse_term(*views, 0.05) + relation_term(views[0], cosines_of(teacher), 0.02, 0.01)
+    expected = oracles.simcse(*views, 0.05) + oracles.relation_loss_of_cosines(
+        views[0], mean_cosines(teacher), 0.02, 0.01
+    )
     assert value_and_gradients(loss, views, range(4))[0] == pytest.approx(expected, rel=1e-9)
     assert online.DistillCSELoss(Emitter()).group_p == 0.1
 
@@ -241,19 +169,19 @@ def test_group_p_shuffles_the_teachers_mean_inside_its_groups(p):
     with shuffles(seen):
         value, first, _ = value_and_gradients(loss, views, range(12))
     [(before, after)] = seen
-    np.testing.assert_allclose(before.numpy(), cosines_of(*teachers), atol=1e-12)
+    np.testing.assert_allclose(before.numpy(), mean_cosines(*teachers), atol=1e-12)
     moved = 0
     for old, new in zip(before.tolist(), after.tolist(), strict=True):
-        for group in groups_of(old, p):
+        for group in oracles.groups(np.array(old), p):
             assert sorted(old[j] for j in group) == sorted(new[j] for j in group)
             moved += sum(old[j] != new[j] for j in group)
     assert moved > 0
 
     def expected(x):
-        return simcse_term(x, views[1], 0.05) + relation_term(x, after.tolist(), 0.3, 0.2)
+        return oracles.simcse(x, views[1], 0.05) + oracles.relation_loss_of_cosines(x, after.numpy(), 0.3, 0.2)
 
     assert value == pytest.approx(expected(views[0]), rel=1e-9)
-    np.testing.assert_allclose(first, finite_differences(expected, views[0]), atol=1e-6)
+    np.testing.assert_allclose(first, oracles.gradient(expected, views[0]), atol=1e-6)
 
 
 def test_the_softmax_of_the_groups_has_no_temperature():
@@ -308,8 +236,8 @@ def test_one_or_two_sentences_have_no_relations(count):
     views = [numbers(count, 5, seed=8), numbers(count, 5, seed=9)]
     for p in (0.0, 0.1):
         value, first, _ = value_and_gradients(given_loss([numbers(2, 3)], group_p=p), views, range(count))
-        assert value == pytest.approx(simcse_term(*views, 0.05), abs=1e-9)
-        expected = finite_differences(lambda x: simcse_term(x, views[1], 0.05), views[0])
+        assert value == pytest.approx(oracles.simcse(*views, 0.05), abs=1e-9)
+        expected = oracles.gradient(lambda x: oracles.simcse(x, views[1], 0.05), views[0])
         np.testing.assert_allclose(first, expected, atol=1e-6)
 
 
@@ -339,8 +267,8 @@ def test_a_teacher_reads_the_text_in_its_own_words(student, tmp_path):
     ids = [teacher.preprocess(["the old dog"])["input_ids"][0, 1].item() for teacher in teachers]
     assert ids[0] != ids[1]
     rows = [5, 2, 17, 11, 0]
-    found = taught(student, teachers).teacher_relations(tokens(student, TEXTS[:5]), torch.tensor(rows))
-    expected = cosines_of(*(teacher.encode([TEXTS[i] for i in rows]).astype(float) for teacher in teachers))
+    found = taught(student, teachers).teacher_relations(features(student, TEXTS[:5]), torch.tensor(rows))
+    expected = mean_cosines(*(teacher.encode([TEXTS[i] for i in rows]).astype(float) for teacher in teachers))
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
 
 
@@ -352,7 +280,7 @@ def test_a_teacher_reads_its_prompt_and_no_more_tokens_than_it_is_told(student, 
         return loss.teacher_relations({}, torch.arange(8))
 
     def expected() -> np.ndarray:
-        return np.asarray(cosines_of(teacher.encode(TEXTS[:8]).astype(float)))
+        return np.asarray(mean_cosines(teacher.encode(TEXTS[:8]).astype(float)))
 
     teacher.prompts, teacher.default_prompt_name = {"old": "the old "}, "old"
     with_prompt = expected()
@@ -390,7 +318,7 @@ def test_gradients_reach_the_student_and_never_a_teacher(student, tmp_path, own_
     assert all(p.grad is None and not p.requires_grad for each in teachers for p in each.parameters())
     steps(loss, TEXTS[:6], 2, 1e-3)
     assert all(same(state(each), old) for each, old in zip(teachers, before, strict=True))
-    relations = [loss.teacher_relations(tokens(student, TEXTS[:6]), torch.arange(6)) for _ in range(2)]
+    relations = [loss.teacher_relations(features(student, TEXTS[:6]), torch.arange(6)) for _ in range(2)]
     assert torch.equal(*relations), "no dropout"
 
 
@@ -416,10 +344,10 @@ def test_teachers_run_in_bf16_as_the_student_does(student, tmp_path):
 
 def test_a_student_learns_its_teachers_relations(student, tmp_path):
     teacher = other_vocabulary(tmp_path / "other")
-    target = np.ravel(cosines_of(teacher.encode(TEXTS).astype(float)))
+    target = np.ravel(mean_cosines(teacher.encode(TEXTS).astype(float)))
 
     def agreement() -> float:
-        return float(np.corrcoef(np.ravel(cosines_of(student.encode(TEXTS).astype(float))), target)[0, 1])
+        return float(np.corrcoef(np.ravel(mean_cosines(student.encode(TEXTS).astype(float))), target)[0, 1])
 
     before = agreement()
     loss = taught(student, [teacher], weight=1000.0, group_p=0.0, teacher_temperature=0.05, student_temperature=0.05)
@@ -434,13 +362,13 @@ def test_a_student_learns_its_teachers_relations(student, tmp_path):
 def test_without_a_teacher_it_is_simcse_until_the_first_switch(student):
     texts = Dataset.from_dict({"text": TEXTS})
     loss = online.DistillCSELoss(student, keep="last").eval()
-    assert loss.teacher_relations(tokens(student, TEXTS[:6]), None) is None
+    assert loss.teacher_relations(features(student, TEXTS[:6]), None) is None
     alone = online.simcse.SimCSELoss(student).eval()
     with torch.no_grad():
         assert call(loss, TEXTS[:6]) == call(alone, TEXTS[:6])
         loss.switch()
-        expected = cosines_of(student.encode(TEXTS[:6]).astype(float))
-        found = loss.teacher_relations(tokens(student, TEXTS[:6]), None)
+        expected = mean_cosines(student.encode(TEXTS[:6]).astype(float))
+        found = loss.teacher_relations(features(student, TEXTS[:6]), None)
         assert call(loss, TEXTS[:6]) > call(alone, TEXTS[:6])
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
     rows = online.prepare(texts)
@@ -458,8 +386,8 @@ def test_at_a_switch_the_student_becomes_the_teacher_and_stays_as_it_was(student
     steps(loss, TEXTS[:8], 2, 1e-2)
     assert same(state(loss.past), then)
     assert not same(state(student), then)
-    expected = cosines_of(loss.past.encode(TEXTS[:8]).astype(float))
-    found = loss.teacher_relations(tokens(student, TEXTS[:8]), torch.arange(8))
+    expected = mean_cosines(loss.past.encode(TEXTS[:8]).astype(float))
+    found = loss.teacher_relations(features(student, TEXTS[:8]), torch.arange(8))
     np.testing.assert_allclose(found.numpy(), expected, atol=1e-5, err_msg="the other teacher is gone")
 
 
@@ -536,7 +464,7 @@ SAME = ("loss", "curve", "steps", "best_step", "scores", "data", "verdict", "gen
 
 
 @pytest.mark.parametrize("keep", ["last", "best_dev"])
-def test_each_switch_is_made_and_told(keep, materials, tmp_path, capsys):
+def test_each_switch_is_made_and_reported(keep, materials, tmp_path, caplog):
     words = materials.words("online", tmp_path / "model", "--teacher_from", keep)
     students: dict[int, dict[str, torch.Tensor]] = {}
     teachers: dict[int, dict[str, torch.Tensor]] = {}
@@ -560,7 +488,7 @@ def test_each_switch_is_made_and_told(keep, materials, tmp_path, capsys):
         {"generation": 1, "steps": [4, 6], "score": 20.0, "best": [6, 20.0], "teacher": [3, 50.0]},
         {"generation": 2, "steps": [7, 10], "score": 90.0, "best": [10, 90.0], "teacher": [second, CURVE[second]]},
     ]
-    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("generation ")]
+    lines = [line for line in caplog.messages if line.startswith("generation ")]
     taught_by = ", taught by the best so far (50.00)" if keep == "best_dev" else ""
     assert lines == [
         f"generation 1 begins after step 3 (dev score 50.00){taught_by}",

@@ -7,24 +7,14 @@ import oracles
 import pytest
 import torch
 from datasets import Dataset
-from torch import nn
+from students import Emitter, numbers
 
-from distilface.methods import simcse
-from distilface.methods.codir.banks import MemoryBanks
-from distilface.methods.codir.loss import CoDIRLoss
+from benchmarks.glue.models import kd_loss, task_loss
 from distilface.methods.codir.summary import Summary
 from distilface.methods.multistage import losses as multistage
 from distilface.methods.online import relations as relation
 
 pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-def numbers(*shape: int, seed: int = 0) -> np.ndarray:
-    return np.random.default_rng(seed).normal(size=shape)
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=-1, keepdims=True)
 
 
 def assert_same(ours, theirs, at: np.ndarray) -> None:
@@ -36,46 +26,6 @@ def assert_same(ours, theirs, at: np.ndarray) -> None:
     expected = oracles.gradient(theirs, at)
     assert np.abs(expected).max() > 1e-6
     np.testing.assert_allclose(given.grad.numpy(), expected, atol=1e-6)
-
-
-class Given(nn.Module):
-    """A student whose embeddings are what it is given."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.dropout = nn.Dropout(0.1)
-
-    def get_embedding_dimension(self) -> int:
-        return 6
-
-    def forward(self, features: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
-        return {"sentence_embedding": features["given"]}
-
-
-@pytest.mark.parametrize("first", [True, False])
-def test_simcse(first):
-    views, loss = numbers(2, 5, 6), simcse.SimCSELoss(Given())
-
-    def both(moved, other):
-        return (moved, other) if first else (other, moved)
-
-    fixed = torch.tensor(views[1])
-    assert_same(
-        lambda x: loss([{"given": view} for view in both(x, fixed)], None),
-        lambda x: oracles.simcse(*both(x, views[1]), 0.05),
-        views[0],
-    )
-
-
-@pytest.mark.parametrize("count", [1, 3])
-def test_the_relations_of_one_teacher_and_of_several(count):
-    student, teachers = numbers(6, 5), [numbers(6, 4 + k, seed=k + 1) for k in range(count)]
-    theirs = torch.stack([relation.relations(torch.tensor(teacher)) for teacher in teachers]).mean(0)
-    assert_same(
-        lambda x: relation.relation_loss(relation.relations(x), theirs, 0.2, 0.1),
-        lambda x: oracles.relation_loss(x, teachers, 0.2, 0.1),
-        student,
-    )
 
 
 @pytest.mark.parametrize("p", [0.1, 0.15, 0.3, 0.7, 1.0])
@@ -92,50 +42,6 @@ def test_group_p(p):
             assert sorted(row[group]) == sorted(after[group])
 
 
-def codir(objective: str) -> tuple[CoDIRLoss, dict[str, np.ndarray]]:
-    """Make the contrast of five of nine examples with four negatives each, one of which does not count."""
-    banks = MemoryBanks(9, 7).double()
-    rows = unit(numbers(2, 9, 7, seed=3))
-    banks.rows.copy_(torch.tensor(rows))
-    banks.owners.copy_(torch.arange(9))
-    loss = CoDIRLoss(Summary([0], 7, 7), Summary([0], 7, 7), banks, 4, objective, 0.3)
-    places, negative = np.random.default_rng(4).integers(9, size=(5, 4)), np.ones((5, 4), bool)
-    negative[2, 1] = False
-    banks.draw = lambda *_: (torch.tensor(places), torch.tensor(negative))
-    for side in (loss.student, loss.teacher):
-        nn.init.eye_(side.linear.weight)
-        nn.init.zeros_(side.linear.bias)
-    known = {"student_bank": rows[0], "teacher_bank": rows[1], "places": places, "negative": negative}
-    return loss.double(), {**known, "temperature": 0.3}
-
-
-def read(loss: CoDIRLoss, student: np.ndarray, teacher: np.ndarray) -> float:
-    """Give summaries to the contrast as if each were one token's state."""
-    mask = torch.ones(5, 1)
-    states = [torch.tensor(side)[:, None] for side in (student, teacher)]
-    return loss([states[0]], mask, [states[1]], mask, torch.arange(5)).item()
-
-
-@pytest.mark.parametrize("objective", ["nce", "infonce"])
-def test_codir_and_its_z(objective):
-    """A second batch has the first one's Z."""
-    loss, known = codir(objective)
-    batches = [unit(numbers(2, 5, 7, seed=seed)) for seed in (5, 6)]
-    z = oracles.first_z(*batches[0], **known, n=9)
-    for student, teacher in batches:
-        rows = {name: known[name].copy() for name in ("student_bank", "teacher_bank")}
-        more = {"n": 9, "z_student": z[0], "z_teacher": z[1]} if objective == "nce" else {}
-        expected = getattr(oracles, objective)(student, teacher, **{**known, **rows}, **more)
-        assert read(loss, student, teacher) == pytest.approx(expected, rel=1e-9)
-        for example in range(5):
-            for name, new in (("student_bank", student), ("teacher_bank", teacher)):
-                known[name][example] = oracles.bank_update(known[name][example], new[example], 0.5)
-        np.testing.assert_allclose(loss.banks.rows[0].numpy(), known["student_bank"], atol=1e-12)
-        np.testing.assert_allclose(loss.banks.rows[1].numpy(), known["teacher_bank"], atol=1e-12)
-    if objective == "nce":
-        np.testing.assert_allclose(loss.log_z.exp().numpy(), z, rtol=1e-9)
-
-
 def test_a_summary():
     states, mask, made = numbers(3, 4, 5, 6), np.ones((4, 5)), Summary([2, 0], 6, 7).double()
     mask[1, 2:] = 0
@@ -149,15 +55,12 @@ def test_a_summary():
 
 
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
-def test_kd_beside_the_cross_entropy(beta, monkeypatch, request):
-    monkeypatch.syspath_prepend(request.config.rootpath / "benchmarks")
-    import glue_models
-
+def test_kd_beside_the_cross_entropy(beta):
     student, teacher, labels = numbers(5, 3), numbers(5, 3, seed=1), np.array([0, 2, 1, 1, 0])
 
     def ours(x):
-        cross = glue_models.task_loss(x, torch.tensor(labels))
-        return (1 - beta) * cross + beta * glue_models.kd_loss(x, torch.tensor(teacher), 2.0)
+        cross = task_loss(x, torch.tensor(labels))
+        return (1 - beta) * cross + beta * kd_loss(x, torch.tensor(teacher), 2.0)
 
     assert_same(ours, lambda x: oracles.kd(x, teacher, labels, beta, 2.0), student)
 
@@ -168,9 +71,9 @@ def test_the_stages_across_languages(stage, side):
     sides, wanted = numbers(2, 4, 6), numbers(2, 4, 6, seed=1)
     kept = [Dataset.from_dict({"label": rows.tolist()}).with_format("torch", dtype=torch.float64) for rows in wanted]
     if stage == "match":
-        loss = multistage.MatchLoss(Given(), *kept)
+        loss = multistage.MatchLoss(Emitter(6), *kept)
     else:
-        loss = multistage.MultilingualContrastiveLoss(Given(), kept[0], weight=3.0)
+        loss = multistage.MultilingualContrastiveLoss(Emitter(6), kept[0], weight=3.0)
 
     def placed(moved, other):
         return (moved, other) if side == 0 else (other, moved)

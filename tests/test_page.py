@@ -87,7 +87,7 @@ def test_a_model_is_put_beside_the_page(folder, page, capsys):
 
 def test_what_the_page_could_not_run_is_refused(folder, page):
     """An export of older weights would be shown as the model, and nothing would tell."""
-    with pytest.raises(InputError, match="no built page; build it first"):
+    with pytest.raises(InputError, match="is not a built page; build it first"):
         put_model.put_model(folder, page.parent)
     (folder / "export.json").write_text(json.dumps({"fingerprint": "of other weights", "files": {INT8: {}}}))
     with pytest.raises(InputError, match=r"of other weights than the folder; make it again: distilface export"):

@@ -18,7 +18,7 @@ from distilface.compression.student import load_student
 from distilface.data.pairs import read_sts
 from distilface.exporters.exporting import export
 from distilface.model.folder import load, save_folder
-from distilface.runtimes.encoders import OnnxEncoder
+from distilface.runtimes.onnx import OnnxEncoder
 
 pytestmark = [
     *(pytest.mark.slow, pytest.mark.timeout(900), needs_package),

@@ -1,20 +1,19 @@
 """The MTEB benchmark from end to end: table, JSON, figure, and what it refuses."""
 
-import importlib
 import json
 import os
 import re
 import subprocess
 import sys
 from pathlib import Path
-from types import ModuleType
 
 import pytest
 from hub import Hub
 from tiny import PAIRS, tiny_backbone, tiny_model, write_pairs
 
+from benchmarks.sts import comparison, figure, run
 from distilface.data.samples import sts_sample
-from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS
+from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS, means
 from distilface.evaluation.tasks import find_tasks
 from distilface.exporters.exporting import export
 from distilface.model.folder import save_folder
@@ -30,12 +29,6 @@ MINILM = {
     "STSBenchmark": 82.03,
     "SICK-R": 77.58,
 }
-
-
-@pytest.fixture
-def run_mteb(monkeypatch: pytest.MonkeyPatch) -> ModuleType:
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    return importlib.import_module("run_mteb")
 
 
 @pytest.fixture
@@ -63,10 +56,10 @@ def trained(tmp_path: Path) -> Path:
     return folder
 
 
-def test_end_to_end(run_mteb, trained, data, tmp_path, capsys):
+def test_end_to_end(trained, data, tmp_path, capsys):
     files = [tmp_path / "out" / "result.json", tmp_path / "out" / "figure.png"]
     places = ["--cache-dir", str(tmp_path / "cache"), "--output", str(files[0]), "--figure", str(files[1])]
-    result = run_mteb.main(["--model", str(trained), "--data-dir", str(data), *places])
+    result = run.main(["--model", str(trained), "--data-dir", str(data), *places])
     printed = capsys.readouterr().out
     assert json.loads(files[0].read_text()) == result
     assert files[1].read_bytes().startswith(b"\x89PNG")
@@ -89,7 +82,7 @@ def test_end_to_end(run_mteb, trained, data, tmp_path, capsys):
         assert shown in printed
 
 
-def test_only_the_model(run_mteb, trained, data, tmp_path, capsys):
+def test_only_the_model(trained, data, tmp_path, capsys):
     words = [
         "--data-dir",
         str(data),
@@ -99,18 +92,18 @@ def test_only_the_model(run_mteb, trained, data, tmp_path, capsys):
         "--tasks",
         "STS12",
     ]
-    result = run_mteb.main(["--model", str(trained), *words])
+    result = run.main(["--model", str(trained), *words])
     assert (list(result["scores"]), result["compared"], result["mean_of_5"]) == (["STS12"], {}, None)
     assert "DistilBERT" not in capsys.readouterr().out
 
 
-def test_an_exported_file_in_place_of_the_weights(run_mteb, data, tmp_path, capsys):
+def test_an_exported_file_in_place_of_the_weights(data, tmp_path, capsys):
     save_folder(tiny_model(tmp_path / "made"), tmp_path / "small")
     export(tmp_path / "small", sts_sample().select(range(20)), ["quantized"])
     words = ["--model", str(tmp_path / "small"), "--data-dir", str(data), "--cache-dir", str(tmp_path / "cache")]
     words += ["--only-model", "--tasks", "STS12"]
-    whole = run_mteb.main(words)
-    small = run_mteb.main([*words, "--file", "onnx/model_quantized.onnx"])
+    whole = run.main(words)
+    small = run.main([*words, "--file", "onnx/model_quantized.onnx"])
     assert small["name"].endswith("small/onnx/model_quantized.onnx")
     assert small["fingerprint"] != whole["fingerprint"]
     assert list(small["scores"]) == list(whole["scores"])
@@ -118,32 +111,31 @@ def test_an_exported_file_in_place_of_the_weights(run_mteb, data, tmp_path, caps
     assert small["versions"]["onnxruntime"]
     assert "model_quantized.onnx" in capsys.readouterr().out
     with pytest.raises(InputError, match=r"model_none\.onnx does not exist; make it first: distilface export"):
-        run_mteb.main([*words, "--file", "onnx/model_none.onnx"])
+        run.main([*words, "--file", "onnx/model_none.onnx"])
 
 
-def test_pairs_of_languages(run_mteb, trained, tmp_path, capsys):
+def test_pairs_of_languages(trained, tmp_path, capsys, caplog):
     """The table has a line for each pair; a pair without data is named."""
     for i, name in enumerate(("en-ar", "es-en")):
         write_pairs(tmp_path / "sts17" / f"{name}.jsonl.gz", PAIRS[i:])
     words = ["--data-dir", str(tmp_path / "sts17"), "--cache-dir", str(tmp_path / "cache"), "--tasks", "STS17"]
-    result = run_mteb.main(["--model", str(trained), *words, "--only-model"])
+    result = run.main(["--model", str(trained), *words, "--only-model"])
     assert list(result["scores"]) == ["STS17", "STS17 (en-ar)", "STS17 (es-en)"]
-    printed = capsys.readouterr()
+    printed = capsys.readouterr().out
     for name, score in result["scores"].items():
-        assert re.search(rf"^ {re.escape(name)} +{score:.2f}", printed.out, re.MULTILINE)
+        assert re.search(rf"^ {re.escape(name)} +{score:.2f}", printed, re.MULTILINE)
     missing = "ko-ko ar-ar en-de en-en en-tr es-es fr-en it-en nl-en"
-    assert f"STS17: without {missing}, not in {tmp_path / 'sts17'}\n" in printed.err
+    assert f"STS17: without {missing}, not in {tmp_path / 'sts17'}\n" in caplog.text
     assert result["data"]["tasks"]["STS17"]["missing"] == missing
 
 
-def test_relative_that_is_gone(run_mteb, trained, data, tmp_path, capsys):
-    run = json.loads((trained / "run.json").read_text()) | {"teacher": "./gone", "baseline_model": "./gone"}
-    (trained / "run.json").write_text(json.dumps(run))
+def test_relative_that_is_gone(trained, data, tmp_path, caplog):
+    training = json.loads((trained / "run.json").read_text()) | {"teacher": "./gone", "baseline_model": "./gone"}
+    (trained / "run.json").write_text(json.dumps(training))
     words = ["--data-dir", str(data), "--cache-dir", str(tmp_path / "cache"), "--tasks", "STS12"]
-    assert run_mteb.main(["--model", str(trained), *words])["compared"] == {}
-    said = capsys.readouterr().err
-    assert "without its teacher: ./gone" in said
-    assert "without its untrained self: ./gone" in said
+    assert run.main(["--model", str(trained), *words])["compared"] == {}
+    assert "without its teacher: ./gone" in caplog.text
+    assert "without its untrained self: ./gone" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -153,47 +145,45 @@ def test_relative_that_is_gone(run_mteb, trained, data, tmp_path, capsys):
         (["--model", "./nothing"], "no folder"),
         (["--model", "MODEL", "--tasks", "STS12", "STS99x"], "unknown task 'STS99x'"),
         (["--model", "MODEL", "--figure", "figure.txt"], r"must end in one of \.png"),
-        (["--model", "MODEL", "--figure", "a.png", "--tasks", "STS12"], "have them all among --tasks"),
+        (["--model", "MODEL", "--figure", "a.png", "--tasks", "STS12"], "name them all in --tasks"),
         (["--model", "MODEL", "--output", "."], "is a folder"),
-        (["--model", "MODEL", "--batch-size", "0"], "batch of 0"),
+        (["--model", "MODEL", "--batch-size", "0"], "--batch_size 0 is out of range"),
         (["--model", "MODEL", "--data", "x"], "did you mean 'data_dir'"),
         (["--model", "MODEL", "--data-dir", "nowhere"], "nowhere does not exist"),
     ],
 )
-def test_refused_with_nothing_written(run_mteb, trained, tmp_path, monkeypatch, words, message):
+def test_refused_with_nothing_written(trained, tmp_path, monkeypatch, words, message):
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     with pytest.raises(InputError, match=message):
-        run_mteb.main([str(trained) if word == "MODEL" else word for word in words])
+        run.main([str(trained) if word == "MODEL" else word for word in words])
     assert not any((tmp_path / "empty").iterdir())
 
 
-def test_damaged_run_file(run_mteb, trained):
+def test_damaged_run_file(trained):
     (trained / "run.json").write_text("[1, 2]")
     with pytest.raises(InputError, match=r"run\.json is damaged"):
-        run_mteb.main(["--model", str(trained)])
+        run.main(["--model", str(trained)])
 
 
-def test_labels_of_the_figure_do_not_overlap(run_mteb, tmp_path):
-    comparison, figures = (importlib.import_module(name) for name in ("comparison", "figures"))
+def test_labels_of_the_figure_do_not_overlap(tmp_path):
     peers = comparison.published()
     near = peers[2]
     ours = [
         comparison.Row(f"models/{role}", comparison.MEASURED, near.scores, near.parameters, role=role)
         for role in ("model", "teacher", "untrained")
     ]
-    figure = figures.sts_against_parameters([*ours, *peers], tmp_path / "figure.svg")
-    boxes = [note.get_window_extent() for note in figure.axes[0].texts]
+    drawn = figure.sts_against_parameters([*ours, *peers], tmp_path / "figure.svg")
+    boxes = [note.get_window_extent() for note in drawn.axes[0].texts]
     assert len(boxes) == len(peers) + 3
     assert not any(a.overlaps(b) for i, a in enumerate(boxes) for b in boxes[:i])
 
 
 def test_published_peers():
-    comparison = importlib.import_module("comparison")
-    means = {row.name: comparison.means(row.scores) for row in comparison.published()}
-    assert means["DistilFace (the paper's)"]["mean_of_5"] == pytest.approx(72.10, abs=0.005)
-    assert means["DistilFace (the paper's)"]["mean_of_7"] is None
-    assert means["BAAI/bge-small-en-v1.5"]["mean_of_7"] == pytest.approx(82.82, abs=0.005)
+    of_peer = {row.name: means(row.scores) for row in comparison.published()}
+    assert of_peer["DistilFace (the paper's)"]["mean_of_5"] == pytest.approx(72.10, abs=0.005)
+    assert of_peer["DistilFace (the paper's)"]["mean_of_7"] is None
+    assert of_peer["BAAI/bge-small-en-v1.5"]["mean_of_7"] == pytest.approx(82.82, abs=0.005)
 
 
 def test_from_the_hub(hub: Hub, tmp_path):
@@ -221,9 +211,9 @@ def test_from_the_hub(hub: Hub, tmp_path):
 
 @pytest.mark.data
 @pytest.mark.timeout(3600)
-def test_published_scores_of_minilm(run_mteb, tmp_path):
+def test_published_scores_of_minilm(tmp_path):
     """all-MiniLM-L6-v2 on the real test sets gives what MTEB publishes."""
     words = ["--data-dir", str(Path(os.environ["DISTILFACE_DATA"]) / "sts"), "--cache-dir", str(tmp_path)]
-    result = run_mteb.main(["--model", "sentence-transformers/all-MiniLM-L6-v2", "--only-model", *words])
+    result = run.main(["--model", "sentence-transformers/all-MiniLM-L6-v2", "--only-model", *words])
     assert result["scores"] == pytest.approx(MINILM, abs=0.02)
     assert result["mean_of_7"] == pytest.approx(78.94, abs=0.01)

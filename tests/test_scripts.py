@@ -1,5 +1,6 @@
-"""The training scripts as a user runs them: in small, with --help, with the shipped recipes, and by mistake."""
+"""The trainings as a user runs them: in small, with --help, with the shipped recipes, and by mistake."""
 
+import inspect
 import json
 import re
 import shutil
@@ -11,19 +12,30 @@ from pathlib import Path
 import pytest
 import yaml
 from hub import Hub
-from runs import Materials, script, tree
+from runs import Materials, tree
 from tiny import PAIRS
 from transformers import AutoModel
 from warm import TRAINING
 
+from distilface import cli
 from distilface.compression.layers import cut_layers
 from distilface.compression.student import load_backbone
+from distilface.methods import find_method, methods
 from distilface.model.folder import Folder, load
-from distilface.settings import parse
+from distilface.settings import InputError, parse
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
-NAMES = ["train_unsup", "train_mlm", "train_distill", "train_codir", "train_online", "train_multistage"]
-RECIPES = sorted((TRAINING / "recipes").glob("*.yaml"))
+#: The scripts that users name, and the method that each trains by.
+SCRIPTS = {
+    "train_unsup": "simcse",
+    "train_mlm": "mlm",
+    "train_distill": "embedding",
+    "train_codir": "codir",
+    "train_online": "online",
+    "train_multistage": "multistage",
+}
+NAMES = list(methods())
+RECIPES = sorted((TRAINING.parent / "distilface" / "recipes").glob("*.yaml"))
 PAPER = {
     "backbone": "distilbert/distilbert-base-uncased",
     "data": ["princeton-nlp/datasets-for-simcse"],
@@ -48,87 +60,92 @@ PAPER = {
 def two_steps(name: str, materials: Materials) -> list[str]:
     """Give what a script is asked for, but for where to: two steps on a file, in the current folder."""
     own = {
-        "train_unsup": ["--backbone", materials.backbone, "--pooling", "mean"],
-        "train_mlm": ["--backbone", materials.backbone, "--held_out", "4"],
-        "train_distill": ["--teacher", materials.teacher, "--projection", "--cache_dir", materials.cache],
-        "train_codir": ["--teacher", materials.teacher, "--projection", "--cache_dir", materials.cache],
-        "train_online": ["--backbone", materials.backbone, "--teachers", materials.teacher],
-        "train_multistage": [
-            *(
-                "--teacher",
-                materials.backbone,
-                "--vocabulary",
-                "150",
-                "--held_out",
-                "2",
-                "--cache_dir",
-                materials.cache,
-            ),
-            *("--keep_layers", "2", "--embedding_size", "8"),
+        "simcse": ["--pooling", "mean"],
+        "online": ["--teachers", materials.teacher],
+        "multistage": [
+            *("--teacher", materials.backbone),
+            *("--vocabulary", "150", "--held_out", "2", "--keep_layers", "2", "--embedding_size", "8"),
         ],
     }
-    data = materials.parallel if name == "train_multistage" else materials.text
-    return [*map(str, own[name]), "--data", str(data), "--dev", "sample", "--steps", "2", "--batch_size", "8"]
+    data = materials.parallel if name == "multistage" else materials.text
+    last = ["--data", data, "--dev", "sample", "--steps", "2", "--batch_size", "8"]
+    return [str(word) for word in (*materials.options(name), *own.get(name, []), *last)]
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_two_steps(name, materials, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    default = script(name).Settings().output_dir
-    record = script(name).main(two_steps(name, materials))
+    default = find_method(name).Settings().output_dir
+    record = cli.run(["train", name, *two_steps(name, materials)])
     assert json.loads((tmp_path / default / "run.json").read_text()) == record
     assert record["steps"] == 2
     assert len(record["curve"]) == 1
     printed = capsys.readouterr().out.splitlines()
     assert printed[-1].startswith(f"VERDICT: {record['verdict']} ")
     assert printed[-2].startswith(f"folder: {default} (")
-    if name == "train_mlm":
+    if name == "mlm":
         assert AutoModel.from_pretrained(tmp_path / default).config.dim == 32
     else:
         assert Folder(tmp_path / default).is_valid()
         assert record["data"][-1]["rows"] == 180
-        assert load(tmp_path / default).encode("a dog").shape == (48 if record["layers"] else 32,)
-    beside = [Path(default).name, *([f"{Path(default).name}.stages"] if name == "train_multistage" else [])]
+        widened = any("Dense" in kind for kind, _ in Folder(tmp_path / default).modules)
+        assert load(tmp_path / default).encode("a dog").shape == (48 if widened else 32,)
+    beside = [Path(default).name, *([f"{Path(default).name}.stages"] if name == "multistage" else [])]
     assert sorted(f.name for f in (tmp_path / default).parent.iterdir()) == beside
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_help_explains_each_setting(name, warm, tmp_path):
-    done = warm(f"{name}.py", "--help", cwd=tmp_path)
-    assert (done.code, done.stderr) == (0, "")
-    shown = " ".join(done.stdout.split())
-    for field in fields(script(name).Settings):
+def test_help_explains_each_setting(name, capsys):
+    with pytest.raises(SystemExit) as leave:
+        cli.run(["train", name, "--help"])
+    assert leave.value.code == 0
+    shown = capsys.readouterr().out
+    method = find_method(name)
+    assert inspect.getdoc(method).splitlines()[0] in shown.split("options:")[0]
+    assert len(shown.partition("options:")[0].split("] [-")[-1].splitlines()) < 40, "a screen before the settings"
+    shown = " ".join(shown.split())
+    for field in fields(method.Settings):
         assert f"--{field.name} " in shown
         assert " ".join(field.metadata["help"].replace("%%", "%").split()) in shown, field.name
-    assert f"python training/{name}.py" in shown
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_a_script_is_its_method(script, warm, tmp_path):
+    """Users run the scripts by name; each is the verb with its method."""
+    done = warm(f"{script}.py", "--help", cwd=tmp_path)
+    assert (done.code, done.stderr) == (0, "")
+    assert inspect.getdoc(find_method(SCRIPTS[script])).splitlines()[0] in done.stdout
+    assert find_method(script.removeprefix("train_")).name == SCRIPTS[script]
     assert not any(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_commands_in_the_docstring_can_be_run(name):
+def test_the_commands_in_a_methods_help_run(name):
     """Each names only options and recipes that there are."""
-    module = script(name)
-    commands = re.findall(r"^    python training/(\w+)\.py ?(.*)$", module.__doc__, re.MULTILINE)
+    commands = re.findall(r"^ *distilface train (\w+) ?(.*)$", find_method(name).__doc__, re.MULTILINE)
     assert commands
     for other, words in commands:
         places = {"TEXT.txt": "text.txt", "ID_OR_FOLDER": "a/b", "DIR": "dir"}
-        parse(script(other).Settings, [places.get(word, word) for word in words.split()], "")
+        parse(find_method(other).Settings, [places.get(word, word) for word in words.split()], "")
 
 
 @pytest.mark.parametrize("recipe", RECIPES, ids=lambda file: file.stem)
-def test_each_recipe_is_read_by_its_script(recipe):
-    """Its script is the one that names it; each value has its place, and each setting gets its value."""
-    scripts = [name for name in NAMES if recipe.name in (TRAINING / f"{name}.py").read_text()]
-    assert scripts, f"no script says what {recipe.name} is for"
-    settings = parse(script(scripts[-1]).Settings, ["--config", str(recipe)], "")
+def test_each_recipe_is_read_by_its_method(recipe):
+    """A method's help says what it is for; each value has its place, and each setting gets its value."""
+    command = re.compile(rf"distilface train (\w+) --config {recipe.stem}(?![\w-])")
+    helps = [command.search(method.__doc__) for method in methods().values()]
+    named = [find_method(found[1]) for found in helps if found]
+    if recipe.stem == "distilface":
+        named = [find_method("simcse")]
+    assert named, f"no method says what {recipe.name} is for"
+    settings = parse(named[0].Settings, ["--config", recipe.stem], "")
     for key, value in yaml.safe_load(recipe.read_text()).items():
         assert getattr(settings, key) == value, key
-    assert settings.output_dir != script(scripts[-1]).Settings().output_dir or recipe.stem == "distilface"
+    assert settings.output_dir != named[0].Settings().output_dir or recipe.stem == "distilface"
 
 
 def test_the_papers_recipe_is_the_papers():
-    module = script("train_unsup")
-    settings = parse(module.Settings, ["--config", str(module.PAPER)], "")
+    settings = parse(find_method("simcse").Settings, [], "")
     assert {key: getattr(settings, key) for key in PAPER} == PAPER
 
 
@@ -184,17 +201,29 @@ MISTAKES = {
 
 
 @pytest.mark.parametrize("mistake", MISTAKES)
-@pytest.mark.parametrize("name", NAMES)
-def test_a_mistake_is_one_line(name, mistake, warm, materials, tmp_path):
+def test_a_mistake_is_one_line(mistake, warm, materials, tmp_path):
     """Each is found before anything is read: the line is alone on stderr, and nothing is written."""
     words, sentence = MISTAKES[mistake]
     (tmp_path / "recipe.yaml").write_text("batchsize: 8\n")
     before = tree(tmp_path)
     words = [word.replace("RECIPE", "recipe.yaml") for word in words]
-    done = warm(f"{name}.py", *two_steps(name, materials), *words, cwd=tmp_path)
+    done = warm("train_unsup.py", *two_steps("simcse", materials), *words, cwd=tmp_path)
     assert (done.code, done.stdout) == (2, "")
     assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
     assert sentence.replace("RECIPE", "recipe.yaml") in done.stderr
+    assert tree(tmp_path) == before
+
+
+@pytest.mark.parametrize("mistake", MISTAKES)
+@pytest.mark.parametrize("name", NAMES)
+def test_each_method_refuses_it_first(name, mistake, materials, tmp_path, monkeypatch):
+    """A method that forgot the common checks would fail in the middle of its work."""
+    words, sentence = MISTAKES[mistake]
+    monkeypatch.chdir(tmp_path)
+    Path("recipe.yaml").write_text("batchsize: 8\n")
+    before = tree(tmp_path)
+    with pytest.raises(InputError, match=re.escape(sentence.replace("RECIPE", "recipe.yaml"))):
+        cli.run(["train", name, *two_steps(name, materials), *(w.replace("RECIPE", "recipe.yaml") for w in words)])
     assert tree(tmp_path) == before
 
 
@@ -202,45 +231,46 @@ def test_a_mistake_is_one_line(name, mistake, warm, materials, tmp_path):
     ("name", "words", "sentence"),
     [
         (
-            "train_distill",
+            "embedding",
             ["--projection", "false", "--backbone", "BACKBONE"],
             "have 48 dimensions and the student's 32",
         ),
-        ("train_distill", ["--layers", "0", "7"], "layer 7 is out of range; the encoder has layers 0 to 1"),
-        ("train_unsup", ["--layers", "2"], "layer 2 is out of range; the encoder has layers 0 to 1"),
-        ("train_mlm", ["--layers", "-1"], "layer -1 is out of range; the encoder has layers 0 to 1"),
-        ("train_distill", ["--teacher", "empty"], "empty is no model that can be loaded"),
-        ("train_unsup", ["--backbone", "empty"], "empty is no model that can be loaded"),
-        ("train_mlm", ["--backbone", "./gone"], "./gone is no folder and no Hub id"),
-        ("train_distill", ["--metric", "cosin"], "unknown metric 'cosin': did you mean 'cosine'?"),
-        ("train_distill", ["--normalize", "on"], "unknown value of --normalize 'on'"),
-        ("train_codir", ["--base", "simces"], "unknown base 'simces': did you mean 'simcse'?"),
-        ("train_codir", ["--objective", "info"], "unknown objective 'info': did you mean 'infonce'?"),
-        ("train_codir", ["--negatives", "0"], "--negatives 0 is out of range; it must be 1 or more"),
-        ("train_codir", ["--momentum", "1"], "--momentum 1.0 is out of range; it must be from 0 to below 1"),
-        ("train_codir", ["--queue", "1"], "--queue 1 is too short to draw from; it must be 2 or more"),
-        ("train_codir", ["--queue", "9", "--positive", "bank"], "--positive bank needs a row for each example"),
-        ("train_codir", ["--student_layers", "3"], "layer 3 of the student is out of range; it has 1 to 2"),
-        ("train_codir", ["--teacher_layers", "-1"], "layer -1 of the teacher is out of range; it has 1 to 2"),
-        ("train_codir", ["--base", "simcse", "--dropout", "0"], "the student has no dropout"),
-        ("train_unsup", ["--pooling", "men"], "unknown pooling 'men': did you mean 'mean'?"),
-        ("train_unsup", ["--pooling", "last4"], "pooling 'last4' needs 4 layers or more and this encoder has 2"),
-        ("train_unsup", ["--dropout", "0"], "the student has no dropout, so the two views of a sentence are equal"),
-        ("train_unsup", ["--max_seq_length", "65"], "max_seq_length 65 is out of range; the encoder has 64 positions"),
-        ("train_mlm", ["--held_out", "28"], "--held-out 28 of 28 sentences leaves none for one side"),
-        ("train_unsup", ["--data", "gone.txt"], "gone.txt does not exist"),
-        ("train_unsup", ["--dev", "gone.csv"], "gone.csv does not exist"),
-        ("train_mlm", ["--data", "princeton-nlp/datasets-for-simcse"], "could not be had from the Hub"),
-        ("train_unsup", ["--backbone", "distilbert/distilbert-base-uncased"], "could not be had from the Hub"),
-        ("train_distill", ["--teacher", "owner/name"], "could not be had from the Hub"),
-        ("train_unsup", ["--dev", "mteb/stsbenchmark-sts"], "give scored pairs with --dev FILE, or --dev sample"),
+        ("embedding", ["--layers", "0", "7"], "layer 7 is out of range; the encoder has layers 0 to 1"),
+        ("simcse", ["--layers", "2"], "layer 2 is out of range; the encoder has layers 0 to 1"),
+        ("mlm", ["--layers", "-1"], "layer -1 is out of range; the encoder has layers 0 to 1"),
+        ("embedding", ["--teacher", "empty"], "empty is no model that can be loaded"),
+        ("simcse", ["--backbone", "empty"], "empty is no model that can be loaded"),
+        ("mlm", ["--backbone", "./gone"], "./gone is no folder and no Hub id"),
+        ("embedding", ["--metric", "cosin"], "unknown metric 'cosin': did you mean 'cosine'?"),
+        ("embedding", ["--normalize", "on"], "unknown value of --normalize 'on'"),
+        ("codir", ["--base", "simces"], "unknown base 'simces': did you mean 'simcse'?"),
+        ("codir", ["--objective", "info"], "unknown objective 'info': did you mean 'infonce'?"),
+        ("codir", ["--negatives", "0"], "--negatives 0 is out of range; it must be 1 or more"),
+        ("codir", ["--momentum", "1"], "--momentum 1.0 is out of range; it must be from 0 to below 1"),
+        ("codir", ["--queue", "1"], "--queue 1 is too short to draw from; it must be 2 or more"),
+        ("codir", ["--queue", "9", "--positive", "bank"], "--positive bank needs a row for each example"),
+        ("codir", ["--student_layers", "3"], "layer 3 of the student is out of range; it has 1 to 2"),
+        ("codir", ["--teacher_layers", "-1"], "layer -1 of the teacher is out of range; it has 1 to 2"),
+        ("codir", ["--base", "simcse", "--dropout", "0"], "the student has no dropout"),
+        ("simcse", ["--pooling", "men"], "unknown pooling 'men': did you mean 'mean'?"),
+        ("simcse", ["--pooling", "last4"], "pooling 'last4' needs 4 layers or more and this encoder has 2"),
+        ("simcse", ["--dropout", "0"], "the student has no dropout, so the two views of a sentence are equal"),
+        ("simcse", ["--max_seq_length", "65"], "max_seq_length 65 is out of range; the encoder has 64 positions"),
+        ("mlm", ["--held_out", "28"], "--held-out 28 of 28 sentences leaves none for one side"),
+        ("simcse", ["--data", "gone.txt"], "gone.txt does not exist"),
+        ("simcse", ["--dev", "gone.csv"], "gone.csv does not exist"),
+        ("mlm", ["--data", "princeton-nlp/datasets-for-simcse"], "could not be had from the Hub"),
+        ("simcse", ["--backbone", "distilbert/distilbert-base-uncased"], "could not be had from the Hub"),
+        ("embedding", ["--teacher", "owner/name"], "could not be had from the Hub"),
+        ("simcse", ["--dev", "mteb/stsbenchmark-sts"], "give scored pairs with --dev FILE, or --dev sample"),
     ],
 )
 def test_a_mistake_in_what_is_read_is_one_sentence(name, words, sentence, warm, materials, tmp_path):
     (tmp_path / "empty").mkdir()
     words = [word.replace("BACKBONE", str(materials.backbone)) for word in words]
     no_waiting = "import time; time.sleep = lambda seconds: None"
-    done = warm(f"{name}.py", *two_steps(name, materials), *words, cwd=tmp_path, before=no_waiting)
+    script = next(script for script, method in SCRIPTS.items() if method == name)
+    done = warm(f"{script}.py", *two_steps(name, materials), *words, cwd=tmp_path, before=no_waiting)
     assert (done.code, done.stdout) == (2, ""), done.stderr
     assert len(re.findall(r"^error: ", done.stderr, re.MULTILINE)) == 1, done.stderr
     assert done.stderr.splitlines()[-1].startswith("error: ")
@@ -251,7 +281,7 @@ def test_a_mistake_in_what_is_read_is_one_sentence(name, words, sentence, warm, 
 
 def test_a_failure_in_the_midst_has_a_line_of_its_own(warm, materials, tmp_path):
     """The progress bar is ended first; the sentence would stand behind it."""
-    words = two_steps("train_unsup", materials)
+    words = two_steps("simcse", materials)
     done = warm("train_unsup.py", *words, "--learning_rate", "1e38", cwd=tmp_path)
     assert (done.code, done.stdout) == (2, "")
     assert done.stderr.splitlines()[-1].startswith("error: the loss is nan at step 2; lower the learning rate")
@@ -270,7 +300,7 @@ def pressed(self, *arguments):
 
 WholeCheckpoints.training_step = pressed
 """
-    words = two_steps("train_unsup", materials)
+    words = two_steps("simcse", materials)
     done = warm("train_unsup.py", *words, cwd=tmp_path, before=press)
     assert done.code == 130
     assert "Traceback" not in done.stderr
@@ -291,5 +321,5 @@ def test_a_student_reads_no_more_than_it_has_positions_for(materials, tmp_path):
     shutil.copytree(materials.backbone, tmp_path / "short")
     short.save_pretrained(tmp_path / "short")
     words = materials.words("embedding", tmp_path / "m", "--steps", "1", "--backbone", str(tmp_path / "short"))
-    script("train_distill").main([*words, "--train_max_length", "16"])
+    cli.run(["train", "embedding", *words, "--train_max_length", "16"])
     assert load(tmp_path / "m").max_seq_length == 32

@@ -180,7 +180,7 @@ def test_wrong_recipes(recipe, text, seen):
 
 
 def test_a_recipe_that_cannot_be_read(tmp_path):
-    assert "training/recipes/" in mistake("--config", str(tmp_path / "none.yaml"))
+    assert "distilface/recipes/" in mistake("--config", str(tmp_path / "none.yaml"))
     assert "cannot be read" in mistake("--config", str(tmp_path))
     (tmp_path / "latin.yaml").write_bytes("normalize: café".encode("latin-1"))
     assert "cannot be read" in mistake("--config", str(tmp_path / "latin.yaml"))
@@ -292,7 +292,7 @@ def test_a_script_as_a_process_shows_no_traceback():
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: recipe none.yaml does not exist; the shipped ones are in training/recipes/\n"
+    assert done.stderr == "error: recipe none.yaml does not exist; the shipped ones are in distilface/recipes/\n"
 
 
 def test_a_command_shows_what_is_logged_and_stops_after(capsys):

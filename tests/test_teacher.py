@@ -19,7 +19,7 @@ from torch import nn
 from transformers import DistilBertTokenizer
 
 from distilface.hub_ids import PACKAGED, resolve
-from distilface.model.identity import weights_id
+from distilface.model.identity import fingerprint
 from distilface.training.teacher import load_teacher
 
 FROM_THE_HUB = """
@@ -73,15 +73,15 @@ def test_a_teacher_stored_in_half_precision_computes_in_fp32(tmp_path):
     assert {weight.dtype for weight in model.parameters()} == {torch.float32}
 
 
-def test_weights_id_is_the_same_for_the_same_model(tmp_path):
+def test_the_fingerprint_is_the_same_for_the_same_model(tmp_path):
     first = tiny_model(tmp_path / "model")
     again = load_teacher(str(tmp_path / "model"), device="cpu")
     shutil.copytree(tmp_path / "model", tmp_path / "copy")
     used = load_teacher(str(tmp_path / "copy"), device="cpu")
     used.encode(["a dog", "a cat on the road"])
     used.train()
-    assert weights_id(first) == weights_id(again) == weights_id(used)
-    assert len(weights_id(first)) == 64
+    assert fingerprint(first) == fingerprint(again) == fingerprint(used)
+    assert len(fingerprint(first)) == 64
 
 
 def cased(model):
@@ -111,7 +111,7 @@ CHANGES = {
 }
 
 
-def test_weights_id_differs_for_whatever_changes_the_vectors(tmp_path):
+def test_the_fingerprint_differs_for_whatever_changes_the_vectors(tmp_path):
     """The weights of two poolings over one encoder are the same: one's embeddings would be found for the other."""
     folder = tiny_backbone(tmp_path)
     ids = {}
@@ -120,7 +120,7 @@ def test_weights_id_differs_for_whatever_changes_the_vectors(tmp_path):
         pooling = Pooling(transformer.get_embedding_dimension(), pooling_mode="mean")
         model = SentenceTransformer(modules=[transformer, pooling], prompts={"query": "a "}, device="cpu")
         change(model)
-        ids[name] = weights_id(model)
+        ids[name] = fingerprint(model)
     assert len(set(ids.values())) == len(ids), ids
 
 

@@ -1,7 +1,7 @@
-"""A saved folder as Text Embeddings Inference reads it, field by field, by its source; it was never run here itself.
+"""A saved folder as Text Embeddings Inference reads it, field by field, by its source; the tests do not run it itself.
 
-Read were its router (which pooling, how many tokens), its ONNX backend (of 1.7, and of the later ones that ask for more
-of config.json) and its Candle backend. A field that is not there stops it, or changes the vectors without a word.
+They follow its router (pooling, number of tokens), its ONNX backend (of 1.7, and of later ones, which ask for more of
+config.json) and its Candle backend. A field that is missing stops it, or changes the vectors without a message.
 """
 
 import json
@@ -16,6 +16,7 @@ from safetensors import safe_open
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
+from sentence_transformers.util import pairwise_cos_sim
 from tiny import sentences, tiny_albert, tiny_backbone, tiny_model
 from tokenizers import Tokenizer
 from transformers import AutoModel
@@ -38,7 +39,7 @@ MODULES = {f"sentence_transformers.models.{name}" for name in ("Transformer", "P
 DENSE = {"in_features": int, "out_features": int, "bias": bool, "activation_function": str}
 ACTIVATIONS = {"torch.nn.modules.activation.Tanh", "torch.nn.modules.linear.Identity"}
 TEXTS = [*sentences(11), "the dog " * 100]
-#: Texts that its ONNX backend computes together, at most.
+#: The most texts in a batch of its ONNX backend.
 BATCH = 8
 
 
@@ -62,14 +63,14 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 
 
 def read(file: Path, fields: dict[str, type] | None = None) -> Any:
-    """Read a JSON file, of which these fields are asked for; a number where a flag is wanted is refused."""
+    """Read a JSON file, and check the types of these fields: a number in place of a flag is refused."""
     content = json.loads(file.read_text(encoding="utf-8"))
     assert {name: type(content.get(name)) for name in fields or {}} == (fields or {}), file
     return content
 
 
 def pooling(folder: Path) -> str:
-    """Choose the pooling as its router does: without a file of it, a kind of BERT is pooled by its first token."""
+    """Choose the pooling as its router does: without a pooling file, a kind of BERT is pooled by its first token."""
     file = folder / "1_Pooling" / "config.json"
     if not file.is_file():
         assert "bert" in read(folder / "config.json")["model_type"]
@@ -79,7 +80,7 @@ def pooling(folder: Path) -> str:
 
 
 def encode(folder: Path) -> list[list[int]]:
-    """Turn the texts into ids as it does: at most ``max_seq_length`` of them, no padding."""
+    """Return the ids of the texts as it does: at most ``max_seq_length`` each, no padding."""
     length = read(folder / "sentence_bert_config.json", {"max_seq_length": int})["max_seq_length"]
     tokenizer = Tokenizer.from_file(str(folder / "tokenizer.json"))
     tokenizer.no_padding()
@@ -90,8 +91,8 @@ def encode(folder: Path) -> list[list[int]]:
 def embed(folder: Path, later: bool) -> np.ndarray:
     """Compute as its ONNX backend does; the later ones take ``sentence_embedding`` where a file gives it."""
     session = onnxruntime.InferenceSession(folder / "onnx" / "model.onnx", providers=["CPUExecutionProvider"])
-    assert [given.name for given in session.get_inputs()] == ["input_ids", "attention_mask"]
-    names, found = [output.name for output in session.get_outputs()], []
+    assert [each.name for each in session.get_inputs()] == ["input_ids", "attention_mask"]
+    names, embeddings = [output.name for output in session.get_outputs()], []
     padding = read(folder / "config.json")["pad_token_id"] if later else 0
     ids = encode(folder)
     for batch in (ids[start : start + BATCH] for start in range(0, len(ids), BATCH)):
@@ -102,18 +103,13 @@ def embed(folder: Path, later: bool) -> np.ndarray:
         outputs = dict(zip(names, session.run(None, {"input_ids": inputs, "attention_mask": mask}), strict=True))
         tokens, weights = outputs["last_hidden_state"], mask[:, :, None]
         pooled = tokens[:, 0] if pooling(folder) == "cls" else (tokens * weights).sum(1) / weights.sum(1)
-        found.append(outputs["sentence_embedding"] if later else pooled)
-    return np.concatenate(found)
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    """Give vectors of length 1, which it does to every one unless a request says otherwise."""
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+        embeddings.append(outputs["sentence_embedding"] if later else pooled)
+    return np.concatenate(embeddings)
 
 
 @pytest.mark.parametrize("kind", ["mean", "cls", "dense"])
-def test_every_field_that_it_asks_for_is_there(folders, kind):
-    """Its ONNX backend asks for the width and the layers by names that DistilBERT's own configuration has not."""
+def test_every_field_that_it_reads_is_there(folders, kind):
+    """Its ONNX backend reads the width and the layers by names that DistilBERT's own configuration does not have."""
     folder = folders[kind]
     config = read(folder / "config.json", {**ROUTER, **ONNX, **CANDLE})
     assert (config["hidden_size"], config["num_hidden_layers"]) == (config["dim"], config["n_layers"])
@@ -131,14 +127,14 @@ def test_every_field_that_it_asks_for_is_there(folders, kind):
         )
 
 
-def test_a_dense_layer_is_one_that_it_knows(folders):
+def test_a_dense_layer_it_knows(folders):
     """Its Candle backend knows two activations, and does not start with another."""
     for name, known in (("dense", True), ("tanh", True), ("relu", False)):
         folder = folders["dense"].parent / name
         if name != "dense":
             activation = torch.nn.Tanh() if known else torch.nn.ReLU()
-            made = [*load(folders["mean"]), Dense(32, 12, activation_function=activation)]
-            save_folder(SentenceTransformer(modules=made, device="cpu"), folder)
+            modules = [*load(folders["mean"]), Dense(32, 12, activation_function=activation)]
+            save_folder(SentenceTransformer(modules=modules, device="cpu"), folder)
         config = read(folder / "2_Dense" / "config.json", DENSE)
         assert (config["activation_function"] in ACTIVATIONS) is known
         assert ("on a CPU only" in make_card(folder)[0]) is not known
@@ -148,28 +144,28 @@ def test_a_dense_layer_is_one_that_it_knows(folders):
 @pytest.mark.parametrize("later", [False, True], ids=["1.7", "later"])
 def test_its_vectors_are_the_folders(folders, kind, later):
     """1.7 left a Dense out; the card's words hold from the later ones on."""
-    wanted, given = load(folders[kind]).encode(TEXTS), embed(folders[kind], later)
+    expected, theirs = load(folders[kind]).encode(TEXTS), embed(folders[kind], later)
     if kind == "dense" and not later:
-        assert given.shape != wanted.shape
+        assert theirs.shape != expected.shape
         return
-    assert (unit(given) * unit(wanted)).sum(1).min() > 0.9999
-    if kind != "cls" or later:  # its pooling knows no Normalize; every answer is of length 1 unless it is asked for
-        assert np.allclose(given, wanted, atol=1e-5)
+    assert pairwise_cos_sim(theirs, expected).min() > 0.9999
+    if kind != "cls" or later:  # 1.7 has no Normalize, but it normalises every vector that it returns by default
+        assert np.allclose(theirs, expected, atol=1e-5)
 
 
 def test_the_last_four_layers_would_be_pooled_in_another_way(folders):
-    """It finds no pooling where it looks and takes the first token of the last layer; only its log says so."""
+    """It has no pooling file to read and takes the first token of the last layer; only its log says so."""
     folder = folders["last4"]
     assert pooling(folder) == "cls"
     tokens = torch.tensor([encode(folder)[0]])
     with torch.no_grad():
-        given = AutoModel.from_pretrained(folder)(input_ids=tokens).last_hidden_state[:, 0].numpy()
-    assert (unit(given) * unit(load(folder).encode(TEXTS[:1]))).sum() < 0.99
+        theirs = AutoModel.from_pretrained(folder)(input_ids=tokens).last_hidden_state[:, 0]
+    assert pairwise_cos_sim(theirs, load(folder).encode(TEXTS[:1])).item() < 0.99
     assert "Do not serve it by [Text Embeddings Inference]" in make_card(folder)[0]
 
 
 def test_a_recurrent_student_needs_its_onnx_file(tmp_path):
-    """Candle has no ALBERT; the ONNX backend, of its CPU images, finds the fields that it asks for."""
+    """Candle has no ALBERT; the ONNX backend, of its CPU images, reads the fields that it needs."""
     backbone = tiny_albert(tmp_path / "backbone", num_hidden_layers=2, max_position_embeddings=64)
     transformer = Transformer(str(backbone))
     save_folder(SentenceTransformer(modules=[transformer, Pooling(16, "mean")], device="cpu"), tmp_path / "albert")

@@ -22,7 +22,6 @@ from runs import (
     each_step,
     equal,
     rising_scores,
-    script,
     stopped_at,
     train,
     tree,
@@ -37,7 +36,7 @@ from warm import kill_at
 import distilface
 from distilface.compression.student import load_student
 from distilface.data.pairs import read_sts
-from distilface.methods import mlm
+from distilface.methods import base, methods, mlm
 from distilface.model import folder as folder_module
 from distilface.model.folder import Folder, load
 from distilface.settings import InputError
@@ -79,6 +78,7 @@ reference_runs: dict[Any, tuple[Path, dict[str, Any]]] = {}
         ("mlm", 5, []),
         ("codir", 5, []),
         ("codir with a queue", 5, []),
+        *((name, 5, []) for name in sorted(set(methods()) - {"simcse", "embedding", "mlm", "codir", "multistage"})),
     ],
 )
 def test_a_resumed_run_is_the_one_that_never_stopped(kind, stop, more, materials, reference, tmp_path, monkeypatch):
@@ -224,7 +224,14 @@ def test_the_score_is_of_what_was_written(materials, tmp_path, monkeypatch):
 def test_what_run_json_says(materials, tmp_path, capsys):
     output = tmp_path / "model"
     record = train("embedding", materials.words("embedding", output, "--seed", "7", "--eval_steps", "4"))
-    assert json.loads((output / "run.json").read_text()) == record == Folder(output).run
+    assert json.loads((output / "run.json").read_text()) == record == Folder(output).run.as_dict()
+    assert record["version"] == 1
+    assert [(source["role"], source["name"], source["hub"]) for source in record["sources"]] == [
+        ("backbone", str(materials.backbone), False),
+        ("teacher", str(materials.teacher), False),
+        ("data", str(materials.text), False),
+        ("dev", str(materials.pairs), False),
+    ]
     settings = record["settings"]
     assert settings["learning_rate"] == 1e-3
     assert (settings["metric"], settings["train_max_length"], settings["epochs"]) == ("mse", 64, 1.0)
@@ -245,7 +252,7 @@ def test_what_run_json_says(materials, tmp_path, capsys):
     for role, model in (("baseline", load_student(str(materials.backbone))), ("teacher", load_teacher(materials))):
         expected = DevEvaluator(pairs)(model)["spearman"]
         assert record["scores"][f"{role}_stsb_dev"] == pytest.approx(expected, abs=0.01)
-    assert_last_line(capsys.readouterr().out, record, "stsb_dev")
+    assert_last_line(capsys.readouterr().out.splitlines(), record, "stsb_dev")
 
 
 def load_teacher(materials):
@@ -254,13 +261,13 @@ def load_teacher(materials):
     return SentenceTransformer(str(materials.teacher), device="cpu")
 
 
-def assert_last_line(printed: str, record: dict[str, Any], name: str, sign: int = 1) -> None:
+def assert_last_line(messages: list[str], record: dict[str, Any], name: str, sign: int = 1) -> None:
     """The last line is the verdict, with the numbers of the record."""
     line = re.fullmatch(
         r"VERDICT: (WIN|MARGINAL|REGRESSION) score=(\S+) baseline=(\S+) teacher=(\S+) delta=([+-]\S+)",
-        printed.splitlines()[-1],
+        messages[-1],
     )
-    assert line, printed
+    assert line, messages
     verdict, score, baseline, teacher, delta = line.groups()
     scores = record["scores"]
     assert verdict == record["verdict"]
@@ -284,8 +291,7 @@ def test_the_verdict(gain, verdict, materials, tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(DevEvaluator, "__call__", score)
     record = train("simcse", materials.words("simcse", tmp_path / "model", "--steps", "1"))
     assert record["verdict"] == verdict
-    printed = capsys.readouterr().out
-    assert printed.splitlines()[-1] == (
+    assert capsys.readouterr().out.splitlines()[-1] == (
         f"VERDICT: {verdict} score={64 + gain:.2f} baseline=64.00 teacher=none delta={gain:+.2f}"
     )
 
@@ -299,7 +305,7 @@ def test_masked_lm_is_measured_by_a_loss_that_must_fall(materials, tmp_path, cap
     assert scores["held_out_loss"] == pytest.approx(min(loss for _, loss in record["curve"]), abs=1e-4)
     assert scores["held_out_loss"] < scores["baseline_held_out_loss"] - 0.1
     assert record["verdict"] == "WIN"
-    assert_last_line(capsys.readouterr().out, record, "held_out_loss", sign=-1)
+    assert_last_line(capsys.readouterr().out.splitlines(), record, "held_out_loss", sign=-1)
     first, second = batches[:3], batches[3:6]
     assert sorted(chain(*first)) == sorted(chain(*second))
     assert sorted(map(sorted, first)) != sorted(map(sorted, second))
@@ -337,11 +343,11 @@ def test_the_folder_carries_its_own_name(materials, tmp_path):
     assert "# small-and-good\n" in (tmp_path / "small-and-good" / "README.md").read_text()
 
 
-def test_what_it_will_cost_is_said_before_it_starts(materials, tmp_path, capsys):
+def test_the_cost_is_reported_before_it_starts(materials, tmp_path, caplog):
     said: list[str] = []
-    with each_step(lambda step, _: said.append(capsys.readouterr().err) if step == 1 else None):
+    with each_step(lambda step, _: said.append("\n".join(caplog.messages)) if step == 1 else None):
         train("simcse", materials.words("simcse", tmp_path / "model", "--steps", "-1", "--epochs", "1.5"))
-    assert f"; {SENTENCES} sentences, 6 steps of {BATCH}\n" in said[0]
+    assert f"; {SENTENCES} sentences, 6 steps of {BATCH}" in said[0]
     assert re.search(r"^baseline: stsb_dev -?\d+\.\d\d; ", said[0], re.MULTILINE)
     assert len(said) == 1
 
@@ -449,7 +455,7 @@ def test_an_unfinished_run_is_neither_dropped_nor_changed(unfinished, materials,
         (["--resume", "--data", str(other)], "data was"),
     ]
     with monkeypatch.context() as patch:  # whatever a key costs to use, it is looked at first
-        patch.setattr(script("train_distill"), "load_teacher", lambda *a: pytest.fail("loaded"))
+        patch.setattr(base, "load_teacher", lambda *a: pytest.fail("loaded"))
         for more, sentence in cases:
             with pytest.raises(InputError, match=sentence):
                 train("embedding", [*unfinished, *more])

@@ -34,8 +34,9 @@ def run(argv, cwd, before, stdout, stderr):
     sys.stderr.flush()
     os._exit(code)
 
-sys.path.insert(0, sys.argv[1])
-import accelerate, torch, train_codir, train_distill, train_mlm, train_multistage, train_online, train_unsup
+import accelerate, torch, distilface.cli
+from distilface.methods import methods
+methods()
 torch.set_num_threads(1)
 for line in sys.stdin:
     job = json.loads(line)
@@ -83,7 +84,7 @@ class Warm:
         self.env, self.folder = env | threads, folder
 
     def __enter__(self) -> "Warm":
-        command: list[Any] = [sys.executable, "-c", SERVER, TRAINING]
+        command: list[Any] = [sys.executable, "-c", SERVER]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, env=self.env, **pipes)
         return self

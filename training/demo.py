@@ -10,34 +10,32 @@ printed as it is.
 """
 
 import json
-import sys
+import logging
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import train_distill
-import train_mlm
-import train_unsup
 from matplotlib.figure import Figure
 from rich.console import Console
 from rich.table import Table
 from sentence_transformers import SentenceTransformer
 
+import distilface
 from distilface.cards.card import write_card
 from distilface.compression.student import load_student
 from distilface.console import run_command
 from distilface.data.pairs import read_sts
 from distilface.environment import environment
 from distilface.exporters.exporting import export
-from distilface.exporters.formats import FORMATS
 from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.model.folder import load
+from distilface.runtimes.files import FILES
 from distilface.settings import parse, setting
 from distilface.training.evaluators import DevEvaluator
 from distilface.training.teacher import load_teacher
 
-RECIPES = Path(__file__).parent / "recipes"
+logger = logging.getLogger("distilface.demo")
 
 
 @dataclass
@@ -54,35 +52,22 @@ class Settings:
 def train_rungs(settings: Settings) -> dict[str, Path]:
     """Make the three folders: ``backbone``, ``simcse`` and ``distilled``."""
     folders = {name: Path(settings.output_dir) / name for name in ("backbone", "simcse", "distilled")}
-    common = ["--data", "python", "--max_sentences", str(settings.sentences), "--overwrite", "true"]
 
-    def words(recipe: str, name: str, *more: str) -> list[str]:
-        return ["--config", str(RECIPES / recipe), *common, "--output_dir", str(folders[name]), *more]
-
-    def length(steps: int) -> list[str]:
-        return ["--steps", str(steps), "--eval_steps", str(steps)]
-
-    teacher = ["--backbone", settings.teacher]
-    print("1/3 masked-LM: a backbone that has seen our text", file=sys.stderr)
-    train_mlm.main(
-        words(
-            "minilm-mlm.yaml",
-            "backbone",
-            *teacher,
-            *length(settings.mlm_steps),
-            "--batch_size",
-            "64",
-            "--held_out",
-            "300",
+    def rung(method: str, config: str, name: str, steps: int, **more: Any) -> None:
+        """Train one folder, with one score at the end."""
+        common = {"data": ["python"], "max_sentences": settings.sentences, "overwrite": True}
+        distilface.train(
+            method, config=config, output_dir=folders[name], steps=steps, eval_steps=steps, **common, **more
         )
-    )
-    print("2/3 SimCSE on that backbone", file=sys.stderr)
-    simcse = [*length(settings.simcse_steps), "--backbone", str(folders["backbone"]), "--dev", "sample"]
-    train_unsup.main(words("minilm-simcse.yaml", "simcse", *simcse))
-    print("3/3 a 3-layer student of the teacher", file=sys.stderr)
+
+    logger.info("1/3 masked-LM: a backbone that has seen our text")
+    small = {"batch_size": 64, "held_out": 300}
+    rung("mlm", "minilm-mlm", "backbone", settings.mlm_steps, backbone=settings.teacher, **small)
+    logger.info("2/3 SimCSE on that backbone")
+    rung("simcse", "minilm-simcse", "simcse", settings.simcse_steps, backbone=str(folders["backbone"]), dev="sample")
+    logger.info("3/3 a 3-layer student of the teacher")
     steps = -(-settings.sentences // 128)
-    distil = [*length(steps), "--teacher", settings.teacher, "--dev", "sample"]
-    train_distill.main(words("minilm-l3.yaml", "distilled", *distil))
+    rung("distill", "minilm-l3", "distilled", steps, teacher=settings.teacher, dev="sample")
     return folders
 
 
@@ -134,10 +119,10 @@ def draw_rungs(rungs: list[dict[str, Any]], file: Path) -> None:
 
 def make_publishable(folder: Path) -> dict[str, float]:
     """Export a folder and write its card; return the megabytes of each file that passed the parity gate."""
-    print("the student for other runtimes, and its card", file=sys.stderr)
+    logger.info("the student for other runtimes, and its card")
     found = export(folder, read_sts("sample"))
     write_card(folder)
-    return {FORMATS[name].file: round(each.megabytes, 1) for name, each in found.items() if each.refused is None}
+    return {FILES[name].path: round(each.megabytes, 1) for name, each in found.items() if each.refused is None}
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

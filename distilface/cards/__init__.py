@@ -1,1 +1,8 @@
-"""The model card: sections made of ``run.json``, the exports, the results and the sources of a model."""
+"""The model card: its sections, made of a folder, its ``run.json``, its exports and its scores.
+
+It imports every room but :mod:`distilface.hub` and the command.
+"""
+
+from distilface.cards.card import lacking, make_card, of_other_weights, write_card
+
+__all__ = ["lacking", "make_card", "of_other_weights", "write_card"]

@@ -13,13 +13,14 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 import distilface
-from distilface.cards.facts import cell, data_folder, pinned, read_facts, shown
-from distilface.cards.model import exports_of, shape_of
-from distilface.cards.results import SCORED, eval_results, index, read_scores, table
-from distilface.cards.training import citation, languages, license_of, limits, measured, trained
+from distilface.cards.facts import cell, data_folder, number, pinned, read_facts
+from distilface.cards.model import exports_section, shape_section
+from distilface.cards.papers import paper_of
+from distilface.cards.results import SCORED, eval_results, model_index, read_scores, score_table
+from distilface.cards.training import dev_scores, languages, license_of, limits, training_section
 from distilface.data.samples import sts_sample
-from distilface.model.folder import Folder, load
-from distilface.model.identity import weights_id
+from distilface.model.folder import Folder, open_folder
+from distilface.run import Run
 from distilface.settings import InputError
 from distilface.storage import replace_text
 
@@ -46,41 +47,40 @@ def _claim(shape: dict[str, Any], tables: list[dict[str, Any]]) -> str:
     return f"{claim}, with a mean of {means['this model']:.2f} on MTEB's seven English STS tasks{teacher}."
 
 
-def _metadata(name: str, run: dict[str, Any], content: dict[str, Any], licence: str | None) -> ModelCardData:
-    """Give the metadata; what is not known is left out, and a licence is ``unknown``, as the Hub spells it."""
-    known = content["trained"]
-    scores = index(content["measured"], [each["scores"] for each in content["tables"]])
-    exports = content["exports"]
+def _metadata(content: dict[str, Any]) -> ModelCardData:
+    """Return the metadata; what is not known is left out, and a licence is ``unknown``, as the Hub writes it."""
+    run, training, exports = content["run"], content["training"], content["exports"]
+    scores = model_index(content["dev_scores"], [table["scores"] for table in content["tables"]])
     return ModelCardData(
         language=content["languages"] or None,
-        license=licence or "unknown",
+        license=content["licence"] or "unknown",
         library_name="sentence-transformers",
         pipeline_tag="sentence-similarity",
         tags=[
             *TAGS,
             *(["onnx"] if exports["there"] else []),
             *(["transformers.js"] if exports["fp32"] or exports["q8"] or exports["int8"] else []),
-            *([run["method"]] if run.get("method") else []),
+            *([run.method] if run and run.method else []),
         ],
-        base_model=[source.name for _, source in known["ancestors"] if source.hub] or None,
-        datasets=[source.name for source in known["data"] if source.hub] or None,
+        base_model=[source.name for _, source in training["ancestors"] if source.hub] or None,
+        datasets=[source.name for source in training["data"] if source.hub] or None,
         widget=[content["widget"]],
         eval_results=scores or None,
-        model_name=name if scores else None,
+        model_name=content["name"] if scores else None,
     )
 
 
 def card_content(
     folder: Folder, repo_id: str, results: Sequence[str | Path], facts: dict[str, Any], license: str | None
 ) -> tuple[ModelCardData, dict[str, Any]]:
-    """Gather what the template tells: its metadata, and its names.
+    """Return the card's metadata, and the values of the template's names.
 
     Args and errors are those of :func:`make_card`.
     """
-    model, run = load(folder.path), folder.run or {}
-    shape, exports, weights = shape_of(folder, model), exports_of(folder), weights_id(model)
-    tables = [table(read_scores(file, folder.run, weights)) for file in results]
-    licence, chosen = license_of(license, run, facts)
+    run = folder.run or Run()
+    paper, shape, exports = paper_of(run), shape_section(folder), exports_section(folder)
+    tables = [score_table(read_scores(file, folder)) for file in results]
+    licence, licence_from = license_of(license, run, facts)
     widget = _widget(facts["widget"])
     content: dict[str, Any] = {
         "name": repo_id.rpartition("/")[2],
@@ -90,28 +90,28 @@ def card_content(
         "shape": shape,
         "exports": exports,
         "tables": tables,
-        "measured": measured(run, facts),
-        "trained": trained(run, facts),
-        "run": run,
+        "dev_scores": dev_scores(run, facts),
+        "training": training_section(run, facts, paper),
+        "run": folder.run,
         "languages": languages(run, facts),
         "licence": licence,
-        "licence_from": chosen,
-        "limits": limits(model, run, facts, exports["batch_matters"]),
-        "citation": citation(run),
+        "licence_from": licence_from,
+        "limits": limits(run, facts, paper, shape["length"], exports["batch_matters"]),
+        "citation": paper.bibtex.strip() if paper else "",
         "facts": facts,
         "fingerprint": folder.fingerprint,
         "version": distilface.__version__,
         "widget": widget,
         "sentences": json.dumps([widget["source_sentence"], *widget["sentences"][:2]]),
-        "shown": shown,
+        "number": number,
         "cell": cell,
         "pinned": partial(pinned, facts),
     }
-    return _metadata(content["name"], run, content, licence), content
+    return _metadata(content), content
 
 
 def make_card(
-    path: str | Path,
+    path: str | Path | Folder,
     repo_id: str | None = None,
     results: Sequence[str | Path] = (),
     facts: str | Path | None = None,
@@ -131,32 +131,31 @@ def make_card(
         (:func:`distilface.cards.results.eval_results`).
 
     Raises:
-        InputError: if the folder is no whole model, the id could not be one of the Hub, or a file cannot be used.
+        InputError: if the folder is not a whole model, the id cannot be one of the Hub, or a file cannot be used.
     """
-    folder = Folder(Path(path))
-    folder.check()
+    folder = open_folder(path)
     if repo_id is not None:
         try:
             validate_repo_id(repo_id)
         except HFValidationError:
-            raise InputError(f"--repo-id {repo_id} is no id of the Hub; give one as org/name") from None
-    known = read_facts(facts)
-    name = repo_id or folder.path.resolve().name
-    metadata, content = card_content(folder, name, results, known, license)
+            raise InputError(f"--repo-id {repo_id} is not an id of the Hub; give one as org/name") from None
+    entries = read_facts(facts)
+    metadata, content = card_content(folder, repo_id or folder.path.resolve().name, results, entries, license)
     template = (data_folder() / "template.md").read_text(encoding="utf-8")
     text = str(ModelCard.from_template(metadata, template_str=template, **content))
-    scored = [each["scores"] for each in content["tables"]]
-    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n", eval_results(scored, known)
+    scores = [table["scores"] for table in content["tables"]]
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n", eval_results(scores, entries)
 
 
-def write_card(path: str | Path, *args: Any, **kwargs: Any) -> Path:
+def write_card(path: str | Path | Folder, *args: Any, **kwargs: Any) -> Path:
     """Write the card of :func:`make_card` as the folder's README.md, whole or not at all, and its ``.eval_results/``.
 
     Returns:
         The card's file.
     """
-    text, files = make_card(path, *args, **kwargs)
-    folder, place = Folder(Path(path)), Path(path) / ".eval_results"
+    folder = open_folder(path)
+    text, files = make_card(folder, *args, **kwargs)
+    place = folder.path / ".eval_results"
     for file in place.glob("*.yaml"):
         if file.name not in files and SCORED in file.read_text(encoding="utf-8"):
             file.unlink()
@@ -168,13 +167,13 @@ def write_card(path: str | Path, *args: Any, **kwargs: Any) -> Path:
 
 
 def of_other_weights(folder: Folder) -> bool:
-    """Tell whether a folder's card was made of other weights than it has now."""
-    told = _WEIGHTS.search(folder.card.read_text(encoding="utf-8")) if folder.card.is_file() else None
-    return told is not None and told[1] != folder.fingerprint
+    """Say whether a folder's card was made of other weights than it has now."""
+    weights = _WEIGHTS.search(folder.card.read_text(encoding="utf-8")) if folder.card.is_file() else None
+    return weights is not None and not folder.has_fingerprint(weights[1])
 
 
 def lacking(folder: Folder) -> str | None:
-    """Say what a folder's card lacks: there is none but the one of its saving, or it was made of other weights."""
+    """Say which card a folder lacks: any but the one of its saving, or one of its weights; ``None`` if it has it."""
     try:
         metadata = metadata_load(folder.card) if folder.card.is_file() else None
     except (ValueError, yaml.YAMLError):

@@ -1,4 +1,4 @@
-"""Facts about the world that a card states (``model_card/facts.yaml``), and how it names and spells things."""
+"""Facts about the world that a card states (``model_card/facts.yaml``), and how it writes names and numbers."""
 
 import math
 import re
@@ -8,26 +8,24 @@ from typing import Any
 
 import yaml
 
+from distilface.run import Source
 from distilface.settings import InputError, check_known
 
 UNKNOWN = "not known"
-_HUB_ID = re.compile(r"[\w-][\w.-]*/[\w-][\w.-]*")
-#: The Hub has pages of these names, so no owner has one of them.
-_NO_OWNERS = ("models", "datasets", "spaces")
 
 
-def shown(value: Any, form: str = ".2f") -> str:
-    """Spell a number; what is none, or not finite, is not known.
+def number(value: Any, form: str = ".2f") -> str:
+    """Write a number; one that is not finite, or not a number, is not known.
 
-    >>> shown(79.2366), shown(None), shown(float("nan"))
+    >>> number(79.2366), number(None), number(float("nan"))
     ('79.24', 'not known', 'not known')
     """
-    known = isinstance(value, int | float) and math.isfinite(value)
-    return format(value, form) if known else UNKNOWN
+    finite = isinstance(value, int | float) and math.isfinite(value)
+    return format(value, form) if finite else UNKNOWN
 
 
 def cell(text: Any) -> str:
-    """Spell a text from outside in one cell of a table, as code: nothing in it is markup."""
+    """Write a text from outside as code in one cell of a table, so that nothing in it is markup."""
     return "`" + " ".join(str(text).replace("`", "'").replace("|", "¦").split()) + "`"
 
 
@@ -41,16 +39,16 @@ def last_part(path: str) -> str:
 
 
 def data_folder(package: Path = Path(__file__).parents[1]) -> Path:
-    """Return where the template and the facts lie: in an installed package, or beside the package in a checkout."""
+    """Return the folder of the template and the facts: in an installed package, or beside it in a checkout."""
     inside = package / "model_card"
     return inside if inside.is_dir() else package.parent / "model_card"
 
 
 def read_facts(own: str | Path | None = None) -> dict[str, Any]:
-    """Read the facts, with a user's own over them: a section's entries are added or replaced one by one.
+    """Read the facts, and a user's own over them, entry by entry of a section.
 
     Raises:
-        InputError: if the user's file cannot be read, or has a section that there is not.
+        InputError: if the user's file cannot be read, or has an unknown section.
     """
     facts: dict[str, Any] = yaml.safe_load((data_folder() / "facts.yaml").read_text(encoding="utf-8"))
     if own is None:
@@ -64,11 +62,11 @@ def read_facts(own: str | Path | None = None) -> dict[str, Any]:
     except FileNotFoundError:
         raise InputError(f"{own} does not exist; name a YAML file of facts, as model_card/facts.yaml") from None
     except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError):
-        raise InputError(f"{own} holds no facts: sections of entries are needed, as in model_card/facts.yaml") from None
+        raise InputError(f"{own} does not hold facts: give sections of entries, as in model_card/facts.yaml") from None
 
 
 def pinned(facts: dict[str, Any], *packages: str) -> str:
-    """Spell packages with the versions that the facts give them, as pip takes them.
+    """Write packages with their versions in the facts, as pip reads them.
 
     >>> pinned({"versions": {"torch": "2.13.0"}}, "torch")
     'torch==2.13.0'
@@ -77,8 +75,8 @@ def pinned(facts: dict[str, Any], *packages: str) -> str:
 
 
 @dataclass(frozen=True)
-class Source:
-    """A model or a text that a run names, as a card may name it: by its Hub id, or by the last part of its path.
+class KnownSource:
+    """A model or a text of a run, as a card names it: by its Hub id, or by the last part of its path.
 
     Attributes:
         name: that name.
@@ -98,27 +96,15 @@ class Source:
         return self.facts.get("license")
 
 
-def named(source: str, kind: str, facts: dict[str, Any], run: dict[str, Any]) -> Source:
-    """Name a source of a run.
+def look_up(source: Source, facts: dict[str, Any]) -> KnownSource:
+    """Look a source of a run up in the facts.
 
-    An id and a relative path look alike. A text is on the Hub if the facts know it; a model also where its first part
-    is neither a folder here nor the one that the run wrote into.
-
-    >>> named("/home/me/text.txt", "data", {"data": {}}, {}).name
+    >>> look_up(Source("data", "/home/me/text.txt"), {"data": {}}).name
     'text.txt'
-
-    Args:
-        source: an id or a path.
-        kind: ``models`` or ``data``.
-        facts: from :func:`read_facts`.
-        run: the ``run.json`` that names it.
     """
-    local = last_part(source)
-    known = facts[kind].get(source)
-    owner, output = source.split("/")[0], run.get("settings", {}).get("output_dir", "").split("/")[0]
-    looks = kind == "models" and bool(_HUB_ID.fullmatch(source)) and owner not in (*_NO_OWNERS, output)
-    hub = bool("/" in source if known is not None else looks and not Path(owner).is_dir())
-    if not hub:
-        return Source(source if known is not None else local, False, known or facts[kind].get(local, {}))
-    page = f"https://huggingface.co/{'datasets/' if kind == 'data' else ''}{source}"
-    return Source(source, True, known or {}, page if known is not None else None)
+    entries = facts["data" if source.kind == "dataset" else "models"]
+    if not source.hub:
+        local = last_part(source.name)
+        return KnownSource(local, False, entries.get(source.name) or entries.get(local, {}))
+    page = f"https://huggingface.co/{'datasets/' if source.kind == 'dataset' else ''}{source.name}"
+    return KnownSource(source.name, True, entries.get(source.name, {}), page if source.name in entries else None)

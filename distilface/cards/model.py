@@ -1,7 +1,6 @@
-"""What a model folder tells of itself to its card: the shape of the model, and what its exports have shown."""
+"""The model itself in the words of its card: the shape of the model, and the results of its exports."""
 
 import json
-from collections.abc import Sequence
 from typing import Any
 
 from sentence_transformers import SentenceTransformer
@@ -9,28 +8,29 @@ from sentence_transformers.base.modules import Dense
 from sentence_transformers.sentence_transformer.modules import Pooling, WeightedLayerPooling
 from torch import nn
 
-from distilface.cards.training import machine
-from distilface.exporters.exporting import read_record
-from distilface.exporters.formats import FORMATS
+from distilface.cards.training import machine_text
 from distilface.model.folder import Folder
 from distilface.model.pooling import is_normalized, pooling_code
 from distilface.model.prompts import default_prompt
+from distilface.runtimes.files import FILES, read_exports
 
 #: Least cosine of a text alone to itself in a batch, of a file that rounds as fp32 does.
 ONE_VECTOR = 0.9999
 _POOLINGS = {"mean": "the mean of the token vectors", "cls": "the first token's vector"}
-#: Encoders of Text Embeddings Inference's own, which need no ONNX file.
+#: Encoders that Text Embeddings Inference has code for, and needs no ONNX file of.
 _SERVED = ("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "mpnet", "modernbert")
 
 
-def shape_of(folder: Folder, model: SentenceTransformer) -> dict[str, Any]:
-    """Tell what the weights and the modules tell; ``pooled`` is the pooling, if a runtime can do the rest by itself."""
+def shape_section(folder: Folder) -> dict[str, Any]:
+    """Return what the card says of the model's shape; ``pooled`` is a pooling that every runtime knows by name."""
+    model = folder.model
     pooling = next(module for module in model if isinstance(module, Pooling))
     modes = [pooling.pooling_mode] if isinstance(pooling.pooling_mode, str) else list(pooling.pooling_mode)
-    layers = [module for module in model if isinstance(module, WeightedLayerPooling)]
+    layers = any(isinstance(module, WeightedLayerPooling) for module in model)
     dense = any(isinstance(module, Dense) for module in model)
     words = " and ".join(_POOLINGS.get(mode, f"`{mode}`") for mode in modes)
     words += ", each the mean of the last four layers'" if layers else ""
+    prompt = default_prompt(model)
     return {
         "parameters": folder.parameters,
         "megabytes": folder.megabytes,
@@ -40,47 +40,45 @@ def shape_of(folder: Folder, model: SentenceTransformer) -> dict[str, Any]:
         "pooled": modes[0] if modes in (["mean"], ["cls"]) and not dense else None,
         "normalized": is_normalized(model),
         "code": pooling_code(model),
-        "prompt": json.dumps(default_prompt(model)) if default_prompt(model) else None,
+        "prompt": json.dumps(prompt) if prompt else None,
         "prompt_name": model.default_prompt_name,
-        "layers": bool(layers),
-        "served": _served(model, modes),
+        "layers": layers,
+        "served": _served(model) if modes in (["mean"], ["cls"]) and not layers else None,
         "padding": {"id": model.tokenizer.pad_token_id, "token": json.dumps(model.tokenizer.pad_token)},
     }
 
 
-def _served(model: SentenceTransformer, modes: Sequence[str]) -> str | None:
-    """Tell what Text Embeddings Inference reads of a model: its weights, or only its ONNX file; ``None`` is neither."""
-    if list(modes) not in (["mean"], ["cls"]) or any(isinstance(module, WeightedLayerPooling) for module in model):
-        return None
-    ends = [type(module.activation_function) for module in model if isinstance(module, Dense)]
+def _served(model: SentenceTransformer) -> str:
+    """Return what Text Embeddings Inference reads of a model: ``weights``, or only ``onnx``."""
+    activations = {type(module.activation_function) for module in model if isinstance(module, Dense)}
     encoder: Any = model[0]
-    own = encoder.model.config.model_type in _SERVED and set(ends) <= {nn.Tanh, nn.Identity}
-    return "weights" if own else "onnx"
+    known = encoder.model.config.model_type in _SERVED and activations <= {nn.Tanh, nn.Identity}
+    return "weights" if known else "onnx"
 
 
-def exports_of(folder: Folder) -> dict[str, Any]:
-    """Tell what the exports have shown, and which of them are there."""
-    record = read_record(folder)
-    found = [{"file": file, **row} for file, row in record.get("files", {}).items()]
-    there = {row["file"] for row in found if not row["refused"] and (folder.path / row["file"]).is_file()}
+def exports_section(folder: Folder) -> dict[str, Any]:
+    """Return what the card says of the exports: their results, and which of the files are there."""
+    results = read_exports(folder)
+    rows = [{"file": file, **row} for file, row in results.get("files", {}).items()]
+    there = {row["file"] for row in rows if not row["refused"] and (folder.path / row["file"]).is_file()}
     return {
-        "rows": found,
-        "rates": _rates([row for row in found if row["file"] in there]),
+        "rows": rows,
+        "rates": _rates([row for row in rows if row["file"] in there]),
         "there": there,
-        "pairs": record.get("pairs"),
-        "machine": machine(record),
-        "fp32": FORMATS["onnx"].file in there,
-        "q8": FORMATS["quantized"].file in there,
-        "int8": FORMATS["int8"].file in there,
-        "openvino": FORMATS["openvino"].file in there,
-        "openvino8": FORMATS["openvino-int8"].file in there,
-        "batch_matters": any(row["min_alone"] < ONE_VECTOR and row["file"] in there for row in found),
+        "pairs": results.get("pairs"),
+        "machine": machine_text(results.get("machine", {})),
+        "fp32": FILES["onnx"].path in there,
+        "q8": FILES["quantized"].path in there,
+        "int8": FILES["int8"].path in there,
+        "openvino": FILES["openvino"].path in there,
+        "openvino8": FILES["openvino-int8"].path in there,
+        "batch_matters": any(row["min_alone"] < ONE_VECTOR and row["file"] in there for row in rows),
     }
 
 
 def _rates(rows: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the ONNX file in fp32, and the one that was fastest; those whose rate was measured."""
+    """Return the ONNX file in fp32 and the fastest file, of those whose rate was measured."""
     measured = [row for row in rows if row["sentences_per_second"]]
-    exact = [row for row in measured if row["file"] == FORMATS["onnx"].file]
+    exact = [row for row in measured if row["file"] == FILES["onnx"].path]
     fastest = sorted(measured, key=lambda row: row["sentences_per_second"])[-1:]
     return exact + [row for row in fastest if row not in exact]

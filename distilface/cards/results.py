@@ -1,4 +1,4 @@
-"""Results files of the benchmarks: which of a file's scores are a model folder's, and how a card tells them."""
+"""Results files of the benchmarks: which of a file's scores are a model folder's, and how a card shows them."""
 
 import json
 from collections.abc import Sequence
@@ -9,7 +9,9 @@ from typing import Any
 import yaml
 from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_yaml
 
-from distilface.cards.facts import UNKNOWN, shown
+from distilface.cards.facts import UNKNOWN, number
+from distilface.model.folder import Folder
+from distilface.run import Run
 from distilface.settings import InputError
 
 #: ``data.from`` of a result whose test sets came from the Hub, in the revision that mteb names.
@@ -20,17 +22,17 @@ SCORED = "distilface, with mteb"
 
 @dataclass(frozen=True)
 class Scores:
-    """What one results file tells of one model; every score is mteb's main score times 100.
+    """What one results file says of one model; every score is mteb's main score times 100.
 
     Attributes:
         own: task -> score; a language pair of a task is ``STS17 (en-ar)``.
-        relatives: ``teacher`` and ``untrained``, where they were scored too -> their own scores.
+        relatives: ``teacher`` and ``untrained``, if they were scored too -> their own scores.
         spread: task -> ``mean`` and ``sd`` over the seeds of the recipe.
-        seeds: those seeds; empty where one model alone was scored.
+        seeds: those seeds; empty if one model alone was scored.
         sources: task -> ``path`` and ``revision`` of its data.
         hub: whether the data are the Hub's.
         mteb: the version that scored.
-        date: when, as ISO 8601, where the file tells.
+        date: when, as ISO 8601, if the file says it.
     """
 
     own: dict[str, float]
@@ -43,38 +45,34 @@ class Scores:
     date: str | None = None
 
 
-def read_scores(file: str | Path, run: dict[str, Any] | None, weights: str) -> Scores:
-    """Find a model folder among those that a results file scores, and return what the file tells of it.
+def read_scores(file: str | Path, folder: Folder) -> Scores:
+    """Return the scores of a model folder that a results file holds.
 
     A result of ``run_mteb.py`` is the folder's if it holds the same ``fingerprint``; a row of ``run_seeds.py`` or
     ``run_crosslingual.py`` if it holds the same ``run.json``, which no two trainings share.
 
-    Args:
-        file: the JSON file.
-        run: the folder's ``run.json``, or ``None``.
-        weights: :func:`distilface.model.identity.weights_id` of the folder's model.
-
     Raises:
-        InputError: if the file cannot be read, is no result of these, or is of other models.
+        InputError: if the file cannot be read, is not a result of these, or is of other models.
     """
     try:
         result = json.loads(Path(file).read_text(encoding="utf-8"))
         rows = _rows(result)
         names = [str(row["name"]) for row in rows]
-        found = [_scores(result, row) for row in rows if _is_of(row, run, weights)]
+        run = folder.run
+        scores = [_scores(result, row) for row in rows if _is_of(row, folder, run)]
     except FileNotFoundError:
         raise InputError(f"{file} does not exist; benchmarks/run_mteb.py --output writes such a file") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
         raise InputError(
-            f"{file} is no result of run_mteb.py, run_seeds.py or run_crosslingual.py; give the file that one of them "
-            "wrote with --output"
+            f"{file} is not a result of run_mteb.py, run_seeds.py or run_crosslingual.py; give the file that one of "
+            "them wrote with --output"
         ) from None
-    if not found:
+    if not scores:
         others = ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else "")
         raise InputError(
             f"{file} scores other models than this folder ({others}); score it with benchmarks/run_mteb.py --output"
         )
-    return found[0]
+    return scores[0]
 
 
 def _rows(result: dict[str, Any]) -> list[dict[str, Any]]:
@@ -84,17 +82,17 @@ def _rows(result: dict[str, Any]) -> list[dict[str, Any]]:
     runs = result.get("runs", {})
     series = result.get("variants", {"": result}).values()
     rows = [
-        {"run": runs.get(row.get("stage")), **row, "spread": made.get("summary", {})}
-        for made in series
-        for row in made["models"]
+        {"run": runs.get(row.get("stage")), **row, "spread": each.get("summary", {})}
+        for each in series
+        for row in each["models"]
     ]
     return [row for row in rows if row.get("stage") != "teacher"]
 
 
-def _is_of(row: dict[str, Any], run: dict[str, Any] | None, weights: str) -> bool:
+def _is_of(row: dict[str, Any], folder: Folder, run: Run | None) -> bool:
     if "fingerprint" in row:
-        return bool(row["fingerprint"] == weights)
-    return run is not None and row["run"] == run
+        return bool(row["fingerprint"] == folder.fingerprint)
+    return run is not None and Run.from_dict(row["run"]) == run
 
 
 def _scores(result: dict[str, Any], row: dict[str, Any]) -> Scores:
@@ -114,35 +112,35 @@ def _scores(result: dict[str, Any], row: dict[str, Any]) -> Scores:
     )
 
 
-def table(scores: Scores) -> dict[str, Any]:
-    """Lay out one result: a row for each task, then the means, in the columns that it has."""
+def score_table(scores: Scores) -> dict[str, Any]:
+    """Lay out one result: a row for each task, then the means, in as many columns as it has."""
     from distilface.evaluation.scores import means  # with mteb, which takes seconds to import
 
     several = len(scores.seeds) > 1
     columns = {"this model": scores.own, **scores.relatives}
     totals = {name: means(column) for name, column in columns.items()}
-    spread = {name: f"{shown(value['mean'])} ± {shown(value['sd'])}" for name, value in scores.spread.items()}
-    rows = [(task, task, [shown(column.get(task)) for column in columns.values()]) for task in scores.own]
+    spread = {name: f"{number(value['mean'])} ± {number(value['sd'])}" for name, value in scores.spread.items()}
+    rows = [(task, task, [number(column.get(task)) for column in columns.values()]) for task in scores.own]
     for name, words in (
         ("mean_of_5", "mean of STS12–15 and STSBenchmark"),
         ("mean_of_7", "mean of the seven English STS tasks"),
     ):
         if totals["this model"][name] is not None:
-            rows.append((name, words, [shown(total[name]) for total in totals.values()]))
+            rows.append((name, words, [number(total[name]) for total in totals.values()]))
     return {
         "heads": [*columns, *(["mean ± sd"] if several else [])],
-        "rows": [(words, [*found, *([spread.get(name, UNKNOWN)] if several else [])]) for name, words, found in rows],
+        "rows": [(words, [*cells, *([spread.get(name, UNKNOWN)] if several else [])]) for name, words, cells in rows],
         "means": {name: total["mean_of_7"] for name, total in totals.items() if total["mean_of_7"] is not None},
         "scores": scores,
     }
 
 
-def index(measured: list[dict[str, Any]], scored: Sequence[Scores]) -> list[EvalResult]:
-    """Give every score for the metadata: of mteb's tasks, then the ones that chose the checkpoint."""
+def model_index(dev_scores: list[dict[str, Any]], scored: Sequence[Scores]) -> list[EvalResult]:
+    """Return every score for the metadata: of mteb's tasks, then those that chose the checkpoint."""
     results = []
     for scores in scored:
         for name, score in scores.own.items():
-            if shown(score) == UNKNOWN:
+            if number(score) == UNKNOWN:
                 continue
             task, _, subset = name.rstrip(")").partition(" (")
             path, metric = _task(task)
@@ -169,12 +167,12 @@ def index(measured: list[dict[str, Any]], scored: Sequence[Scores]) -> list[Eval
             metric_value=row["score"],
             metric_name=row["what"],
         )
-        for row in measured
+        for row in dev_scores
     ]
 
 
 def _task(name: str) -> tuple[str, str]:
-    """Return the Hub's data set of one of mteb's tasks, and its main score."""
+    """Return the Hub's data set of one of mteb's tasks, and the name of its main score."""
     from distilface.evaluation.tasks import CROSSLINGUAL, find_tasks  # with mteb, which takes seconds to import
 
     if name == CROSSLINGUAL:
@@ -184,9 +182,9 @@ def _task(name: str) -> tuple[str, str]:
 
 
 def eval_results(scored: Sequence[Scores], facts: dict[str, Any]) -> dict[str, str]:
-    """Give the files of ``.eval_results/``, each a task that was scored on the Hub's own data, by their names.
+    """Return the files of ``.eval_results/``, each a task that was scored on the Hub's own data, by their names.
 
-    Such a file claims the revision of the Hub's data set; a score on local files has none to claim.
+    Such a file claims the revision of the Hub's data set, which a score on local files cannot claim.
     """
     files = {}
     for scores in (each for each in scored if each.hub):

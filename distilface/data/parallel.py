@@ -12,7 +12,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
-from distilface.data.rows import checked_text, decoded_lines, existing_file, kind_of, numbered_rows
+from distilface.data.rows import checked_text, decoded_lines, existing_file, kind_of, numbered_rows, place_of
 from distilface.settings import InputError
 
 #: Characters of a side above which a pair is dropped (arXiv 2209.05869).
@@ -54,7 +54,7 @@ def _pairs(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, str, str]]
     else:
         rows = ((number, [row[c] for c in columns]) for number, row in numbered_rows(path, columns))
     for number, sides in rows:
-        where = f"{path}, line {number}"
+        where = place_of(path, number)
         english, other = (checked_text(side, where).strip() for side in sides)
         if not english or not other:
             raise InputError(f"{where}: the {'other' if english else 'English'} side is empty; leave the line out")

@@ -1,4 +1,4 @@
-"""Rows and lines of text files (.txt, .csv, .tsv, .jsonl, each also .gz), with the line of every mistake."""
+"""The one reader of rows: .txt, .csv, .tsv, .jsonl (each also .gz) and .parquet, with the place of every mistake."""
 
 import csv
 import gzip
@@ -8,9 +8,16 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
+
 from distilface.settings import InputError
 
-SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl")
+SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
+#: What a message says of them.
+KINDS = ".txt, .csv, .tsv, .jsonl (each also .gz) and .parquet"
+#: Rows of a .parquet that are held in memory at a time.
+_PARQUET_ROWS = 1024
 
 
 def decoded_lines(path: Path) -> Iterator[str]:
@@ -35,14 +42,14 @@ def decoded_lines(path: Path) -> Iterator[str]:
 
 
 def kind_of(path: Path) -> str:
-    """Return the suffix that says how a file is read: one of :data:`SUFFIXES`, ``.gz`` left out.
+    """Return the suffix that tells how a file is read: one of :data:`SUFFIXES`, ``.gz`` left out.
 
     Raises:
         InputError: on any other.
     """
     kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if kind not in SUFFIXES:
-        raise InputError(f"{path}: {kind or 'no'} suffix; text is read from {', '.join(SUFFIXES)} (each also .gz)")
+    if kind not in SUFFIXES or path.name.endswith(".parquet.gz"):
+        raise InputError(f"{path}: {kind or 'no'} suffix; text is read from {KINDS}")
     return kind
 
 
@@ -93,8 +100,38 @@ def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
         raise InputError(f"{path}, line {rows.line_num + 1}: {error}; {remedy}") from None
 
 
+def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read a .parquet, of which only ``columns``; rows count from 1."""
+    number = 0
+    try:
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
+            known = [column for column in columns if column in file.schema_arrow.names]
+            if len(known) < len(columns):
+                picked(dict.fromkeys(file.schema_arrow.names, ""), columns, str(path))
+            for batch in file.iter_batches(_PARQUET_ROWS, columns=known):
+                for values in zip(*(batch.column(column) for column in known), strict=True):
+                    number += 1
+                    where = place_of(path, number)
+                    yield number, {c: _python_value(v, where) for c, v in zip(known, values, strict=True)}
+    except (pa.ArrowException, OSError) as error:
+        problem = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} is no Parquet file that can be read ({problem}); write it again") from None
+
+
+def _python_value(value: pa.Scalar, where: str) -> Any:
+    try:
+        return value.as_py()
+    except UnicodeDecodeError as error:
+        raise InputError(f"{where}: byte 0x{error.object[error.start]:02x} is not UTF-8; write it anew") from None
+
+
+def place_of(path: Path, number: int) -> str:
+    """Say where a row is: the file and its line, or its row where the file has no lines."""
+    return f"{path}, {'row' if path.suffix == '.parquet' else 'line'} {number}"
+
+
 def read_rows(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a .csv, .tsv or .jsonl file (or .gz of these) as dictionaries of ``columns``.
+    """Yield the rows of a .csv, .tsv, .jsonl (or .gz of these) or .parquet file as dictionaries of ``columns``.
 
     Raises:
         InputError: if the file is missing, is not UTF-8, lacks a column or is damaged (with the line).
@@ -103,13 +140,18 @@ def read_rows(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, An
 
 
 def numbered_rows(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield what :func:`read_rows` does, each row with the number of its line."""
+    """Yield what :func:`read_rows` does, each row with its number (:func:`place_of`)."""
     path = existing_file(path)
     kind = kind_of(path)
     if kind == ".txt":
-        raise InputError(f"{path}: a .txt has no columns; {', '.join(columns)} are read from .csv, .tsv or .jsonl")
-    for number, row in _json_rows(path) if kind == ".jsonl" else _table_rows(path):
-        yield number, picked(row, columns, f"{path}, line {number}")
+        wanted = ", ".join(columns)
+        raise InputError(f"{path}: a .txt has no columns; {wanted} are read from .csv, .tsv, .jsonl or .parquet")
+    if kind == ".parquet":
+        rows = _parquet_rows(path, columns)
+    else:
+        rows = _json_rows(path) if kind == ".jsonl" else _table_rows(path)
+    for number, row in rows:
+        yield number, picked(row, columns, place_of(path, number))
 
 
 def existing_file(path: str | Path) -> Path:

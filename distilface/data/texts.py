@@ -58,7 +58,7 @@ def read_texts(sources: Sequence[str], limit: int | None = None, column: str = "
     """Read sentences into one column, ``text``: distinct, non-empty, memory-mapped.
 
     Args:
-        sources: .txt (a sentence a line), .csv, .tsv or .jsonl files, .gz of these, folders of them,
+        sources: .txt (a sentence a line), .csv, .tsv, .jsonl (.gz of these) or .parquet files, folders of them,
             ``princeton-nlp/datasets-for-simcse`` on the Hub, or ``python`` for the sentences of Python's own
             documentation.
         limit: keep at most this many, drawn at random over all sources; ``None`` keeps all, in order.
@@ -116,3 +116,40 @@ def fingerprint(dataset: Dataset, column: str = "text") -> str:
 def numbered(dataset: Dataset) -> Dataset:
     """Put each row's number beside it, in a column ``label``: a loss finds by it what belongs to an example."""
     return concatenate_datasets([dataset, Dataset.from_dict({"label": range(len(dataset))})], axis=1)
+
+
+def as_texts(data: Sequence[str] | Dataset) -> tuple[list[str], Dataset | None]:
+    """Tell sources of text from text: return the sources to read, or the sentences as a data set.
+
+    >>> as_texts(["python"])[0], as_texts(["A cat sat.", "A dog ran."])[1]["text"][:]
+    (['python'], ['A cat sat.', 'A dog ran.'])
+
+    Args:
+        data: sources, as :func:`read_texts` takes them; or sentences; or a data set with a column ``text``.
+
+    Raises:
+        InputError: on a mix of both, a file that is not there, text that :func:`read_texts` would refuse, or a data set
+            without that column.
+    """
+    if isinstance(data, Dataset):
+        if "text" not in data.column_names:
+            raise InputError(f"the data set has no column 'text' but {', '.join(data.column_names)}; rename one to it")
+        return [], data.select_columns(["text"])
+    items = list(data)
+    named = [item for item in items if _names_text(item)]
+    if len(named) == len(items):
+        return items, None
+    if named:
+        raise InputError(f"data holds both sentences and files ({named[0]}); give one or the other")
+    sentences = list(dict.fromkeys(text for item in items if (text := checked_text(item, "data").strip())))
+    if len(sentences) < 2:
+        raise InputError(f"data holds {len(sentences)} different sentences; at least two are needed")
+    return [], Dataset.from_dict({"text": sentences})
+
+
+def _names_text(item: str) -> bool:
+    """Say whether an item names text and is not text: a file that is not there is still named by its suffix."""
+    if item == "python" or item in HUB_TEXTS:
+        return True
+    one_word = len(str(item).split()) == 1
+    return Path(str(item)[:255]).exists() or (one_word and str(item).removesuffix(".gz").endswith(SUFFIXES))

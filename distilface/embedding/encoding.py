@@ -1,36 +1,37 @@
 """A model folder over a file of text of any size: every row's embedding in one file, in bounded memory."""
 
 import contextlib
-import shutil
-import sys
+import logging
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow as pa
 from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
 from distilface.data.text_file import Survey, TextFile
+from distilface.embedding.output import Output
 from distilface.embedding.ray_workers import on_ray
-from distilface.embedding.settings import EncodeSettings, check, check_free, plan_of, variant_of
-from distilface.embedding.store import Parts, embedding_table
-from distilface.embedding.worker import Done, Variant, in_process
+from distilface.embedding.settings import EncodeSettings, check, check_free, key_of, variant_of
+from distilface.embedding.worker import Variant, in_process
 from distilface.model.folder import load
 from distilface.settings import InputError
+
+logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What was done.
+    """The report of an encoding.
 
     Attributes:
         output: the file.
         rows: in it.
         width: of an embedding.
         empty: rows without text, of zeros.
-        truncated: rows of which the model has not read all.
+        truncated: rows that the model has not read to their end.
         limit: the most tokens that it reads.
         megabytes: of 10^6 bytes, of the file.
         computed: rows that this run has computed; the others were there.
@@ -55,12 +56,28 @@ class Encoded:
         )
 
 
+@dataclass(frozen=True)
+class _Task:
+    """All that an encoding works with."""
+
+    settings: EncodeSettings
+    output: Output
+    source: TextFile
+    survey: Survey
+    variant: Variant
+    model: SentenceTransformer
+
+    @property
+    def width(self) -> int:
+        return self.model.get_embedding_dimension() or 0
+
+
 def encode(settings: EncodeSettings) -> Encoded:
     """Embed every row of a file, in order, into one file; an interrupted pass goes on where it stopped.
 
-    The input is read once for its mistakes. Then chunks of it are embedded, and each is kept whole in
-    ``<output>.parts/``; at the end they become the output in one step, and are dropped. The same file, folder and
-    settings give the same bytes, resumed or not: the batches are the same.
+    The input is read once for its mistakes. Then chunks of it are embedded, and each is kept as a shard in
+    ``<output>.shards/``; at the end the shards become the output in one step, and are dropped. The same file, folder
+    and settings give the same bytes, resumed or not: the batches are the same.
 
     A .parquet has the columns ``row`` (from 0), ``text`` if asked, and ``embedding``, a list of fixed size; a .npy is
     an array of shape (rows, width). Both are float32. A row without text keeps its place and is zeros; of a text that
@@ -68,131 +85,112 @@ def encode(settings: EncodeSettings) -> Encoded:
 
     Raises:
         InputError: on a mistake in the settings, the folder or the input (with its line), an output that is there,
-            parts of another encoding, a disk without room, or a model that gives NaN.
+            shards of another encoding, a disk without room, or a model that gives NaN.
         KeyboardInterrupt: on Ctrl-C, saying how to go on.
     """
-    parts = Parts(Path(settings.output))
+    output = Output(Path(settings.output), settings.folder)
     source = TextFile(Path(settings.input), settings.text_column, settings.chunk_rows)
-    check(settings, parts)
+    check(settings, output)
     source.check()
     variant = variant_of(settings)
-    # Ray's workers load their own, where the device is; of this one they leave the width and the length to be told.
+    # Ray's workers load their own model, where the device is; of this one only the width and the length are used.
     model = load(settings.folder, settings.device if settings.engine == "local" else "cpu")
-    survey = source.survey()
-    plan = plan_of(settings, variant, survey)
-    with parts.locked():
-        if (found := _finished_before(parts, plan)) is not None:
-            return found
-        _begin(settings, parts, plan)
-        width = model.get_embedding_dimension() or 0
-        todo = set(range(len(survey.sizes))) - set(parts.done(len(survey.sizes)))
-        rows = sum(survey.sizes[number] for number in todo)
-        _announce(settings, variant, survey, rows, width)
-        began = time.perf_counter()
-        try:
-            _compute(settings, variant, model, source, survey, parts, todo)
-            seconds = time.perf_counter() - began
-            truncated, size = parts.join(survey.sizes, width)
-        except KeyboardInterrupt:
-            kept = sum(survey.sizes[number] for number in parts.done(len(survey.sizes)))
-            raise KeyboardInterrupt(
-                f"{kept:,} of {survey.rows:,} rows are kept in {parts.folder}; run the same command again to go on"
-            ) from None
-        found = Encoded(
-            output=settings.output,
-            rows=survey.rows,
-            width=width,
-            empty=survey.empty,
-            truncated=truncated,
-            limit=model.max_seq_length,
-            megabytes=size / 1e6,
-            computed=rows,
-            seconds=seconds,
-        )
-        parts.finish(asdict(found))
-    return found
+    task = _Task(settings, output, source, source.survey(), variant, model)
+    key = key_of(settings, variant, task.survey)
+    with output.locked():
+        report = _settled(output, key)
+        if report is None:
+            _begin(settings, output, key)
+            report = _run(task)
+            output.finish(asdict(report))
+    return report
 
 
-def _finished_before(parts: Parts, plan: dict[str, Any]) -> Encoded | None:
-    """Do the last step of a run that was killed before it, and return what that run has done if it is this one."""
-    before, summary = parts.plan, parts.summary
-    if summary is None:
+def _settled(output: Output, key: dict[str, Any]) -> Encoded | None:
+    """Do the last step of a run that was killed before it, and return that run's report if it is of this encoding."""
+    note = output.note
+    if "report" not in note:
         return None
-    parts.settle()
-    return Encoded(**summary) if before == plan else None
+    output.settle()
+    return Encoded(**note["report"]) if note["key"] == key else None
 
 
-def _begin(settings: EncodeSettings, parts: Parts, plan: dict[str, Any]) -> None:
+def _begin(settings: EncodeSettings, output: Output, key: dict[str, Any]) -> None:
     """Begin, or go on; refuse to replace an output, or the beginning of another encoding, unasked."""
     check_free(settings)
-    before = parts.plan
-    if before == plan:
+    before = output.note.get("key")
+    if before == key:
         return
-    if before is None:
-        parts.begin(plan)
-        return
-    name = next(name for name in plan if before.get(name) != plan[name])
-    known = {"folder": "the model was another", "input": "the text was another", "export": "the export was another"}
-    what = known.get(name, f"--{name} was {before.get(name)} and is {plan[name]}")
-    if not settings.overwrite:
-        raise InputError(
-            f"{parts.folder} holds the beginning of another encoding ({what}); go on with what it was begun with, "
-            "begin anew with --overwrite, or name another output"
-        )
-    print(f"{parts.folder}: the beginning of another encoding is dropped ({what})", file=sys.stderr)
-    parts.begin(plan)
+    if before is not None:
+        name = next(name for name in key if before.get(name) != key[name])
+        known = {"folder": "the model was another", "input": "the text was another", "export": "the export was another"}
+        difference = known.get(name, f"--{name} was {before.get(name)} and is {key[name]}")
+        if not settings.overwrite:
+            raise InputError(
+                f"{output.folder} holds the beginning of another encoding ({difference}); go on with what it was "
+                "begun with, begin anew with --overwrite, or name another output"
+            )
+        logger.warning("%s: the beginning of another encoding is dropped (%s)", output.folder, difference)
+    output.begin(key)
 
 
-def _announce(settings: EncodeSettings, variant: Variant, survey: Survey, rows: int, width: int) -> None:
-    """Say what is to be done, and refuse a disk that has no room: parts and whole file stand side by side."""
-    each = width * 4 + (8 if settings.output.endswith(".parquet") else 0)
-    text = survey.bytes if settings.keep_text else 0
-    size, there = survey.rows * each + text, survey.rows - rows
-    kind = f"{variant.name} ({Path(variant.export).name})" if variant.export else variant.name
-    print(
-        f"encode: {rows:,} of {survey.rows:,} rows to compute{f', {there:,} are there' if there else ''}; {kind}, "
-        f"{width} dimensions, about {size / 1e6:,.1f} MB in {settings.output}",
-        file=sys.stderr,
+def _run(task: _Task) -> Encoded:
+    """Write the shards that are missing, and join all of them."""
+    output, survey = task.output, task.survey
+    missing = output.missing(len(survey.sizes))
+    rows = sum(survey.sizes[number] for number in missing)
+    _announce(task, rows)
+    began = time.perf_counter()
+    try:
+        if missing:
+            _write(task, missing, rows)
+        seconds = time.perf_counter() - began
+        truncated, size = output.join(survey.sizes, task.width)
+    except KeyboardInterrupt:
+        kept = survey.rows - sum(survey.sizes[number] for number in output.missing(len(survey.sizes)))
+        raise KeyboardInterrupt(
+            f"{kept:,} of {survey.rows:,} rows are kept in {output.folder}; run the same command again to go on"
+        ) from None
+    return Encoded(
+        output=task.settings.output,
+        rows=survey.rows,
+        width=task.width,
+        empty=survey.empty,
+        truncated=truncated,
+        limit=task.model.max_seq_length,
+        megabytes=size / 1e6,
+        computed=rows,
+        seconds=seconds,
     )
-    needed = size + size * rows // survey.rows
-    free = shutil.disk_usage(Path(settings.output).resolve().parent).free
-    if needed > free:
-        raise InputError(
-            f"{needed / 1e6:,.1f} MB are needed for {settings.output} and its parts, and {free / 1e6:,.1f} MB are "
-            "free there; free some space or name a file elsewhere"
-        )
 
 
-def _compute(
-    settings: EncodeSettings,
-    variant: Variant,
-    model: SentenceTransformer,
-    source: TextFile,
-    survey: Survey,
-    parts: Parts,
-    todo: set[int],
-) -> None:
-    """Write the parts that are missing."""
-    if not todo:
-        return
+def _announce(task: _Task, rows: int) -> None:
+    """Log what is to be done, and refuse a disk that has no room: shards and whole file stand side by side."""
+    survey, variant = task.survey, task.variant
+    each = task.width * 4 + (8 if task.output.file.suffix == ".parquet" else 0)
+    size = survey.rows * each + (survey.bytes if task.settings.keep_text else 0)
+    kept = f", {survey.rows - rows:,} are there" if rows < survey.rows else ""
+    kind = f"{variant.name} ({Path(variant.export).name})" if variant.export else variant.name
+    logger.info(
+        f"encode: {rows:,} of {survey.rows:,} rows to compute{kept}; {kind}, {task.width} dimensions, "
+        f"about {size / 1e6:,.1f} MB in {task.output.file}"
+    )
+    task.output.check_room(size + size * rows // survey.rows, "a file elsewhere")
+
+
+def _write(task: _Task, missing: list[int], rows: int) -> None:
+    """Embed the chunks that are missing, ``rows`` in all, and write each as a shard."""
+    settings, survey = task.settings, task.survey
     if settings.engine == "ray":
-        engine = on_ray(variant, source, survey, todo, settings.workers)
+        chunks = on_ray(task.variant, task.source, survey, missing, settings.workers)
     else:
-        engine = in_process(variant, model, source.known_chunks(survey, todo))
-    kept = survey.rows - sum(survey.sizes[number] for number in todo)
-    bar = tqdm(total=survey.rows, initial=kept, desc="encode", unit=" rows", unit_scale=True)
-    with bar, contextlib.closing(engine) as done:
-        for chunk in done:
-            _check_finite(chunk, settings.folder)
-            texts = chunk.texts if settings.keep_text else None
-            table = embedding_table(chunk.number * settings.chunk_rows, chunk.embeddings, texts)
-            parts.write(chunk.number, table, chunk.truncated)
+        chunks = in_process(task.variant, task.model, task.source.surveyed_chunks(survey, missing))
+    bar = tqdm(total=survey.rows, initial=survey.rows - rows, desc="encode", unit=" rows", unit_scale=True)
+    with bar, contextlib.closing(chunks):
+        for chunk in chunks:
+            first = chunk.number * settings.chunk_rows
+            columns = {"row": pa.array(range(first, first + len(chunk.texts)), pa.int64())}
+            if settings.keep_text:
+                columns["text"] = pa.array(chunk.texts, pa.large_string())
+            task.output.write(chunk.number, chunk.texts, chunk.embeddings, columns, chunk.truncated)
             bar.update(len(chunk.texts))
-
-
-def _check_finite(chunk: Done, folder: str) -> None:
-    """Refuse NaN before it is kept: computed anew, it would be the same."""
-    bad = ~np.isfinite(chunk.embeddings).all(axis=1)
-    if bad.any():
-        text = chunk.texts[int(bad.argmax())]
-        raise InputError(f"{folder} gives NaN or infinity for {text!r:.60}; use another model")

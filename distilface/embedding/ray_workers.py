@@ -13,7 +13,7 @@ import numpy as np
 import pyarrow as pa
 
 from distilface.data.text_file import Survey, TextFile
-from distilface.embedding.worker import Done, Encoder, Variant
+from distilface.embedding.worker import Done, Variant, Worker
 from distilface.settings import InputError
 
 #: How often a worker is started anew, and a chunk given out anew: one that kills its worker would go on for ever.
@@ -24,20 +24,18 @@ UNSET = "RAY_ADDRESS is {address}: start a cluster there, or unset it to use thi
 
 
 def on_ray(
-    variant: Variant, source: TextFile, survey: Survey, wanted: Collection[int], workers: int | None = None
+    variant: Variant, source: TextFile, survey: Survey, numbers: Collection[int], workers: int | None = None
 ) -> Generator[Done, None, None]:
     """Embed chunks on Ray Data, in the order in which they get done.
 
-    A running cluster is used (``RAY_ADDRESS``), or one of this machine is started. The input is read on this machine
-    alone; the folder must lie at the same path on every machine, and distilface be installed there. A chunk is a
-    block of the data set, so that Ray Data holds back the reading where the workers are behind; and one that was
-    lost with its worker is computed anew by another.
+    A running cluster is used (``RAY_ADDRESS``), or one is started on this machine. The input is read on this machine
+    alone; the folder must lie at the same path on every machine, and distilface be installed there.
 
     Args:
         variant: what each worker computes.
         source: the file of text.
-        survey: what a look over it has found.
-        wanted: the numbers of the chunks.
+        survey: of that file.
+        numbers: of the chunks.
         workers: how many; ``None`` takes as many as the cluster has CPUs for.
 
     Raises:
@@ -45,43 +43,12 @@ def on_ray(
             load the model or ends again and again, or where the file was changed since the survey.
     """
     import ray
-    from ray.data import ActorPoolStrategy, DataContext
     from ray.exceptions import RayActorError, RayError, RayTaskError
-    from ray.util.annotations import RayDeprecationWarning
 
     try:
         with _cluster(), _quiet():
             count = _workers(ray.nodes(), variant, workers)
-            here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
-            there = dataclasses.replace(source, path=source.path.absolute())  # an actor works in a folder of its own
-            context = DataContext.get_current().copy()
-            context.target_max_block_size = 1  # one row a block
-            context.execution_no_progress_timeout_s = -1  # a chunk may take as long as it takes
-            context.enable_progress_bars = False
-            context.print_on_execution_start = False
-            with DataContext.current(context), warnings.catch_warnings():
-                warnings.simplefilter("ignore", RayDeprecationWarning)  # of the limits, which 2.64 is to drop
-                start = ray.data.from_arrow(pa.table({"start": [0]}))
-                chunks = start.map_batches(
-                    _Reading,
-                    fn_constructor_args=(there, survey, frozenset(wanted)),
-                    compute=ActorPoolStrategy(size=1),
-                    batch_format="pyarrow",
-                    num_cpus=0,
-                    label_selector=here,
-                    max_restarts=0,
-                )
-                embedded = chunks.map_batches(
-                    _Embedding,
-                    fn_constructor_args=(variant,),
-                    compute=ActorPoolStrategy(size=count),
-                    batch_size=1,
-                    batch_format="pyarrow",
-                    num_cpus=variant.threads,
-                    num_gpus=int(_needs_gpu(variant)),
-                    max_restarts=RESTARTS,
-                    max_task_retries=RESTARTS,
-                )
+            embedded = _embedded_chunks(variant, source, survey, numbers, count)
             for table in embedded.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
                 yield _done(table)
     except RayTaskError as error:
@@ -94,6 +61,48 @@ def on_ray(
         raise InputError(
             f"Ray has ended before the work ({problem:.200}){place}; run the same command again to go on"
         ) from None
+
+
+def _embedded_chunks(variant: Variant, source: TextFile, survey: Survey, numbers: Collection[int], count: int) -> Any:
+    """Return a data set of Ray (``ray.data.Dataset``), computed as it is read, with a row for each chunk.
+
+    A chunk is a block of the data set, so that Ray Data holds back the reading where the workers are behind; and one
+    that was lost with its worker is computed anew by another.
+    """
+    import ray
+    from ray.data import ActorPoolStrategy, DataContext
+    from ray.util.annotations import RayDeprecationWarning
+
+    here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
+    there = dataclasses.replace(source, path=source.path.absolute())  # an actor works in a folder of its own
+    context = DataContext.get_current().copy()
+    context.target_max_block_size = 1  # one row a block
+    context.execution_no_progress_timeout_s = -1  # a chunk may take as long as it takes
+    context.enable_progress_bars = False
+    context.print_on_execution_start = False
+    with DataContext.current(context), warnings.catch_warnings():
+        warnings.simplefilter("ignore", RayDeprecationWarning)  # of the limits, which 2.64 is to drop
+        start = ray.data.from_arrow(pa.table({"start": [0]}))
+        chunks = start.map_batches(
+            _Reading,
+            fn_constructor_args=(there, survey, numbers),
+            compute=ActorPoolStrategy(size=1),
+            batch_format="pyarrow",
+            num_cpus=0,
+            label_selector=here,
+            max_restarts=0,
+        )
+        return chunks.map_batches(
+            _Embedding,
+            fn_constructor_args=(variant,),
+            compute=ActorPoolStrategy(size=count),
+            batch_size=1,
+            batch_format="pyarrow",
+            num_cpus=variant.threads,
+            num_gpus=int(_needs_gpu(variant)),
+            max_restarts=RESTARTS,
+            max_task_retries=RESTARTS,
+        )
 
 
 @contextlib.contextmanager
@@ -109,9 +118,9 @@ def _cluster() -> Iterator[None]:
     _check_address(address)
     logger = logging.getLogger("ray")
     level = logger.level
-    told = "RAY_USAGE_STATS_ENABLED" in os.environ
+    chosen = "RAY_USAGE_STATS_ENABLED" in os.environ
     try:
-        if not told:
+        if not chosen:
             os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would report its use over the network, unasked
         try:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
@@ -123,7 +132,7 @@ def _cluster() -> Iterator[None]:
     finally:
         ray.shutdown()
         logger.setLevel(level)
-        if not told:
+        if not chosen:
             del os.environ["RAY_USAGE_STATS_ENABLED"]
 
 
@@ -145,7 +154,7 @@ def _check_address(address: str) -> None:
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the logger of Ray Data from telling, around the bar of rows, how its own work goes; errors are raised."""
+    """Silence the logger of Ray Data, whose progress would mix with the bar of rows; errors are raised all the same."""
     logger = logging.getLogger("ray.data")
     level = logger.level
     logger.setLevel(logging.CRITICAL)
@@ -159,33 +168,33 @@ def _needs_gpu(variant: Variant) -> bool:
     return variant.device.startswith("cuda")
 
 
-def _workers(nodes: list[dict[str, Any]], variant: Variant, wanted: int | None) -> int:
-    """Return how many workers there are to be; more than the machines have room for would wait for ever."""
+def _workers(nodes: list[dict[str, Any]], variant: Variant, workers: int | None) -> int:
+    """Return how many workers to start; more than the machines have room for would wait for ever."""
     room = 0
     for resources in (node["Resources"] for node in nodes if node["Alive"]):
         fit = int(resources.get("CPU", 0)) // variant.threads
         room += min(fit, int(resources.get("GPU", 0))) if _needs_gpu(variant) else fit
-    if (wanted or 1) > room:
+    if (workers or 1) > room:
         gpu = " and a GPU" if _needs_gpu(variant) else ""
         raise InputError(
-            f"Ray has room for {room} workers of {variant.threads} threads{gpu} each, and {wanted or 1} are wanted; "
+            f"Ray has room for {room} workers of {variant.threads} threads{gpu} each, and {workers or 1} are wanted; "
             "ask for fewer --workers or --threads"
         )
-    return wanted or room
+    return workers or room
 
 
 class _Reading:
-    """Reads the wanted chunks, each a table of one row.
+    """Reads the chunks, each a table of one row.
 
-    An actor, though for one call: where the work ends early a task would be cancelled, and with that Ray 2.60 can crash
+    An actor, though for one call: where the work ends early a task would be cancelled, and at that Ray 2.60 can crash
     (one run in five that were tried; like its pull request 54798).
     """
 
-    def __init__(self, source: TextFile, survey: Survey, wanted: frozenset[int]) -> None:
-        self.source, self.survey, self.wanted = source, survey, wanted
+    def __init__(self, source: TextFile, survey: Survey, numbers: Collection[int]) -> None:
+        self.source, self.survey, self.numbers = source, survey, numbers
 
     def __call__(self, _: pa.Table) -> Iterator[pa.Table]:
-        for number, texts in self.source.known_chunks(self.survey, self.wanted):
+        for number, texts in self.source.surveyed_chunks(self.survey, self.numbers):
             yield pa.table({"number": [number], "texts": pa.array([texts], pa.large_list(pa.large_string()))})
 
 
@@ -193,10 +202,10 @@ class _Embedding:
     """Embeds the chunk of a table of one row."""
 
     def __init__(self, variant: Variant) -> None:
-        self.encoder = Encoder(variant)
+        self.worker = Worker(variant)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        done = self.encoder.encode(table["number"][0].as_py(), table["texts"][0].as_py())
+        done = self.worker.encode(table["number"][0].as_py(), table["texts"][0].as_py())
         flat = pa.array([done.embeddings.reshape(-1)], pa.large_list(pa.float32()))
         return table.append_column("embeddings", flat).append_column("truncated", pa.array([done.truncated]))
 

@@ -1,6 +1,5 @@
-"""An encoding, planned: its settings, what is refused before anything is read, and what decides its bytes."""
+"""The settings of an encoding: which are refused before anything is read, and which decide its bytes."""
 
-import hashlib
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,10 +8,12 @@ from typing import Any
 import torch
 
 from distilface.data.text_file import Survey
-from distilface.embedding.store import OUTPUTS, Parts
-from distilface.embedding.worker import VARIANTS, Variant, int8_export
+from distilface.embedding.output import OUTPUT_SUFFIXES, Output
+from distilface.embedding.worker import PRECISIONS, VARIANTS, Variant
 from distilface.model.folder import Folder
 from distilface.runtimes.extras import RAY
+from distilface.runtimes.files import digest
+from distilface.runtimes.opening import choose
 from distilface.settings import InputError, check_known, setting
 
 ENGINES = ("local", "ray")
@@ -20,14 +21,16 @@ ENGINES = ("local", "ray")
 
 @dataclass
 class EncodeSettings:
-    """What ``encode`` can be told."""
+    """Options of ``encode``."""
 
     folder: str = setting("", "the model folder; also as the first word")
     input: str = setting("", "a .txt (a row a line), .csv, .tsv, .jsonl (also .gz) or .parquet; also the second word")
     output: str = setting("", "the .parquet or .npy file to write; also as the third word")
     text_column: str = setting("text", "the column of the text, in files with columns")
     keep_text: bool = setting(False, "write the text beside each embedding, into a .parquet")
-    variant: str = setting("fp32", "fp32, bf16, or int8 by the folder's export for this processor")
+    variant: str = setting(
+        "fp32", "fp32 or bf16 by torch; int8 (for this processor), openvino, openvino-int8 by an export"
+    )
     batch_size: int = setting(32, "texts in one forward pass, of similar lengths")
     chunk_rows: int = setting(8192, "rows held in memory and written at a time; a kill loses at most these")
     threads: int | None = setting(None, "of one process; default torch's. Another number can change the last bits")
@@ -37,42 +40,45 @@ class EncodeSettings:
     overwrite: bool = setting(False, "replace the output, and drop the beginning of another encoding to it")
 
 
-def check(settings: EncodeSettings, parts: Parts) -> None:
+def check(settings: EncodeSettings, output: Output) -> None:
     """Refuse settings that cannot be followed, before anything is read.
 
     Raises:
         InputError: naming the setting, its value and the remedy.
     """
-    output = Path(settings.output)
+    file = output.file
     check_known([settings.variant], VARIANTS, "variant")
     check_known([settings.engine], ENGINES, "engine")
-    if output.suffix not in OUTPUTS:
-        raise InputError(f"{output}: {output.suffix or 'no'} suffix; embeddings are written to {' or '.join(OUTPUTS)}")
-    if settings.keep_text and output.suffix == ".npy":
-        raise InputError(f"{output} has no place for text; name a .parquet, or leave out --keep_text")
+    if file.suffix not in OUTPUT_SUFFIXES:
+        known = " or ".join(OUTPUT_SUFFIXES)
+        raise InputError(f"{file}: {file.suffix or 'no'} suffix; embeddings are written to {known}")
+    if settings.keep_text and file.suffix == ".npy":
+        raise InputError(f"{file} has no place for text; name a .parquet, or leave out --keep_text")
     for name in ("batch_size", "chunk_rows", "threads", "workers"):
         value = getattr(settings, name)
         if value is not None and value < 1:
             raise InputError(f"--{name} is {value}; it must be 1 or more")
-    if settings.variant == "int8" and settings.device != "cpu":
-        raise InputError(f"int8 runs on the CPU, not on {settings.device}; leave --device out, or choose bf16")
+    if settings.variant not in PRECISIONS and settings.device != "cpu":
+        raise InputError(
+            f"{settings.variant} runs on the CPU, not on {settings.device}; leave --device out, or choose bf16"
+        )
     if settings.workers is not None and settings.engine != "ray":
         raise InputError(f"--workers {settings.workers} is for --engine ray; add that, or leave --workers out")
     if settings.engine == "ray":
         RAY.check()
-    if output.is_dir():
-        raise InputError(f"{output} is a folder; name a file")
-    if output.exists() and Path(settings.input).exists() and output.samefile(settings.input):
-        raise InputError(f"{output} is the input as well; name another output")
-    there = next(parent for parent in output.resolve().parents if parent.exists())
+    if file.is_dir():
+        raise InputError(f"{file} is a folder; name a file")
+    if file.exists() and Path(settings.input).exists() and file.samefile(settings.input):
+        raise InputError(f"{file} is the input as well; name another output")
+    there = next(parent for parent in file.resolve().parents if parent.exists())
     if not (there.is_dir() and os.access(there, os.W_OK)):
         raise InputError(f"{there} cannot be written to; name a file elsewhere")
-    if parts.summary is None:
+    if "report" not in output.note:
         check_free(settings)
 
 
 def check_free(settings: EncodeSettings) -> None:
-    """Refuse an output that is there, unless it may be replaced.
+    """Refuse an output that exists, unless it may be replaced.
 
     Raises:
         InputError: naming it.
@@ -85,23 +91,23 @@ def variant_of(settings: EncodeSettings) -> Variant:
     """Return what the settings ask each process to compute; its folder by the whole path, for a worker elsewhere.
 
     Raises:
-        InputError: if the folder is no whole model, or has no export for int8.
+        InputError: if the folder is not a whole model, or has no export for the variant.
     """
     Folder(Path(settings.folder)).check()
     folder = Folder(Path(settings.folder).resolve())
     return Variant(
         folder=str(folder.path),
         name=settings.variant,
-        export=int8_export(folder) if settings.variant == "int8" else None,
+        export=None if settings.variant in PRECISIONS else str(choose(folder, settings.variant)),
         batch_size=settings.batch_size,
         threads=settings.threads or torch.get_num_threads(),
         device=settings.device,
     )
 
 
-def plan_of(settings: EncodeSettings, variant: Variant, survey: Survey) -> dict[str, Any]:
-    """Return all that decides the bytes of the output."""
-    export = hashlib.sha256(Path(variant.export).read_bytes()).hexdigest() if variant.export else None
+def key_of(settings: EncodeSettings, variant: Variant, survey: Survey) -> dict[str, Any]:
+    """Return all that decides the bytes of the output, by which its shards are known again."""
+    export = digest(Path(variant.export)) if variant.export else None
     return {
         "folder": Folder(Path(variant.folder)).fingerprint,
         "input": survey.digest,

@@ -1,181 +1,137 @@
-"""A large table that is computed in parts: each written whole, found again after a kill, joined into one file."""
+"""Embeddings that are computed shard by shard: each shard is written whole, found again after a kill, and mapped."""
 
 import contextlib
-import json
-import sys
+import logging
+import shutil
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
+from datasets import Dataset, concatenate_datasets
+from datasets.table import MemoryMappedTable
 from filelock import FileLock, Timeout
 
 from distilface.settings import InputError
-from distilface.storage import whole_file, write_whole
+from distilface.storage import whole_file
 
-#: The files that an output can be, by their suffix.
-OUTPUTS = (".parquet", ".npy")
-
-
-def embedding_table(first: int, embeddings: np.ndarray, texts: Sequence[str] | None) -> pa.Table:
-    """Return rows of an output: ``row`` (int64, from ``first``), ``text`` if given, ``embedding``.
-
-    Args:
-        first: the number of the first row.
-        embeddings: shape (n, width), float32.
-        texts: n texts, or ``None``.
-    """
-    columns: dict[str, Any] = {"row": pa.array(range(first, first + len(embeddings)), pa.int64())}
-    if texts is not None:
-        columns["text"] = pa.array(texts, pa.large_string())
-    flat = pa.array(np.ascontiguousarray(embeddings, np.float32).reshape(-1))
-    columns["embedding"] = pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[1])
-    return pa.table(columns)
+logger = logging.getLogger(__name__)
 
 
-class Parts:
-    """The parts of an output, in ``<output>.parts/`` beside it.
+class Store:
+    """Numbered shards of embeddings in one folder, an Arrow stream each.
 
-    ``plan.json`` there holds what decides their bytes, and once the whole file is written what it says of itself. At
-    any moment, a kill included, the output is what it was or the whole new file.
+    A shard that has its name is whole, and its numbers are finite: both are made sure of when it is written, so that
+    reading a shard again costs no more than mapping it.
 
     Args:
-        output: the .parquet or .npy file that they become.
+        folder: where the shards lie; :meth:`locked` makes it.
+        column: the name of the column that holds the embeddings.
+        model: what computes the embeddings, as an error names it.
     """
 
-    def __init__(self, output: Path) -> None:
-        self.output = output
-        self.folder = output.with_name(f"{output.name}.parts")
-        self._plan, self._whole = self.folder / "plan.json", self.folder / f"whole{output.suffix}"
+    def __init__(self, folder: Path, column: str, model: str) -> None:
+        self.folder, self.column, self.model = folder, column, model
+
+    def path_of(self, number: int) -> Path:
+        """Return the file of a shard."""
+        return self.folder / f"{number:09d}.arrow"
+
+    def missing(self, count: int) -> list[int]:
+        """List the shards that are not there, of ``count``."""
+        return [number for number in range(count) if not self.path_of(number).is_file()]
 
     @contextmanager
-    def locked(self) -> Iterator[None]:
-        """Keep other processes off the parts.
+    def locked(self, wait: bool = False) -> Iterator[None]:
+        """Make the folder, and keep other processes from writing to it.
+
+        Args:
+            wait: for the other process to end, instead of an error.
 
         Raises:
-            InputError: if another one is at work on them.
+            InputError: if another process writes to the folder and ``wait`` is false.
         """
         self.folder.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(self.folder / "lock", timeout=0)
+        lock = FileLock(self.folder / "lock")
         try:
-            lock.acquire()
+            lock.acquire(timeout=0)
         except Timeout:
-            raise InputError(f"another process is writing {self.output}; wait for it, or name another file") from None
+            if not wait:
+                problem = f"another process is writing to {self.folder}"
+                raise InputError(f"{problem}; wait for it, or name another output") from None
+            logger.info("another process is writing to %s; waiting for it", self.folder)
+            lock.acquire()
         try:
             yield
         finally:
             lock.release()
-            with contextlib.suppress(OSError):  # where parts are left to go on with, the folder stays
-                Path(lock.lock_file).unlink(missing_ok=True)
-                self.folder.rmdir()
+            if not wait:  # the lock's file must stay where a waiting process may hold it by now
+                with contextlib.suppress(OSError):  # the folder stays where shards are left in it
+                    Path(lock.lock_file).unlink(missing_ok=True)
+                    self.folder.rmdir()
 
-    @property
-    def plan(self) -> dict[str, Any] | None:
-        """What the parts are of, or ``None`` where none were begun."""
-        return self._read().get("plan")
-
-    @property
-    def summary(self) -> dict[str, Any] | None:
-        """What the whole file says of itself, or ``None`` where it is not yet written."""
-        return self._read().get("summary")
-
-    def _read(self) -> dict[str, Any]:
-        if not self._plan.is_file():
-            return {}
-        found: dict[str, Any] = json.loads(self._plan.read_text(encoding="utf-8"))
-        return found
-
-    def begin(self, plan: Mapping[str, Any]) -> None:
-        """Drop what is there, and note what the parts to come are of."""
-        self._clear()
-        write_whole(self._plan, {"plan": plan})
-
-    def _file(self, number: int) -> Path:
-        return self.folder / f"{number:09d}.arrow"
-
-    def done(self, count: int) -> list[int]:
-        """List the parts that are there, of ``count``."""
-        return [number for number in range(count) if self._file(number).is_file()]
-
-    def write(self, number: int, table: pa.Table, truncated: int) -> None:
-        """Write one part, and how many of its texts were cut."""
-        table = table.replace_schema_metadata({"truncated": str(truncated)})
-        with whole_file(self._file(number)) as file, pa.ipc.new_file(file, table.schema) as writer:
-            writer.write_table(table)
-
-    def _tables(self, sizes: Sequence[int]) -> Iterator[pa.Table]:
-        """Yield the parts in order, each of so many rows."""
-        for number, size in enumerate(sizes):
-            file = self._file(number)
-            try:
-                with pa.OSFile(str(file)) as source:
-                    table = pa.ipc.open_file(source).read_all()
-            except (pa.ArrowException, OSError) as error:
-                raise _damaged(file, f"cannot be read ({type(error).__name__})") from None
-            if len(table) != size:
-                raise _damaged(file, f"holds {len(table)} rows, not {size}")
-            yield table
-
-    def join(self, sizes: Sequence[int], width: int) -> tuple[int, int]:
-        """Write the whole file, part by part, among the parts; return how many texts were cut, and its bytes.
-
-        Args:
-            sizes: rows of each part.
-            width: of an embedding.
+    def check_room(self, size: int, elsewhere: str) -> None:
+        """Refuse a disk that has fewer than ``size`` bytes left; ``elsewhere`` says what else to name.
 
         Raises:
-            InputError: on a part that is damaged.
+            InputError: if it has.
         """
-        write = _join_npy if self.output.suffix == ".npy" else _join_parquet
-        cut: list[int] = []
-        with whole_file(self._whole) as file:
-            write(file, _counting(self._tables(sizes), cut), sum(sizes), width)
-        return sum(cut), self._whole.stat().st_size
+        free = shutil.disk_usage(self.folder).free
+        if size > free:
+            raise InputError(
+                f"{size / 1e6:,.1f} MB are needed in {self.folder} and {free / 1e6:,.1f} MB are free there; "
+                f"free some space or name {elsewhere}"
+            )
 
-    def finish(self, summary: Mapping[str, Any]) -> None:
-        """Give the whole file its place, and drop the parts."""
-        write_whole(self._plan, {"plan": self.plan, "summary": summary})
-        self.settle()
+    def write(
+        self,
+        number: int,
+        texts: Sequence[str],
+        embeddings: np.ndarray,
+        columns: Mapping[str, pa.Array] | None = None,
+        truncated: int = 0,
+    ) -> None:
+        """Write one shard.
 
-    def settle(self) -> None:
-        """Do what is left of :meth:`finish`, where a kill has cut it short."""
-        if self._whole.is_file():
-            self._whole.replace(self.output)
-        self._clear()
+        Args:
+            number: of the shard.
+            texts: n texts; an error names the one whose embedding is not finite.
+            embeddings: shape (n, width), float32.
+            columns: other columns, before the embeddings.
+            truncated: how many of the texts the model has not read to their end.
 
-    def _clear(self) -> None:
-        """Drop everything, the plan last: what is half dropped is known by it."""
-        known = [*self.folder.glob("*.part"), *self.folder.glob("*.arrow"), self._whole, self._plan]
-        for file in known:
-            file.unlink(missing_ok=True)
-
-
-def _damaged(file: Path, problem: str) -> InputError:
-    return InputError(f"{file} {problem}; delete it and run again, and it is computed anew")
-
-
-def _counting(tables: Iterator[pa.Table], cut: list[int]) -> Iterator[pa.Table]:
-    """Pass tables on without what a part notes of itself, which goes to ``cut``."""
-    for table in tables:
-        cut.append(int(table.schema.metadata[b"truncated"]))
-        yield table.replace_schema_metadata(None)
-
-
-def _join_npy(file: BinaryIO, tables: Iterator[pa.Table], rows: int, width: int) -> None:
-    order = "<" if sys.byteorder == "little" else ">"
-    header = {"descr": f"{order}f4", "fortran_order": False, "shape": (rows, width)}
-    np.lib.format.write_array_header_1_0(file, header)
-    for table in tables:
-        for column in table["embedding"].chunks:
-            file.write(column.flatten().to_numpy().data)
-
-
-def _join_parquet(file: BinaryIO, tables: Iterator[pa.Table], rows: int, width: int) -> None:
-    first = next(tables)
-    with pq.ParquetWriter(file, first.schema, use_dictionary=False) as writer:
-        writer.write_table(first)
-        for table in tables:
+        Raises:
+            InputError: on NaN or infinity. Kept, it would be blamed on the shard, and be the same computed anew.
+        """
+        bad = ~np.isfinite(embeddings).all(axis=1)
+        if bad.any():
+            text = texts[int(bad.argmax())]
+            raise InputError(f"{self.model} gives NaN or infinity for {text!r:.60}; use another model")
+        flat = pa.array(np.ascontiguousarray(embeddings, np.float32).reshape(-1))
+        lists = pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[1])
+        table = pa.table({**(columns or {}), self.column: lists}, metadata={"truncated": str(truncated)})
+        # A stream, not a file of random access: the only kind that `datasets` maps.
+        with whole_file(self.path_of(number)) as file, pa.ipc.new_stream(file, table.schema) as writer:
             writer.write_table(table)
+
+    def shards(self, sizes: Sequence[int]) -> Iterator[MemoryMappedTable]:
+        """Map the shards in order, each of so many rows.
+
+        Raises:
+            InputError: on a shard that is damaged: it cannot be read, or has another number of rows.
+        """
+        for number, rows in enumerate(sizes):
+            file = self.path_of(number)
+            remedy = "delete it and run again, and it is computed anew"
+            try:
+                shard = MemoryMappedTable.from_file(str(file))
+            except (pa.ArrowException, OSError) as error:
+                raise InputError(f"{file} cannot be read ({type(error).__name__}); {remedy}") from None
+            if len(shard) != rows:
+                raise InputError(f"{file} holds {len(shard)} rows, not {rows}; {remedy}")
+            yield shard
+
+    def dataset(self, sizes: Sequence[int]) -> Dataset:
+        """Return all shards as one data set, which stays on the disk."""
+        return concatenate_datasets([Dataset(shard) for shard in self.shards(sizes)])

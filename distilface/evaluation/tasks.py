@@ -4,7 +4,6 @@ import contextlib
 import copy
 import gzip
 import hashlib
-import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +13,7 @@ from datasets import Dataset, DatasetDict
 from mteb.abstasks import AbsTask
 from mteb.abstasks.sts import AbsTaskSTS
 
-from distilface.data.rows import read_rows
+from distilface.data.pairs import read_pairs
 from distilface.settings import InputError, check_known
 
 #: STS-B with its first side in English and its second in another language: a task that mteb has not. Its data are
@@ -87,23 +86,6 @@ def _known_names() -> list[str]:
     return [CROSSLINGUAL, *(task.metadata.name for task in tasks), *(b.name for b in mteb.get_benchmarks())]
 
 
-def _read_pairs(file: Path) -> list[dict[str, Any]]:
-    """Read rows of ``sentence1``, ``sentence2`` (text) and ``score`` (a number, higher is more similar)."""
-    rows = []
-    for number, row in enumerate(read_rows(file, ["sentence1", "sentence2", "score"]), 1):
-        score = row["score"]
-        if not (isinstance(row["sentence1"], str) and isinstance(row["sentence2"], str)):
-            raise InputError(f"{file}, line {number}: sentence1 and sentence2 must be text")
-        if isinstance(score, bool) or not isinstance(score, int | float) or not math.isfinite(score):
-            raise InputError(f"{file}, line {number}: the score {score!r} is no number")
-        rows.append({**row, "score": float(score)})
-    if not rows:
-        raise InputError(f"{file} is empty")
-    if len({row["score"] for row in rows}) < 2:
-        raise InputError(f"{file}: every pair has the score {rows[0]['score']}; there is nothing to rank")
-    return rows
-
-
 def _found_file(name: str, folder: Path) -> Path | None:
     return next((file for end in (".jsonl", ".jsonl.gz") if (file := folder / f"{name}{end}").is_file()), None)
 
@@ -143,7 +125,7 @@ def _with_local_data(task: AbsTask, folder: Path) -> AbsTask:
     if not isinstance(task, AbsTaskSTS):
         raise InputError(f"task {name} is read from the Hub only; --data-dir serves STS")
     files = _local_files(task, folder)
-    rows = {subset: Dataset.from_list(_read_pairs(file)) for subset, file in files.items()}
+    rows = {subset: Dataset.from_list(read_pairs(file, least=2)) for subset, file in files.items()}
     paths = list(files.values())
     source = {"path": " ".join(file.name for file in paths), "revision": f"sha256:{_checksum(paths)}"}
     update: dict[str, Any] = {"dataset": source, "superseded_by": None}

@@ -5,104 +5,113 @@ token vectors that the folder's pooling reads, so that a runtime that pools by i
 ``sentence_embedding`` (pooling, ``Dense`` and ``Normalize`` included).
 """
 
-import json
-import sys
+import logging
 import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
 from distilface.data.texts import read_texts
 from distilface.environment import environment
-from distilface.exporters.formats import FORMATS, Format, installed_formats
+from distilface.exporters.formats import FORMATS
 from distilface.exporters.onnx import to_onnx
 from distilface.exporters.parity import Parity, compare
-from distilface.model.folder import Folder, load
-from distilface.runtimes.encoders import INPUTS, OnnxEncoder, parts
+from distilface.model.folder import Folder, open_folder
+from distilface.runtimes.base import Batch, padded, token_ids
 from distilface.runtimes.extras import ONNX
+from distilface.runtimes.files import FILES, REPORT, pieces, read_exports
+from distilface.runtimes.opening import open_file
+from distilface.runtimes.torch import TorchEncoder
 from distilface.settings import InputError, check_known
 from distilface.storage import write_whole
 
-__all__ = ["FORMATS", "Format", "OnnxEncoder", "Parity", "compare", "export", "installed_formats", "read_record"]
+logger = logging.getLogger(__name__)
 
-#: The results of an export, in the folder.
-RECORD = "export.json"
 #: Sentences that set the scales of static int8 activations; NNCF's own number.
 CALIBRATION = 300
 
 
 def export(
-    path: str | Path,
+    path: str | Path | Folder,
     pairs: Dataset,
     formats: Sequence[str] | None = None,
     calibration: Sequence[str] = ("python",),
 ) -> dict[str, Parity]:
-    """Write the files of a model folder that pass, and what was measured in ``export.json``.
+    """Write the exported files of a model folder that pass, and the report of all in ``export.json``.
 
-    A file that is there already is replaced where the new one passes, and removed where it does not: it is of older
-    weights, or would be refused today.
+    A file that exists is replaced where the new one passes, and removed where it does not: it is of older weights, or
+    would be refused today.
 
     Args:
         path: a model folder.
         pairs: scored pairs to measure on, from :func:`distilface.data.pairs.read_sts`.
         formats: names of :data:`FORMATS`; ``None`` takes those whose packages are installed.
-        calibration: text that sets the scales of static int8 (:func:`distilface.data.texts.read_texts`); what
-            stands in ``pairs`` too is left out of it.
+        calibration: text that sets the scales of static int8 (:func:`distilface.data.texts.read_texts`), without
+            the sentences of ``pairs``.
 
     Returns:
-        For each format what was found, with the reason where it was refused.
+        The measurements of each format, with the reason where it was refused.
 
     Raises:
-        InputError: on an unknown format, a folder that is no whole model, missing packages, or no calibration text.
+        InputError: on an unknown format, a folder that is not a whole model, missing packages, or no calibration text.
     """
     names = _chosen(formats)
-    folder = Folder(Path(path))
-    folder.check()
-    model, found = load(path), {}
+    folder = open_folder(path)
+    model = folder.model
     texts = [*pairs["sentence1"], *pairs["sentence2"]]
     samples = calibration_samples(model, calibration, texts) if any(FORMATS[name].calibrated for name in names) else []
-    wanted = np.asarray(model.encode(texts, prompt=""), np.float32)  # a file knows nothing of a default prompt
-    print(f"{len(names)} formats, each of {len(texts):,} sentences", file=sys.stderr)
+    reference = TorchEncoder(model).encode(texts)  # without the default prompt, which a file does not know
+    fingerprint, results = folder.fingerprint, {}
+    rows = read_exports(folder).get("files", {})
+    report = {"fingerprint": fingerprint, "pairs": len(pairs), "files": rows}
+    report |= environment("onnxruntime", "openvino", "nncf")
+    logger.info(f"{len(names)} formats, each of {len(texts):,} sentences")
     with tempfile.TemporaryDirectory(dir=folder.path.resolve().parent, prefix=".") as temporary:
         source = Path(temporary) / "source.onnx"
         to_onnx(model, source)
         for name in names:
-            form = FORMATS[name]
-            made = Path(temporary) / f"{name}{Path(form.file).suffix}"
+            known, form = FILES[name], FORMATS[name]
+            made = Path(temporary) / known.path
+            made.parent.mkdir(exist_ok=True)
             form.make(source, made, *([samples] if form.calibrated else []))
-            found[name] = compare(made, model, pairs, wanted, form.exact)
-            _put(made, folder.path / form.file, found[name])
-            _record(folder, found, len(pairs))
-    return found
+            results[name] = compare(open_file(made, model), pairs, reference, form.exact)
+            _put(made, folder.path / known.path, results[name])
+            rows[known.path] = {"what": known.what, **asdict(results[name])}
+            write_whole(folder.path / REPORT, report, indent=2)
+    return results
 
 
 def _chosen(formats: Sequence[str] | None) -> Sequence[str]:
-    """Return the formats asked for, or those that can be made, saying which are left out."""
-    ONNX.check()  # whatever is made, it is made of an ONNX file
-    if formats is None:
-        for name, form in FORMATS.items():
-            if missing := form.extra.missing:
-                needed = f"{', '.join(missing)} (pip install 'distilface[{form.extra.name}]')"
-                print(f"left out: {name}, which needs {needed}", file=sys.stderr)
-        return installed_formats()
-    check_known(formats, list(FORMATS), "format")
-    for name in formats:
-        FORMATS[name].extra.check()
-    return formats
+    """Return the formats asked for, or those whose packages are installed; the others are logged."""
+    ONNX.check()  # every file is made of an ONNX file
+    if formats is not None:
+        check_known(formats, list(FORMATS), "format")
+        for name in formats:
+            FORMATS[name].extra.check()
+        return formats
+    names = []
+    for name, form in FORMATS.items():
+        if missing := form.extra.missing:
+            remedy = f"pip install 'distilface[{form.extra.name}]'"
+            logger.info(f"left out: {name}, which needs {', '.join(missing)} ({remedy})")
+        else:
+            names.append(name)
+    return names
 
 
-def calibration_samples(
-    model: SentenceTransformer, sources: Sequence[str], measured: Sequence[str]
-) -> list[dict[str, Any]]:
-    """Tokenise text that sets the scales of activations, each sentence alone: of none that the file is judged by.
+def calibration_samples(model: SentenceTransformer, sources: Sequence[str], measured: Sequence[str]) -> list[Batch]:
+    """Tokenise text that sets the scales of activations, each sentence alone.
+
+    Args:
+        model: whose tokenizer is used.
+        sources: of text.
+        measured: the sentences that the file is judged by, which are left out.
 
     Raises:
-        InputError: if there is no other text.
+        InputError: if no text is left.
     """
     texts = read_texts(sources, CALIBRATION)["text"][:]
     kept = [text for text in texts if text not in set(measured)]
@@ -110,57 +119,33 @@ def calibration_samples(
         raise InputError(
             f"all {len(texts)} sentences of --calibration {' '.join(sources)} stand in the scored pairs; give others"
         )
-    most: Any = {"truncation": True, "max_length": model.max_seq_length, "return_tensors": "np"}
-    tokens = (model.tokenizer([text], **most) for text in kept)
-    return [{name: row[name].astype(np.int64) for name in INPUTS} for row in tokens]
+    return [padded(model, [row]) for row in token_ids(model, kept)]
 
 
-def _put(made: Path, place: Path, parity: Parity) -> None:
-    """Put a file that passed in its place, all its parts or none, and say what was found."""
+def _put(made: Path, target: Path, parity: Parity) -> None:
+    """Move a file that passed to its place, all its pieces or none, and log the result."""
     if parity.refused:
-        _remove(place)
-        print(f"{place.name}: not written: {parity.refused}", file=sys.stderr)
+        _remove(target)
+        logger.warning(f"{target.name}: not written: {parity.refused}")
         return
-    place.parent.mkdir(exist_ok=True)
-    new, old = parts(made), parts(place)
+    target.parent.mkdir(exist_ok=True)
+    new, old = pieces(made), pieces(target)
     if len(old) == 1:
-        made.replace(place)
+        made.replace(target)
     else:
-        _remove(place)
+        _remove(target)
         try:
-            for part, target in zip(reversed(new), reversed(old), strict=True):  # the weights before what names them
-                part.replace(target)
+            for piece, place in zip(reversed(new), reversed(old), strict=True):  # the weights before what names them
+                piece.replace(place)
         except BaseException:
-            _remove(place)
+            _remove(target)
             raise
-    print(
-        f"{place.name}: {parity.megabytes:.1f} MB, least cosine {parity.min_cosine:.4f}, Spearman {parity.score:.2f} "
-        f"({parity.score_change:+.2f}), {parity.sentences_per_second:,.0f} sentences/s",
-        file=sys.stderr,
+    logger.info(
+        f"{target.name}: {parity.megabytes:.1f} MB, least cosine {parity.min_cosine:.4f}, Spearman {parity.score:.2f} "
+        f"({parity.score_change:+.2f}), {parity.sentences_per_second:,.0f} sentences/s"
     )
 
 
-def _remove(place: Path) -> None:
-    for part in parts(place):
-        part.unlink(missing_ok=True)
-
-
-def read_record(folder: Folder) -> dict[str, Any]:
-    """Return what the exports of a folder have shown, if they are of the weights that it has now; else nothing."""
-    file = folder.path / RECORD
-    if not file.is_file():
-        return {}
-    record: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))
-    return record if record.get("fingerprint") == folder.fingerprint else {}
-
-
-def _record(folder: Folder, found: dict[str, Parity], pairs: int) -> None:
-    files = read_record(folder).get("files", {})
-    files |= {FORMATS[name].file: {"what": FORMATS[name].what, **asdict(parity)} for name, parity in found.items()}
-    record = {
-        "fingerprint": folder.fingerprint,
-        "pairs": pairs,
-        "files": files,
-        **environment("onnxruntime", "openvino", "nncf"),
-    }
-    write_whole(folder.path / RECORD, record, indent=2)
+def _remove(target: Path) -> None:
+    for piece in pieces(target):
+        piece.unlink(missing_ok=True)

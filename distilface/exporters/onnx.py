@@ -1,10 +1,10 @@
-"""How the ONNX files are made: from a model in fp32, and from that in smaller numbers."""
+"""How the ONNX files are made: one in fp32 from a model, and from that the smaller ones."""
 
 import contextlib
 import logging
 import tempfile
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -13,14 +13,14 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
-from distilface.runtimes.encoders import INPUTS
+from distilface.runtimes.base import INPUTS, padded, token_ids
 
 #: Weights that share one scale and one zero in 4 bits.
 BLOCK = 32
 
 
-class _Encoder(nn.Module):
-    """What is exported: all the modules of a model, from ids to both outputs."""
+class _Graph(nn.Module):
+    """All the modules of a model, from the inputs of a file to its two outputs."""
 
     def __init__(self, model: SentenceTransformer) -> None:
         super().__init__()
@@ -34,14 +34,14 @@ class _Encoder(nn.Module):
 
 def to_onnx(model: SentenceTransformer, file: Path) -> None:
     """Write a model as one self-contained ONNX file in fp32, of dynamic batch and length."""
-    tokens = model.tokenizer(["a dog", "the dog runs in the park"], padding=True, return_tensors="pt")
+    batch = padded(model, token_ids(model, ["a dog", "the dog runs in the park"]))
     with _quiet_exporter():
-        _export(model, [tokens[name] for name in INPUTS], INPUTS, file)
+        _export(model, [torch.from_numpy(batch[name]) for name in INPUTS], file)
     _forget_origin(file)
 
 
 def _forget_origin(file: Path) -> None:
-    """Take out of an ONNX file where each node was traced: the paths of this machine, which would be published."""
+    """Remove from an ONNX file where each node was traced: the paths of this machine, which would be published."""
     import onnx
 
     graph = onnx.load(file)
@@ -53,7 +53,7 @@ def _forget_origin(file: Path) -> None:
 
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
-    """Keep the exporter from warning of its own parts, and of torchvision where there is none."""
+    """Keep the exporter from warning of its own internals, and of torchvision where that is not installed."""
     logger = logging.getLogger("torch.onnx")
     before = logger.level
     logger.setLevel(logging.ERROR)
@@ -64,18 +64,18 @@ def _quiet_exporter() -> Iterator[None]:
         logger.setLevel(before)
 
 
-def _export(model: SentenceTransformer, example: list[Tensor], names: Sequence[str], file: Path) -> None:
+def _export(model: SentenceTransformer, example: list[Tensor], file: Path) -> None:
     batch, length = torch.export.Dim("batch"), torch.export.Dim("sequence")
     torch.onnx.export(
-        _Encoder(model).eval(),  # the wrapper's own mode is what the exporter restores
+        _Graph(model).eval(),  # the exporter restores the wrapper's mode: in train mode, dropout would come back
         tuple(example),
         str(file),
         dynamo=True,
         external_data=False,
         verbose=False,
-        input_names=list(names),
+        input_names=list(INPUTS),
         output_names=["last_hidden_state", "sentence_embedding"],
-        dynamic_shapes={name: {0: batch, 1: length} for name in names},
+        dynamic_shapes={name: {0: batch, 1: length} for name in INPUTS},
     )
 
 
@@ -89,7 +89,7 @@ def to_fp16(source: Path, target: Path) -> None:
 
 @contextlib.contextmanager
 def _root_logger_kept() -> Iterator[None]:
-    """Keep the quantisers from setting logging up for the whole program, as they do by ``logging.warning`` alone."""
+    """Keep the quantisers from configuring logging for the whole program, which their ``logging.warning`` does."""
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
     try:
@@ -101,7 +101,7 @@ def _root_logger_kept() -> Iterator[None]:
 
 @contextlib.contextmanager
 def _optimised(source: Path) -> Iterator[Path]:
-    """Yield the file after onnxruntime's optimiser: layers that share weights are left in fp32 without it."""
+    """Yield the file after onnxruntime's optimiser; without it, weights that layers share would stay in fp32."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
     with tempfile.TemporaryDirectory() as folder, _root_logger_kept():
@@ -115,7 +115,7 @@ def to_int8(source: Path, target: Path, signed: bool) -> None:
 
     Args:
         source: in fp32.
-        target: where to.
+        target: the file to write.
         signed: weights from -128; without VNNI, x86 adds their products in 16 bits, which can overflow.
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
@@ -140,12 +140,12 @@ def to_int8_weights(source: Path, target: Path) -> None:
     """Write an ONNX file whose weights are int8, a scale for each channel, and whose activations are not.
 
     ``W = scale * int8``, rounded to nearest, of at most half a step's error. All of it is constant, so onnxruntime
-    works it out once, as it opens the file, and then computes in fp32, in as much time and memory; what is gained is
-    the size of the file. A sentence has one embedding in every batch and, to the last bits of fp32, in every runtime.
+    computes it once, as it opens the file, and then works in fp32, in as much time and memory; the gain is the size of
+    the file. A sentence has one embedding in every batch and, to the last bits of fp32, in every runtime.
 
     Args:
         source: in fp32.
-        target: where to.
+        target: the file to write.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -154,8 +154,8 @@ def to_int8_weights(source: Path, target: Path) -> None:
     graph = model.graph
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
     weights = {node.input[1] for node in products}
-    # Of a Gemm's transposed weight a row is an output's, as a column is elsewhere.
-    transposed = {node.input[1] for node in products for found in node.attribute if found.name == "transB" and found.i}
+    # A Gemm may hold its weight transposed: then a row belongs to an output, elsewhere a column.
+    transposed = {node.input[1] for node in products for flag in node.attribute if flag.name == "transB" and flag.i}
     nodes, kept = [], []
     for tensor in graph.initializer:
         if tensor.name not in weights:
@@ -180,33 +180,22 @@ def to_int8_weights(source: Path, target: Path) -> None:
 def to_q4(source: Path, target: Path) -> None:
     """Write an ONNX file with 4-bit weights (``MatMulNBits``, blocks of :data:`BLOCK`) and int8 embedding tables.
 
-    Its activations stay in fp32, so that a sentence has one embedding in every batch; what a runtime gains is the
-    size of the file.
+    Its activations stay in fp32, so that a sentence has one embedding in every batch; the gain is the size of the file.
 
     Args:
         source: in fp32.
-        target: where to.
+        target: the file to write.
     """
     import onnx
 
-    with _root_logger_kept():  # it sets logging up as it is imported
+    with _root_logger_kept():  # its import configures logging
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
 
     quantizer = MatMulNBitsQuantizer(_small_tables(source), bits=4, block_size=BLOCK, is_symmetric=False)
     quantizer.process()
     graph = quantizer.model.model.graph
-    # Every product with a weight that layers share has brought it along, under one name.
+    # A weight that layers share is added for each of its products, under one name, which onnxruntime refuses.
     once = {tensor.name: tensor for tensor in graph.initializer}
     del graph.initializer[:]
     graph.initializer.extend(once.values())
     onnx.save(quantizer.model.model, target)
-
-
-def table_bytes(file: Path, shape: Sequence[int]) -> int | None:
-    """Return what a table of a shape weighs in an ONNX file, without its scales; ``None`` if it holds none such."""
-    import onnx
-
-    for tensor in onnx.load(file).graph.initializer:
-        if list(tensor.dims) == list(shape):
-            return len(onnx.numpy_helper.to_array(tensor).tobytes())
-    return None

@@ -8,13 +8,13 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
-from distilface.exporters.exporting import RECORD, read_record
 from distilface.model.folder import Folder
+from distilface.runtimes.files import REPORT, read_exports
 from distilface.settings import InputError
 from distilface.storage import read_json
 
 #: What this library writes of a training or an export; local paths in them are published as names.
-RECORDS = ("run.json", RECORD)
+RECORDS = ("run.json", REPORT)
 _HIDDEN = (".gitattributes", ".eval_results")
 _NAMES = {
     "a file of secrets": (".env", ".env.*", "*.env", ".netrc", "*.pem", "*.key", "id_rsa*", "id_ed25519*", "secrets.*"),
@@ -28,14 +28,6 @@ _NAMES = {
     "code, and a model folder holds none": ("*.py", "*.pyc", "*.so", "*.dll", "*.sh", "*.ipynb"),
     "an archive, and nobody can see what is in it": ("*.zip", "*.tar", "*.gz", "*.tgz", "*.xz", "*.7z", "*.npz"),
     "left over from a write": ("*.part", "*.tmp", "*~", "*.swp"),
-}
-_SECRETS = {
-    "a Hugging Face token": r"(?<![A-Za-z0-9])hf_(?:oauth_[\w.-]{20,}|[A-Za-z0-9]{30,})",
-    "an AWS key": r"(?<![A-Za-z0-9])A[KS]IA[0-9A-Z]{16}(?![0-9A-Z])|(?i:aws_secret_access_key)\W{1,8}[A-Za-z0-9/+]{40}",
-    "a private key": r"-----BEGIN (?:[A-Z0-9]+ )*PRIVATE KEY",
-    "a GitHub token": r"(?<![A-Za-z0-9])(?:gh[pousr]_[A-Za-z0-9]{36}|github_pat_\w{50,})",
-    "an API key": r"(?<![\w-])(?:sk-[A-Za-z0-9_-]{32,}|AIza[0-9A-Za-z_-]{35}|xox[abprs]-[0-9A-Za-z-]{20,})",
-    "a URL with a password": r"://[^/\s:@\"']+:[^/\s:@\"']+@",
 }
 _ROOTS = r"(?:home|root|tmp|Users|mnt|scratch|workspace|var/folders|private/var)"
 _STEP = r"[^\s/\\\"'`<>|,;:()\[\]{}]+"
@@ -64,7 +56,8 @@ class Upload:
 def publishable(folder: Folder, token: str | None = None) -> list[Upload]:
     """List what is published of a model folder, by name; the folder itself is not changed.
 
-    Everything in it is, or nothing. Only ``run.json`` and ``export.json``, where a training or an export here has
+    Everything in it is, or nothing. A tool as detect-secrets finds the keys and passwords that are not looked for here.
+    Only ``run.json`` and ``export.json``, where a training or an export here has
     written a local path, are published with the path reduced to its last name.
 
     Args:
@@ -158,9 +151,9 @@ def _check_content(upload: Upload, places: re.Pattern[str], token: str | None) -
         """Say where a match is: the file and, of text, the line."""
         return upload.name if binary else f"{upload.name}, line {text.count(chr(10), 0, found.start()) + 1},"
 
-    for what, pattern in (({"the token of your login": re.escape(token)} if token else {}) | _SECRETS).items():
-        if found := re.search(pattern, text):
-            raise InputError(f"{place(found)} holds {what}; take it out, and revoke it if others may have seen it")
+    if token and (found := re.search(re.escape(token), text)):
+        remedy = "take it out, and revoke it if others may have seen it"
+        raise InputError(f"{place(found)} holds the token of your login; {remedy}")
     if found := places.search(text):
         remedy = "write that file again without it" if binary else "take it out, or leave the file's name alone"
         raise InputError(f"{place(found)} holds a path of this machine, {found[0]:.80}; {remedy}")
@@ -186,8 +179,8 @@ def _check_code(folder: Folder, names: list[str]) -> None:
 
 def _check_exports(folder: Folder, names: list[str]) -> None:
     exports = [name for name in names if name.startswith(("onnx/", "openvino/"))]
-    if exports and not read_record(folder):
+    if exports and not read_exports(folder):
         raise InputError(
-            f"{exports[0]} is not known to be an export of these weights ({RECORD} tells of others or is "
+            f"{exports[0]} is not known to be an export of these weights ({REPORT} tells of others or is "
             f"not there); distilface export {folder.path}, or remove it"
         )

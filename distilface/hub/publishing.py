@@ -1,8 +1,8 @@
-"""A model folder on the Hub: checked, scored again, shown, asked for, and then one commit of weights and card."""
+"""A model folder on the Hub: checked, scored again, shown, agreed to, and then one commit of weights and card."""
 
-import sys
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
 from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
@@ -11,13 +11,15 @@ from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelet
 from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
-from distilface.hub.checks import RECORDS, Upload, publishable
-from distilface.hub.commit import MAIN, Repository, State, differing
-from distilface.hub.preview import read_card, score_again, show_files
+from distilface.hub.checks import RECORDS, publishable
+from distilface.hub.preview import preview, read_card, score_again
+from distilface.hub.repository import MAIN, State, differing, one_sentence, read_state
 from distilface.model.folder import Folder
-from distilface.settings import InputError
+from distilface.settings import InputError, setting
 
-#: Names of files that are part of a model. One on the Hub that the folder has no more is deleted with the commit that
+logger = logging.getLogger(__name__)
+
+#: Names of files that are part of a model. One on the Hub that the folder no longer has is deleted with the commit that
 #: replaces the weights: it would be of the older ones. Every other file there is left alone.
 OURS = (
     *("*.safetensors", "*.safetensors.index.json", "pytorch_model*", "tf_model.h5", "flax_model.msgpack", "*.onnx"),
@@ -26,29 +28,23 @@ OURS = (
     *("tokenizer*", "added_tokens.json", "vocab.*", "merges.txt", "*.spm", "spiece.model", "sentencepiece*.model"),
     *RECORDS,
 )
+#: A ``.gitignore`` on the Hub would leave files out of the commit without a word: this one stands in for it.
+_NOTHING_IGNORED = "# every file of a model folder is kept\n"
 
 
-@dataclass(frozen=True)
-class Request:
-    """Where to publish, and how.
+@dataclass
+class PushSettings:
+    """Options of publishing."""
 
-    Attributes:
-        repo_id: ``owner/name``.
-        private: create the repository as private.
-        create_pr: open a pull request, and leave ``main`` as it is.
-        revision: the branch to commit to, made of ``main`` where it is not there.
-        tags: names for the commit.
-        message: the commit's first line.
-        dry_run: look, show, and send nothing.
-    """
-
-    repo_id: str
-    private: bool = False
-    create_pr: bool = False
-    revision: str = MAIN
-    tags: Sequence[str] = ()
-    message: str = "Publish the model, weights and card together"
-    dry_run: bool = False
+    folder: str = setting("", "the model folder")
+    repo_id: str = setting("", "where to: owner/name")
+    private: bool = setting(False, "create the repository as private")
+    create_pr: bool = setting(False, "open a pull request, and leave main as it is")
+    revision: str = setting(MAIN, "the branch to commit to; a new one is made of main")
+    tag: list[str] = setting([], "names for what is published, as v1")
+    message: str = setting("Publish the model, weights and card together", "the commit's first line")
+    dry_run: bool = setting(False, "show all, and send nothing")
+    yes: bool = setting(False, "publish without asking")
 
     def check(self) -> None:
         """Refuse what cannot be published so.
@@ -64,17 +60,113 @@ class Request:
             raise InputError(f"--repo-id {self.repo_id!r} names no owner; give owner/name")
         if self.create_pr and self.revision != MAIN:
             raise InputError(f"a pull request is opened on main, not on {self.revision}; leave one of them out")
-        if self.create_pr and self.tags:
-            raise InputError(f"--tag {self.tags[0]} names what is published; merge the pull request first")
+        if self.create_pr and self.tag:
+            raise InputError(f"--tag {self.tag[0]} names what is published; merge the pull request first")
 
 
-def publish(path: str | Path, request: Request, agree: Callable[[str], bool], api: HfApi | None = None) -> dict:
-    """Publish a model folder, or show what would be.
+@dataclass
+class Publication:
+    """One folder on its way to one branch.
+
+    Attributes:
+        settings: where to, and how.
+        api: the Hub.
+        additions: the files.
+        fingerprint: of the model, for the commit's description.
+        state: what is on the Hub; ``None`` where there is no such repository.
+    """
+
+    settings: PushSettings
+    api: HfApi
+    additions: list[CommitOperationAdd]
+    fingerprint: str
+    state: State | None = field(default=None)
+
+    @property
+    def url(self) -> str:
+        """The page of the repository."""
+        return f"{self.api.endpoint}/{self.settings.repo_id}"
+
+    @property
+    def deleted(self) -> list[str]:
+        """The files on the Hub that were part of a model (:data:`OURS`) and are not part of this one."""
+        names = {addition.path_in_repo for addition in self.additions}
+        there = sorted(self.state.files) if self.state else []
+        return [name for name in there if name not in names and any(fnmatch(name, pattern) for pattern in OURS)]
+
+    def look(self) -> None:
+        """Read what is on the Hub, and refuse a request that does not fit it."""
+        settings = self.settings
+        self.state = read_state(self.api, settings.repo_id, settings.revision)
+        if self.state is None and settings.create_pr:
+            raise InputError(
+                f"there is no {settings.repo_id} to open a pull request on; leave --create-pr out to create it"
+            )
+        if self.state and settings.private and not self.state.private:
+            raise InputError(
+                f"{settings.repo_id} is there and is public; make it private in its settings on the Hub first"
+            )
+
+    def check_tags(self) -> None:
+        """Refuse to move a tag: one that is there must be of the very commit that stays, for nothing changes."""
+        if not (self.state and self.settings.tag):
+            return
+        known = {tag.name: tag.target_commit for tag in self.api.list_repo_refs(self.settings.repo_id).tags}
+        changes = bool(self.deleted or differing(self.state, self.additions))
+        for tag in self.settings.tag:
+            if tag in known and (changes or known[tag] != self.state.commit):
+                raise InputError(f"the tag {tag} is of an older commit; name another, for users rely on it")
+
+    def send(self) -> None:
+        """Create what is not there, and transfer the large files; none of it shows before the commit."""
+        settings, api = self.settings, self.api
+        if not settings.create_pr:
+            api.create_repo(settings.repo_id, private=settings.private or None, exist_ok=True)
+            if settings.revision != MAIN:
+                api.create_branch(settings.repo_id, branch=settings.revision, exist_ok=True)
+            self.look()
+        if self.state is None:
+            raise InputError(f"{settings.repo_id} was created and cannot be seen by this login; log in as its owner")
+        api.preupload_lfs_files(
+            settings.repo_id,
+            self.additions,
+            revision=settings.revision,
+            create_pr=settings.create_pr,
+            gitignore_content=_NOTHING_IGNORED,
+        )
+
+    def commit(self) -> CommitInfo:
+        """Commit all files at once on top of what was looked at; where nothing changes, return the last commit."""
+        assert self.state is not None
+        deletions = [CommitOperationDelete(name) for name in self.deleted]
+        return self.api.create_commit(
+            self.settings.repo_id,
+            [*deletions, *self.additions],
+            commit_message=self.settings.message,
+            commit_description=f"Fingerprint of the model: {self.fingerprint}",
+            revision=self.settings.revision,
+            create_pr=self.settings.create_pr,
+            parent_commit=self.state.commit,
+        )
+
+    def confirm(self, commit: str) -> None:
+        """Refuse to call a commit published that the Hub has left files out of."""
+        after = read_state(self.api, self.settings.repo_id, self.settings.revision)
+        if after and after.commit == commit and (lost := differing(after, self.additions)):
+            raise InputError(
+                f"the Hub has left {', '.join(lost)} out of {commit}, so that its files are not of one model; delete "
+                f"that commit's branch or its .gitignore at {self.url}, and run it again"
+            )
+
+
+def push(
+    settings: PushSettings, agree: Callable[[str], bool] = lambda question: True, api: HfApi | None = None
+) -> dict[str, Any]:
+    """Publish a model folder, or show what would be published.
 
     Args:
-        path: a model folder (:func:`distilface.hub.checks.publishable` says what it may not hold).
-        request: where to, and how.
-        agree: is given the question when all is shown; nothing is sent unless it returns ``True``.
+        settings: the folder, where to, and how; :func:`distilface.hub.checks.publishable` refuses what it may not hold.
+        agree: is asked when all is shown; nothing is sent unless it returns ``True``.
         api: the Hub; ``None`` takes the environment's, with its own login.
 
     Returns:
@@ -82,114 +174,72 @@ def publish(path: str | Path, request: Request, agree: Callable[[str], bool], ap
         (of the commit, or of the pull request).
 
     Raises:
-        InputError: on whatever must not or cannot be published; the repository is then as it was before.
+        InputError: on whatever must not or cannot be published; each message ends with what is on the Hub then.
     """
-    request.check()
-    api, folder = api or HfApi(), Folder(Path(path))
+    settings.check()
+    api, folder = api or HfApi(), Folder(Path(settings.folder))
     token = api.token if isinstance(api.token, str) else get_token()
-    if token is None and not request.dry_run:
+    if token is None and not settings.dry_run:
         raise InputError("there is no login to the Hub; hf auth login makes one, with a token that may write")
     uploads = publishable(folder, token)
-    card = read_card(folder)
-    show_files(folder, uploads, card)
-    found: dict[str, Any] = {"repo_id": request.repo_id, "files": {upload.name: upload.size for upload in uploads}}
-    found["score"] = score_again(folder)
-    repository = Repository(api, request.repo_id, request.revision)
-    try:
-        state = repository.state()
-    except InputError as error:
-        if not request.dry_run:
-            raise
-        print(f"warning: what is on the Hub is not known: {error}", file=sys.stderr)
-        return found
-    _check_fits(request, state)
-    found["deleted"] = stale(state, uploads)
+    logger.info(preview(folder, uploads, read_card(folder)))
+    report: dict[str, Any] = {"repo_id": settings.repo_id, "files": {each.name: each.size for each in uploads}}
+    report["score"] = score_again(folder)
     additions = [CommitOperationAdd(upload.name, upload.content) for upload in uploads]
-    if state and request.tags and not request.dry_run:
-        _check_tags(repository, request, state, bool(found["deleted"] or differing(state, additions)))
-    _show_repository(repository, state, found["deleted"])
-    if request.dry_run:
-        print("dry run: nothing was sent")
-    elif agree(f"Publish {len(uploads)} files to {repository.url}?"):
-        found |= _send(repository, request, additions, found["deleted"], folder.fingerprint)
-    else:
-        print("nothing was sent")
-    return found
-
-
-def stale(state: State | None, uploads: Sequence[Upload]) -> list[str]:
-    """Name the files on the Hub that were part of a model (:data:`OURS`) and are no part of this one."""
-    names = {upload.name for upload in uploads}
-    there = sorted(state.files) if state else []
-    return [name for name in there if name not in names and any(fnmatch(name, pattern) for pattern in OURS)]
-
-
-def _check_fits(request: Request, state: State | None) -> None:
-    """Refuse a request that does not fit what is on the Hub."""
-    if state is None and request.create_pr:
-        raise InputError(f"there is no {request.repo_id} to open a pull request on; leave --create-pr out to create it")
-    if state and request.private and not state.private:
-        raise InputError(f"{request.repo_id} is there and is public; make it private in its settings on the Hub first")
-
-
-def _check_tags(repository: Repository, request: Request, state: State, changes: bool) -> None:
-    """Refuse to move a tag: one that is there must be of the very commit that stays, for nothing changes."""
-    known = repository.tags()
-    if taken := [tag for tag in request.tags if tag in known and (changes or known[tag] != state.commit)]:
-        raise InputError(f"the tag {taken[0]} is of an older commit; name another, for users rely on it")
-
-
-def _send(
-    repository: Repository,
-    request: Request,
-    additions: list[CommitOperationAdd],
-    deleted: Sequence[str],
-    fingerprint: str,
-) -> dict[str, str]:
-    """Create what is not there, send the files, commit them, tag the commit."""
-    if not request.create_pr:
-        repository.create(request.private)
-    state = repository.state()
-    if state is None:
-        raise InputError(f"{request.repo_id} was created and cannot be seen by this login; log in as its owner")
-    deletions = [CommitOperationDelete(name) for name in deleted if name in state.files]
-    words = (request.message, f"Fingerprint of the model: {fingerprint}")
-    repository.send(additions, request.create_pr)
-    commit = repository.commit(additions, deletions, words, state.commit, request.create_pr)
-    if request.create_pr and isinstance(commit, CommitInfo):
-        print(f"pull request: {commit.pr_url}")
-        return {"commit": commit.oid, "url": str(commit.pr_url)}
-    oid = commit.oid if isinstance(commit, CommitInfo) else commit
-    _confirm(repository, additions, oid)
-    for name in request.tags:
-        _tag(repository, name, oid)
-    url = f"{repository.url}/commit/{oid}"
-    print(f"nothing has changed since {url}" if oid == state.commit else f"published: {url}")
-    return {"commit": oid, "url": url}
-
-
-def _confirm(repository: Repository, additions: list[CommitOperationAdd], oid: str) -> None:
-    after = repository.state()
-    if after and after.commit == oid and (lost := differing(after, additions)):
-        raise InputError(
-            f"the Hub has left {', '.join(lost)} out of {oid}, so that its files are not of one model; delete that "
-            f"commit's branch or its .gitignore at {repository.url}, and run it again"
-        )
-
-
-def _tag(repository: Repository, name: str, oid: str) -> None:
+    publication = Publication(settings, api, additions, folder.fingerprint)
+    as_before = f"{settings.repo_id} is as it was before"
     try:
-        repository.tag(name, oid)
+        with one_sentence(api.endpoint, as_before):
+            publication.look()
     except InputError as error:
-        problem = str(error).rpartition("; ")[0]
-        raise InputError(f"the model is published as {oid}, and the tag {name} is not set: {problem}") from None
+        if not settings.dry_run:
+            raise
+        logger.warning(f"what is on the Hub is not known: {error}")
+        return report
+    report["deleted"] = publication.deleted
+    _show(publication)
+    if settings.dry_run:
+        logger.info("dry run: nothing was sent")
+        return report
+    with one_sentence(api.endpoint, as_before):
+        publication.check_tags()
+    if not agree(f"Publish {len(uploads)} files to {publication.url}?"):
+        logger.info("nothing was sent")
+        return report
+    return report | _publish(publication, as_before)
 
 
-def _show_repository(repository: Repository, state: State | None, deleted: Sequence[str]) -> None:
+def _publish(publication: Publication, as_before: str) -> dict[str, str]:
+    """Send, commit, confirm and tag; return the commit and its address."""
+    settings, endpoint = publication.settings, publication.api.endpoint
+    try:
+        with one_sentence(endpoint, as_before):
+            publication.send()
+    except KeyboardInterrupt:
+        raise KeyboardInterrupt(f"{as_before}; run it again to publish") from None
+    before = publication.state.commit if publication.state else None
+    again = "open its pull requests before you" if settings.create_pr else "where it was made, the next run finds it:"
+    with one_sentence(endpoint, f"at most this one commit was made; {again} run it again"):
+        commit = publication.commit()
+    if settings.create_pr:
+        return {"commit": commit.oid, "url": str(commit.pr_url)}
+    published = f"the model is published as {commit.oid}"
+    with one_sentence(endpoint, published):
+        publication.confirm(commit.oid)
+        for tag in settings.tag:
+            publication.api.create_tag(settings.repo_id, tag=tag, revision=commit.oid, exist_ok=True)
+    if commit.oid == before:
+        logger.info(f"nothing has changed since {publication.url}/commit/{before}")
+    return {"commit": commit.oid, "url": f"{publication.url}/commit/{commit.oid}"}
+
+
+def _show(publication: Publication) -> None:
+    settings, state = publication.settings, publication.state
     if state is None:
-        print(f"{repository.id}: a new repository")
+        logger.info(f"{settings.repo_id}: a new repository")
         return
-    seen, branch = "private" if state.private else "public", "" if state.has_branch else f", {repository.branch} is new"
-    print(f"{repository.id}: {seen}, {len(state.files)} files at {state.commit[:12]}{branch}")
-    for name in deleted:
-        print(f"  deleted with the same commit: {name}")
+    visibility = "private" if state.private else "public"
+    branch = "" if state.has_branch else f", {settings.revision} is new"
+    logger.info(f"{settings.repo_id}: {visibility}, {len(state.files)} files at {state.commit[:12]}{branch}")
+    for name in publication.deleted:
+        logger.info(f"  deleted with the same commit: {name}")

@@ -1,7 +1,9 @@
 """Masked-LM adaptation of a backbone to one's own text (BERT, arXiv 1810.04805, section 3.1)."""
 
+import logging
 import zlib
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -19,16 +21,51 @@ from transformers import (
 from transformers.modeling_outputs import MaskedLMOutput
 
 from distilface.compression.student import load_backbone
-from distilface.hub_ids import resolve
-from distilface.settings import InputError
+from distilface.hub_ids import DEFAULT_BACKBONE, resolve
+from distilface.methods.base import Method, Paper, Task
+from distilface.settings import InputError, setting
 from distilface.training.batches import LengthBatchSampler
 from distilface.training.checkpoints import WholeCheckpoints
 from distilface.training.fitting import arguments
 from distilface.training.settings import TrainSettings
 from distilface.training.verdict import Measure
 
+logger = logging.getLogger(__name__)
+
 #: Share of the tokens that are masked, as in BERT.
 MASKED = 0.15
+
+PAPER = Paper(
+    name="masked-LM adaptation of a backbone",
+    summary="the encoder guesses masked tokens of one's own text; what it writes is a backbone, not a sentence encoder",
+    links={"bert": "https://arxiv.org/abs/1810.04805"},
+    bibtex="""
+@inproceedings{devlin2019bert,
+    title = {{BERT}: Pre-training of Deep Bidirectional Transformers for Language Understanding},
+    author = {Devlin, Jacob and Chang, Ming-Wei and Lee, Kenton and Toutanova, Kristina},
+    booktitle = {Conference of the North American Chapter of the ACL (NAACL)},
+    year = {2019}
+}
+""",
+    limits=(
+        "Its token vectors were never trained to be pooled: as a sentence encoder it is poor until it is trained on.",
+    ),
+)
+
+
+@dataclass
+class MaskedLMSettings(TrainSettings):
+    """Options of masked-LM adaptation."""
+
+    output_dir: str = setting("models/backbone", "the backbone folder to write")
+    backbone: str = setting(DEFAULT_BACKBONE, "a Hub id or folder: a DistilBERT, or an encoder to cut with --layers")
+    layers: list[int] | None = setting(None, "cut these layers, counted from 0, into a DistilBERT")
+    held_out: int = setting(2000, "sentences kept out of the training, on which the loss is measured")
+    dropout: float = setting(0.0, "dropout of this training; what is written keeps the backbone's own")
+    learning_rate: float = setting(2e-4, "peak learning rate of AdamW")
+    batch_size: int = setting(128, "sentences a step")
+    train_max_length: int = setting(48, "tokens of a sentence that training reads")
+    eval_steps: int = setting(250, "steps between two measurements of the held-out loss, each with a checkpoint")
 
 
 class MaskedLM(DistilBertForMaskedLM):
@@ -163,7 +200,7 @@ def held_out_loss(model: PreTrainedModel, tokens: Dataset, tokenizer: PreTrained
     return total / count
 
 
-def trainer(
+def backbone_trainer(
     model: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     tokens: Dataset,
@@ -194,12 +231,43 @@ def trainer(
         higher=False,
         margin=0.1,
     )
-    made = BackboneTrainer(
+    return BackboneTrainer(
         model=model,
         args=TrainingArguments(**arguments(settings, measure)),
         train_dataset=tokens,
         eval_dataset=held_out,
         data_collator=BatchSeededMasking(tokenizer, mlm_probability=MASKED),
         processing_class=tokenizer,
-    )
-    return made, measure
+    ), measure
+
+
+class MaskedLanguageModel(Method):
+    """Adapt a backbone to your own text by masked-LM; its folder is a backbone for the other trainings.
+
+        distilface train mlm --data TEXT.txt --output-dir models/my-backbone
+
+    Cut from an encoder instead of the default backbone:
+
+        distilface train mlm --config minilm-mlm --data TEXT.txt
+
+    About 5,000 tokens a second for six layers of 384 on 2 cores with bf16. The last line is the verdict on the loss of
+    held-out sentences (nats a masked token; lower is better).
+    """
+
+    name = "mlm"
+    paper = PAPER
+    Settings = MaskedLMSettings
+
+    def trainer(self, task: Task) -> tuple[BackboneTrainer, Measure]:
+        """Return the trainer of the backbone, and the loss on the held-out sentences."""
+        settings = task.settings
+        if not 0 < settings.held_out < len(task.texts):
+            raise InputError(
+                f"--held-out {settings.held_out} of {len(task.texts)} sentences leaves none for one side; change it"
+            )
+        model, tokenizer = load_masked_lm(settings.backbone, settings.layers)
+        set_dropout(model, settings.dropout)
+        split = task.texts.train_test_split(test_size=settings.held_out, seed=0)
+        tokens, held_out = (prepare(split[side], tokenizer, settings.train_max_length) for side in ("train", "test"))
+        logger.info(f"{sum(tokens['length']):,} tokens to train on, {len(held_out):,} sentences held out")
+        return backbone_trainer(model, tokenizer, tokens, held_out, settings)

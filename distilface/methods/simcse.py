@@ -1,7 +1,8 @@
 """Unsupervised SimCSE (arXiv 2104.08821), as DistilFace trains with it (arXiv 2401.12472)."""
 
 from collections.abc import Iterable
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, ClassVar
 
 from datasets import Dataset, concatenate_datasets
 from sentence_transformers import SentenceTransformer
@@ -9,9 +10,16 @@ from sentence_transformers.base.losses.merged_forward import embed_columns
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch import Tensor, nn
 
-from distilface.settings import InputError
+from distilface.hub_ids import DEFAULT_BACKBONE
+from distilface.methods.base import EncoderMethod, Paper, Task
+from distilface.settings import InputError, setting
+from distilface.training.settings import StudentSettings
 
-CITATION = """
+PAPER = Paper(
+    name="unsupervised SimCSE",
+    summary="two dropout views of a sentence find each other among the sentences of a batch; no labels, no teacher",
+    links={"simcse": "https://arxiv.org/abs/2104.08821", "distilface": "https://arxiv.org/abs/2401.12472"},
+    bibtex="""
 @inproceedings{gao2021simcse,
     title = {{SimCSE}: Simple Contrastive Learning of Sentence Embeddings},
     author = {Gao, Tianyu and Yao, Xingcheng and Chen, Danqi},
@@ -23,7 +31,22 @@ CITATION = """
     journal = {arXiv preprint arXiv:2401.12472},
     year = {2024}
 }
-"""
+""",
+    limits=(
+        "It has seen no label and no teacher, so a model that was trained on labelled pairs is likely to be better.",
+    ),
+)
+
+
+@dataclass
+class SimCSESettings(StudentSettings):
+    """Options of unsupervised SimCSE."""
+
+    default_config: ClassVar[str] = "distilface"
+    backbone: str = setting(DEFAULT_BACKBONE, "a Hub id or folder of a masked-LM backbone")
+    dropout: float | None = setting(None, "the backbone's dropout, which makes the two views; default its own")
+    scale: float = setting(20.0, "1 / temperature")
+    mlp_head: bool = setting(False, "a linear layer and tanh on the embeddings, in training only")
 
 
 def prepare(texts: Dataset) -> Dataset:
@@ -69,4 +92,30 @@ class SimCSELoss(MultipleNegativesRankingLoss):
     @property
     def citation(self) -> str:
         """Return the papers, as BibTeX."""
-        return CITATION
+        return PAPER.bibtex
+
+
+class SimCSE(EncoderMethod):
+    """Train a sentence encoder by unsupervised SimCSE: no labels, no teacher (DistilFace, arXiv 2401.12472).
+
+        distilface train simcse
+
+    is the paper's recipe on its own backbone and data, from the Hub: 20,000 steps of 128 sentences, about two hours on
+    a GPU and two days on 2 cores; the paper's STS mean of five is 72.1 (70.6 in its second run). On your own text:
+
+        distilface train mlm --config minilm-mlm --data TEXT.txt
+        distilface train simcse --config minilm-simcse --data TEXT.txt
+    """
+
+    name = "simcse"
+    aliases = ("unsup",)
+    paper = PAPER
+    Settings = SimCSESettings
+
+    def prepare(self, task: Task) -> Dataset:
+        """Pair every sentence with itself."""
+        return prepare(task.texts)
+
+    def loss(self, student: SentenceTransformer, task: Task) -> SimCSELoss:
+        """Return the loss of the two views."""
+        return SimCSELoss(student, task.settings.scale, task.settings.mlp_head)

@@ -1,12 +1,11 @@
 """The model folder: its layout on disk, how it is checked, written and read.
 
-It loads with the same vectors in sentence-transformers 5 and 6 over transformers 4 and 5, and holds no code
-and no pickle.
+It loads with the same vectors in sentence-transformers 5 and 6 over transformers 4 and 5, and holds neither code
+nor a pickle.
 """
 
-import hashlib
-import json
 from dataclasses import dataclass
+from functools import cached_property
 from math import prod
 from pathlib import Path
 from typing import Any
@@ -15,12 +14,14 @@ from safetensors import SafetensorError, safe_open
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import WeightedLayerPooling
 
-from distilface.model.older_versions import card, make_portable, portable_configs
+from distilface.model.identity import fingerprint
+from distilface.model.older_versions import card, make_portable, older_fingerprint, portable_configs
 from distilface.model.pooling import freeze
+from distilface.run import Run, read_run
 from distilface.settings import InputError
 from distilface.storage import check_output, put_in_place, read_json, whole_folder, write_json
 
-__all__ = ["Folder", "check_output", "load", "put_in_place", "save_folder"]
+__all__ = ["Folder", "check_output", "load", "open_folder", "put_in_place", "save_folder"]
 
 _ROOT = (
     "config.json",
@@ -36,12 +37,11 @@ _NEEDED = {
     "Dense": ["config.json", "model.safetensors"],
     "WeightedLayerPooling": ["config.json", "model.safetensors"],
 }
-_VERSIONS = ("__version__", "transformers_version")
 
 
 @dataclass(frozen=True)
 class Folder:
-    """A model folder and its layout: what lies where, whether it is whole, how large, which weights.
+    """A model folder: its files, whether it is whole, its size, its model.
 
     Attributes:
         path: the folder. At its top lie the encoder (``config.json``, ``model.safetensors``), the tokenizer
@@ -66,20 +66,20 @@ class Folder:
 
     @property
     def run_file(self) -> Path:
-        """How the model was made; a folder that was not trained here has none."""
+        """How the model was made; a folder that was not trained here has no such file."""
         return self.path / "run.json"
 
     @property
-    def run(self) -> dict[str, Any] | None:
+    def run(self) -> Run | None:
         """How the model was made, or ``None``."""
-        return dict(read_json(self.run_file)) if self.run_file.is_file() else None
+        return read_run(self.run_file) if self.run_file.is_file() else None
 
     @property
     def modules(self) -> list[tuple[str, Path]]:
         """The class and the folder of each module, in order, the encoder first."""
-        listed = read_json(self.path / "modules.json")
+        entries = read_json(self.path / "modules.json")
         try:
-            return [(str(module["type"]), self.path / module["path"]) for module in listed]
+            return [(str(entry["type"]), self.path / entry["path"]) for entry in entries]
         except (TypeError, KeyError):
             raise InputError(f"{self.path / 'modules.json'} is damaged: it lists no modules") from None
 
@@ -87,8 +87,8 @@ class Folder:
     def files(self) -> tuple[Path, ...]:
         """The files that decide the vectors, in the order of the modules."""
         places = [place for _, place in self.modules if place != self.path]
-        found = [place / name for place in places for name in ("config.json", "model.safetensors")]
-        return (*(self.path / name for name in _ROOT), *(file for file in found if file.is_file()))
+        below = [place / name for place in places for name in ("config.json", "model.safetensors")]
+        return (*(self.path / name for name in _ROOT), *(file for file in below if file.is_file()))
 
     @property
     def bytes(self) -> int:
@@ -106,28 +106,26 @@ class Folder:
         total = 0
         for file in (f for f in self.files if f.suffix == ".safetensors"):
             with safe_open(file, "numpy") as weights:
-                slices = [weights.get_slice(name) for name in weights.keys()]  # noqa: SIM118 (it is no mapping)
+                # It is not a mapping: it cannot be iterated without keys().
+                slices = [weights.get_slice(name) for name in weights.keys()]  # noqa: SIM118
                 total += sum(prod(s.get_shape()) for s in slices if "F" in s.get_dtype())
         return total
 
-    @property
-    def fingerprint(self) -> str:
-        """Sha256, in hex, of the weights and of the settings that decide the vectors.
+    @cached_property
+    def model(self) -> SentenceTransformer:
+        """The model, loaded once on the CPU, in evaluation mode; it is shared, so leave it as it is."""
+        return self.load()
 
-        Two models with the same weights and another pooling or length differ; the versions that wrote the
-        folder, its place, its card and ``run.json`` do not count.
-        """
-        digest = hashlib.sha256()
-        for file in self.files:
-            content = file.read_bytes()
-            if file.suffix == ".json":
-                settings = read_json(file)
-                if isinstance(settings, dict):
-                    settings = {k: v for k, v in settings.items() if k not in _VERSIONS}
-                content = json.dumps(settings, sort_keys=True).encode()
-            digest.update(f"{file.relative_to(self.path).as_posix()} {len(content)}\n".encode())
-            digest.update(content)
-        return digest.hexdigest()
+    @cached_property
+    def fingerprint(self) -> str:
+        """The :func:`~distilface.model.identity.fingerprint` of the model, computed once."""
+        return fingerprint(self.model)
+
+    def has_fingerprint(self, recorded: str | None) -> bool:
+        """Say whether a fingerprint that a file holds, perhaps of an older version, is that of this folder."""
+        if recorded is None or recorded == self.fingerprint:
+            return recorded is not None
+        return recorded == older_fingerprint(self.path, self.files)
 
     def is_valid(self) -> bool:
         """Say whether this is a whole model folder."""
@@ -147,18 +145,26 @@ class Folder:
             what = "is a file" if self.path.exists() else "does not exist"
             raise InputError(f"{self.path} {what}; give a model folder")
         if missing := [name for name in _ROOT if not (self.path / name).is_file()]:
-            raise InputError(f"{self.path} is no model folder: it has no {', no '.join(missing)}")
+            raise InputError(f"{self.path} is not a model folder: it has no {', no '.join(missing)}")
         for kind, place in self.modules:
             if not kind.startswith("sentence_transformers."):
                 raise InputError(f"{self.path} needs code of its own ({kind}), which is not run; use another model")
             for name in _NEEDED.get(kind.rpartition(".")[2], ()):
                 if not (place / name).is_file():
-                    raise InputError(f"{self.path} is no whole model folder: it has no {place.name}/{name}")
+                    raise InputError(f"{self.path} is not a whole model folder: it has no {place.name}/{name}")
         for file in self.files:
             if file.suffix == ".json":
                 read_json(file)
             else:
                 _check_weights(file)
+
+    def load(self, device: str = "cpu") -> SentenceTransformer:
+        """Load the model for use, in evaluation mode; :meth:`check` the folder first."""
+        model = SentenceTransformer(str(self.path), device=device, local_files_only=True)
+        for module in model:
+            if isinstance(module, WeightedLayerPooling):
+                freeze(module)
+        return model.eval()
 
 
 def _check_weights(file: Path) -> None:
@@ -169,18 +175,26 @@ def _check_weights(file: Path) -> None:
         raise InputError(f"{file} is damaged ({error}); save or download it again") from None
 
 
-def load(path: str | Path, device: str = "cpu") -> SentenceTransformer:
+def open_folder(path: str | Path | Folder) -> Folder:
+    """Return a model folder that was checked: a :class:`Folder` as it is, or that of a path after a check.
+
+    Raises:
+        InputError: if ``path`` is not a whole model folder.
+    """
+    if isinstance(path, Folder):
+        return path
+    folder = Folder(Path(path))
+    folder.check()
+    return folder
+
+
+def load(path: str | Path | Folder, device: str = "cpu") -> SentenceTransformer:
     """Load a model folder for use, in evaluation mode.
 
     Raises:
-        InputError: if ``path`` is no whole model folder.
+        InputError: if ``path`` is not a whole model folder.
     """
-    Folder(Path(path)).check()
-    model = SentenceTransformer(str(path), device=device, local_files_only=True)
-    for module in model:
-        if isinstance(module, WeightedLayerPooling):
-            freeze(module)
-    return model.eval()
+    return open_folder(path).load(device)
 
 
 def save_folder(

@@ -4,7 +4,9 @@ sentence-transformers 5.4 renamed its classes and the keys of its settings, and 
 new names; every version reads the old ones.
 """
 
+import hashlib
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -33,7 +35,7 @@ _OLDER_KEYS: dict[type[nn.Module], set[str]] = {
     Dense: {"in_features", "out_features", "bias", "activation_function"},
     Normalize: set(),
 }
-#: What the newer versions name and the older ones take for granted.
+#: Settings that the newer versions write and the older ones take for granted.
 _FOR_GRANTED: dict[type[nn.Module], dict[str, Any]] = {
     Transformer: {
         "transformer_task": "feature-extraction",
@@ -43,7 +45,7 @@ _FOR_GRANTED: dict[type[nn.Module], dict[str, Any]] = {
     Dense: {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"},
     Normalize: {"module_input_name": "sentence_embedding", "module_output_name": "sentence_embedding"},
 }
-#: What a tokenizer keeps of the machine it was loaded on, and of the length it last cut to.
+#: Settings of a tokenizer that name the machine it was loaded on, or the length it last cut to.
 _LEAKED = {
     *("is_local", "local_files_only", "name_or_path", "tokenizer_file", "special_tokens_map_file"),
     *("max_length", "stride", "truncation_strategy", "pad_to_multiple_of"),
@@ -51,8 +53,32 @@ _LEAKED = {
 _SPECIAL_TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token")
 
 
+#: What says who wrote a settings file, not what it holds.
+_WRITERS = ("__version__", "transformers_version")
+
+
+def older_fingerprint(folder: Path, files: Sequence[Path]) -> str:
+    """Return what ``export.json`` and README.md of distilface 0.1 call the fingerprint: sha256 of the model's files.
+
+    Args:
+        folder: a model folder.
+        files: those of its files that decide the vectors, in the order of the modules.
+    """
+    digest = hashlib.sha256()
+    for file in files:
+        content = file.read_bytes()
+        if file.suffix == ".json":
+            settings = read_json(file)
+            if isinstance(settings, dict):
+                settings = {key: value for key, value in settings.items() if key not in _WRITERS}
+            content = json.dumps(settings, sort_keys=True).encode()
+        digest.update(f"{file.relative_to(folder).as_posix()} {len(content)}\n".encode())
+        digest.update(content)
+    return digest.hexdigest()
+
+
 def portable_configs(model: SentenceTransformer, max_seq_length: int | None = None) -> list[dict[str, Any]]:
-    """Give the settings of each module of ``model`` under the names that every version reads.
+    """Return the settings of each module of ``model`` under the names that every version reads.
 
     Args:
         model: an encoder of transformers and modules of sentence-transformers.
@@ -66,13 +92,13 @@ def portable_configs(model: SentenceTransformer, max_seq_length: int | None = No
     for place, module in enumerate(model):
         kind = f"{type(module).__module__}.{type(module).__qualname__}"
         if not kind.startswith("sentence_transformers."):
-            raise InputError(f"{kind} is no module of sentence-transformers: the folder would need remote code")
+            raise InputError(f"{kind} is not a module of sentence-transformers: the folder would need remote code")
         if type(module) not in ([Transformer] if place == 0 else _OLDER_KEYS):
             names = ", ".join(known.__name__ for known in _OLDER_KEYS)
             raise InputError(f"{kind} cannot be module {place} of a portable folder: Transformer, then {names}")
     encoder = transformer.model
     if not type(encoder).__module__.startswith("transformers.models."):
-        raise InputError(f"{type(encoder).__name__} is no encoder of transformers: it would need remote code")
+        raise InputError(f"{type(encoder).__name__} is not an encoder of transformers: it would need remote code")
     limit = encoder.config.max_position_embeddings
     length = min(transformer.max_seq_length, limit) if max_seq_length is None else max_seq_length
     if not 0 < length <= limit:
@@ -81,7 +107,7 @@ def portable_configs(model: SentenceTransformer, max_seq_length: int | None = No
 
 
 def _portable_config(module: Any, length: int) -> dict[str, Any]:
-    """Give one module's settings under the older names; ``length`` is the published max_seq_length."""
+    """Return one module's settings under the older names; ``length`` is the published max_seq_length."""
     name, config = type(module).__name__, dict(module.get_config_dict())
     config.pop("unpad_inputs", None)
     for key, value in _FOR_GRANTED.get(type(module), {}).items():
@@ -101,7 +127,7 @@ def _portable_config(module: Any, length: int) -> dict[str, Any]:
 
 
 def _older_pooling(config: dict[str, Any]) -> dict[str, Any]:
-    """Turn the list of pooling modes into a flag for each; flags have one order in which they are joined."""
+    """Turn the list of pooling modes into a flag for each; flags are always joined in one order."""
     mode = config.pop("pooling_mode")
     modes = [mode] if isinstance(mode, str) else list(mode)
     if modes != [name for name in _FLAGS if name in modes]:
@@ -111,12 +137,12 @@ def _older_pooling(config: dict[str, Any]) -> dict[str, Any]:
 
 
 def make_portable(folder: Path, model: SentenceTransformer, configs: list[dict[str, Any]]) -> None:
-    """Rewrite what ``model.save_pretrained(folder)`` has written.
+    """Rewrite the files that ``model.save_pretrained(folder)`` has written.
 
     Args:
         folder: a folder just written.
         model: the model in it.
-        configs: what :func:`portable_configs` gave for it.
+        configs: its :func:`portable_configs`.
     """
     modules = read_json(folder / "modules.json")
     for entry, module, config in zip(modules, model, configs, strict=True):
@@ -136,12 +162,12 @@ def make_portable(folder: Path, model: SentenceTransformer, configs: list[dict[s
 
 
 def _rewrite_encoder(folder: Path, layers: bool) -> None:
-    """Drop paths and what a training asked of the encoder from its config; ``layers``: keep every state."""
+    """Drop paths and settings of a training from the encoder's config; ``layers``: it returns every state."""
     config = read_json(folder / "config.json")
     for key in ("_name_or_path", "output_hidden_states", "output_attentions", "torch_dtype"):
         config.pop(key, None)
     config |= {"dtype": "float32"} | ({"output_hidden_states": True} if layers else {})
-    # TEI's ONNX backend asks for these two by their common names, which DistilBERT has not.
+    # TEI's ONNX backend reads these two by their common names, which DistilBERT does not have.
     common = {"hidden_size": config.get("dim"), "num_hidden_layers": config.get("n_layers")}
     config |= {name: value for name, value in common.items() if name not in config and value is not None}
     write_json(folder / "config.json", dict(sorted(config.items())))
@@ -169,7 +195,7 @@ def _rewrite_tokenizer(folder: Path, transformer: Any, length: int) -> None:
 
 
 def card(model: SentenceTransformer, name: str, configs: list[dict[str, Any]]) -> str:
-    """Write a minimal model card: what the folder is, and how to use it."""
+    """Return a minimal model card: what the folder is, and how to use it."""
     width, length = model.get_embedding_dimension(), configs[0]["max_seq_length"]
     parameters = sum(p.numel() for p in model.parameters())
     named = json.dumps(name)

@@ -1,4 +1,4 @@
-"""Packages that an extra installs: whether they are there, and how they are imported without side effects."""
+"""Packages that an extra installs: whether they are installed, and how they are imported without side effects."""
 
 import contextlib
 import importlib
@@ -16,9 +16,14 @@ _TELEMETRY = "openvino_telemetry"
 
 @dataclass(frozen=True)
 class Extra:
-    """Packages that something needs beyond those that distilface always has, and the extra that installs them.
+    """Optional packages, and the extra that installs them.
 
-    They are imported where they are used: some change ``sys.path`` or the logging as they are imported.
+    They are imported where they are used: some change ``sys.path`` or the logging at their import.
+
+    Attributes:
+        what: needs them, in the plural.
+        packages: by the names of their imports.
+        name: of the extra.
     """
 
     what: str
@@ -31,10 +36,10 @@ class Extra:
         return [package for package in self.packages if find_spec(package) is None]
 
     def check(self) -> None:
-        """Make sure that all are installed.
+        """Refuse to go on without the packages.
 
         Raises:
-            InputError: naming those that are not.
+            InputError: naming those that are not installed.
         """
         if missing := self.missing:
             raise InputError(f"{self.what} need {', '.join(missing)}; pip install 'distilface[{self.name}]'")
@@ -47,25 +52,25 @@ RAY = Extra("the workers of --engine ray", ("ray",), "ray")
 
 
 @contextlib.contextmanager
-def _as_it_was() -> Iterator[None]:
+def _silenced() -> Iterator[None]:
     """Keep an import from reporting itself over the network, and from changing the class of every later logger.
 
     OpenVINO and NNCF send their use to Google Analytics from the first import on, unasked; where the package of
-    their telemetry cannot be imported, they send nothing. One that the user's program has imported is left alone.
+    their telemetry cannot be imported, they send nothing. If the user's program has imported it, it is left alone.
     """
     logger = logging.getLoggerClass()
-    foreign = _TELEMETRY in sys.modules
-    if not foreign:
+    imported = _TELEMETRY in sys.modules
+    if not imported:
         sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
     try:
         yield
     finally:
         logging.setLoggerClass(logger)
-        if not foreign:
+        if not imported:
             del sys.modules[_TELEMETRY]
 
 
 def import_silent(name: str) -> ModuleType:
     """Import ``openvino`` or ``nncf`` without its telemetry."""
-    with _as_it_was():
+    with _silenced():
         return importlib.import_module(name)

@@ -2,9 +2,8 @@
 
 import hashlib
 import json
+import logging
 import math
-import shlex
-import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -22,22 +21,12 @@ from distilface.model.precision import uses_bf16
 from distilface.training.batches import LengthBatchSampler
 from distilface.training.checkpoints import WholeCheckpoints, drop_partial, last_whole, stoppable
 from distilface.training.evaluators import CollapseAlarm, DevEvaluator
-from distilface.training.run_folder import check_settings, claim, keep, work_folder
+from distilface.training.run_folder import claim, keep, work_folder
 from distilface.training.settings import StudentSettings, TrainSettings
 from distilface.training.trainer import EncoderTrainer, use_cpu_well
 from distilface.training.verdict import Measure, finish, record_of
 
-__all__ = [
-    "Measure",
-    "StudentSettings",
-    "TrainSettings",
-    "arguments",
-    "check_settings",
-    "count_steps",
-    "encoder_trainer",
-    "fit",
-    "make_student",
-]
+logger = logging.getLogger(__name__)
 
 
 def count_steps(settings: TrainSettings, rows: int) -> int:
@@ -165,7 +154,7 @@ def fit(
     if "baseline" not in begun:
         begun["baseline"] = measure.score(trainer.model)
         keep(settings, begun)
-    print(f"baseline: {measure.name} {begun['baseline']:.2f}; {_cost(trainer, settings)}", file=sys.stderr)
+    logger.info(f"baseline: {measure.name} {begun['baseline']:.2f}; {_cost(trainer, settings)}")
     _train(trainer, work, settings)
     record = record_of(trainer, measure, begun, {**run, **outcome()}, teacher_score)
     return finish(trainer.model, measure, work / "folder", output, record, settings.overwrite)
@@ -185,15 +174,11 @@ def _train(trainer: WholeCheckpoints, work: Path, settings: TrainSettings) -> No
     whole = last_whole(work) if settings.resume else None
     if whole is not None:
         drop_partial(work, whole)
-        print(f"going on from {whole}", file=sys.stderr)
+        logger.info(f"going on from {whole}")
     with stoppable(trainer) as stop:
         trainer.train(None if whole is None else str(whole))
     if stop.asked and trainer.state.global_step < trainer.state.max_steps:
-        words = sys.argv if "--resume" in sys.argv else [*sys.argv, "--resume"]
-        raise KeyboardInterrupt(
-            f"saved at step {trainer.state.global_step} of {trainer.state.max_steps}; go on with: "
-            f"python {shlex.join(words)}"
-        )
+        raise KeyboardInterrupt(f"saved at step {trainer.state.global_step} of {trainer.state.max_steps}")
 
 
 def _fingerprint(pairs: Dataset) -> str:

@@ -1,4 +1,4 @@
-"""What a training can be told, and which of its values are out of range."""
+"""The settings of a training, and which of their values are out of range."""
 
 import json
 import math
@@ -7,7 +7,8 @@ from typing import Any
 
 from transformers import SchedulerType
 
-from distilface.hub_ids import DEFAULT_BACKBONE, HUB_STSB
+from distilface.hub_ids import DEFAULT_BACKBONE, DEFAULT_TEACHER, HUB_STSB
+from distilface.run import Run
 from distilface.settings import InputError, check_known, setting
 
 #: Settings that say where things lie, and do not decide the weights.
@@ -16,10 +17,10 @@ PLACES = ("output_dir", "cache_dir")
 
 @dataclass
 class TrainSettings:
-    """What every training here can be told."""
+    """Options of every training."""
 
     data: list[str] = setting(
-        [], "text: .txt (a sentence a line), .csv, .tsv, .jsonl, each also .gz; or folders of them"
+        [], "text: .txt (a sentence a line), .csv, .tsv, .jsonl (each also .gz), .parquet; or folders of them"
     )
     output_dir: str = setting("models/distilface", "the model folder to write")
     text_column: str = setting("text", "the column of the text, in files with columns")
@@ -42,7 +43,7 @@ class TrainSettings:
 
 @dataclass
 class StudentSettings(TrainSettings):
-    """What the training of a sentence encoder can be told: of its student, and all of the above."""
+    """Options of the training of a sentence encoder: those of its student, and all of the above."""
 
     backbone: str | None = setting(DEFAULT_BACKBONE, "a Hub id or folder the student is made of")
     layers: list[int] | None = setting(None, "cut these layers, counted from 0, into a DistilBERT")
@@ -51,6 +52,20 @@ class StudentSettings(TrainSettings):
         None, "tokens that the published model reads; default: all it has positions for"
     )
     dropout: float | None = setting(None, "the student's dropout in training; default its own")
+
+
+@dataclass
+class TeacherSettings(StudentSettings):
+    """Options of a training whose student is made of, or learns from, one teacher's embeddings."""
+
+    teacher: str = setting(DEFAULT_TEACHER, "a Hub id or folder of a sentence encoder")
+    backbone: str | None = setting(None, "a Hub id or folder the student is made of; default: the teacher")
+    dropout: float | None = setting(0.0, "the student's dropout in training")
+    cache_dir: str | None = setting(None, "where the teacher's embeddings are kept")
+    batch_size: int = setting(128, "sentences a step")
+    learning_rate: float = setting(3e-4, "peak learning rate of AdamW")
+    train_max_length: int = setting(64, "tokens of a sentence that training reads")
+    eval_steps: int = setting(250, "steps between two scores on the development set, each with a checkpoint")
 
 
 def check_values(settings: TrainSettings) -> None:
@@ -80,8 +95,7 @@ def effective(settings: TrainSettings) -> dict[str, Any]:
     return {name: value for name, value in asdict(settings).items() if name not in ("resume", "overwrite")}
 
 
-def other_settings(run: dict[str, Any], settings: TrainSettings) -> list[str]:
-    """Name the settings, of those that decide the weights, that a finished ``run.json`` has otherwise or not at all."""
+def other_settings(run: Run, settings: TrainSettings) -> list[str]:
+    """Name the settings, of those that decide the weights, that a finished training has otherwise or not at all."""
     now = json.loads(json.dumps(effective(settings)))
-    known = run.get("settings", {})
-    return [key for key, value in now.items() if key not in PLACES and known.get(key) != value]
+    return [key for key, value in now.items() if key not in PLACES and run.settings.get(key) != value]

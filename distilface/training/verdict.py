@@ -1,22 +1,30 @@
-"""How a training ends: what is known of it, its folder scored as reloaded from disk and moved into place, a verdict."""
+"""How a training ends: its folder is scored as reloaded from disk and moved into place; run.json and a verdict."""
 
-import json
 import shutil
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
 from distilface.environment import environment
-from distilface.storage import put_in_place
+from distilface.run import Run, read_run, with_sources
+from distilface.storage import put_in_place, write_json
 from distilface.training.checkpoints import WholeCheckpoints, writing
 
 
 @dataclass(frozen=True)
 class Measure:
-    """How one kind of model is scored, saved and loaded; a higher score is better, or a lower one.
+    """How one kind of model is scored, saved and loaded.
 
-    ``data`` is what the score is measured on, for ``run.json``.
+    Attributes:
+        name: of the score, in ``run.json``.
+        score: the score of a model.
+        save: writes a model into a folder.
+        load: loads a model from a folder.
+        key: the trainer's name of the score.
+        higher: whether a higher score is the better one.
+        margin: the gain over the baseline from which a training has won.
+        data: the scored pairs, for ``run.json``.
     """
 
     name: str
@@ -39,10 +47,18 @@ def record_of(
     begun: dict[str, Any],
     run: dict[str, Any],
     teacher_score: float | None,
-) -> dict[str, Any]:
-    """Put together what is known of a finished training, but for its final score."""
+) -> Run:
+    """Return the run of a finished training, without its final score.
+
+    Args:
+        trainer: after its last step.
+        measure: what chose the checkpoint.
+        begun: ``settings``, ``data`` and the ``baseline`` score, from before the first step.
+        run: what the method adds, by the keys of ``run.json``.
+        teacher_score: the teacher on the same measure.
+    """
     history = trainer.state.log_history
-    return {
+    content = {
         **run,
         "settings": begun["settings"],
         "data": begun["data"],
@@ -57,31 +73,42 @@ def record_of(
         "scores": {f"baseline_{measure.name}": begun["baseline"], f"teacher_{measure.name}": teacher_score},
         **environment(),
     }
+    return with_sources(Run.from_dict(content))
 
 
-def finish(
-    model: Any, measure: Measure, staging: Path, output: Path, record: dict[str, Any], overwrite: bool
-) -> dict[str, Any]:
-    """Write the folder aside, score it as reloaded from disk, move it into place, and print the verdict.
+def finish(model: Any, measure: Measure, staging: Path, output: Path, run: Run, overwrite: bool) -> dict[str, Any]:
+    """Write the folder aside, score it as reloaded from disk, and move it into place.
 
     Returns:
-        What stands in ``run.json``.
+        The content of ``run.json``.
     """
     shutil.rmtree(staging, ignore_errors=True)
-    baseline, teacher = record["scores"][f"baseline_{measure.name}"], record["scores"][f"teacher_{measure.name}"]
+    baseline = run.scores[f"baseline_{measure.name}"]
     with writing(staging, f"the model folder {output}"):
         measure.save(model, staging)
-        record["scores"][measure.name] = score = measure.score(measure.load(staging))
+        score = measure.score(measure.load(staging))
         gain = measure.gain(score, baseline)
-        record["verdict"] = "WIN" if gain >= measure.margin else "MARGINAL" if gain > 0 else "REGRESSION"
-        (staging / "run.json").write_text(json.dumps(record, indent=2) + "\n")
+        verdict = "WIN" if gain >= measure.margin else "MARGINAL" if gain > 0 else "REGRESSION"
+        run = replace(run, scores={**run.scores, measure.name: score}, verdict=verdict, gain=gain)
+        write_json(staging / "run.json", run.as_dict())
     put_in_place(staging, output, overwrite=overwrite)
     shutil.rmtree(staging.parent, ignore_errors=True)
+    return read_run(output / "run.json").as_dict()
+
+
+def verdict_lines(run: Run, output: Path) -> list[str]:
+    """Return the last two lines of a training: the folder, and how its score compares.
+
+    Args:
+        run: of the finished training.
+        output: its folder.
+    """
+    [name] = [key for key in run.scores if not key.startswith(("baseline_", "teacher_"))]
+    baseline, teacher = run.scores[f"baseline_{name}"], run.scores[f"teacher_{name}"]
+    scores = f"score={run.scores[name]:.2f} baseline={baseline:.2f}"
+    scores += f" teacher={'none' if teacher is None else f'{teacher:.2f}'}"
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
-    print(f"folder: {output} ({size / 1e6:.1f} MB), {record['parameters']:,} parameters")
-    shown = "none" if teacher is None else f"{teacher:.2f}"
-    print(
-        f"VERDICT: {record['verdict']} score={score:.2f} baseline={baseline:.2f} teacher={shown} delta={gain:+.2f}",
-        flush=True,
-    )
-    return dict(json.loads((output / "run.json").read_text()))
+    return [
+        f"folder: {output} ({size / 1e6:.1f} MB), {run.parameters:,} parameters",
+        f"VERDICT: {run.verdict} {scores} delta={run.gain:+.2f}",
+    ]

@@ -12,13 +12,18 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
+from distilface.methods.base import Paper
 from distilface.methods.codir.banks import MemoryBanks
 from distilface.methods.codir.summary import Summary
 from distilface.settings import InputError, check_known
 
 Objective = Literal["nce", "infonce"]
 Positive = Literal["current", "bank"]
-CITATION = """
+PAPER = Paper(
+    name="contrastive distillation on intermediate representations (CoDIR)",
+    summary="from its layers the student tells which of many texts its teacher's layers have read",
+    links={"codir": "https://arxiv.org/abs/2009.14167"},
+    bibtex="""
 @inproceedings{sun2020codir,
     title = {Contrastive Distillation on Intermediate Representations for Language Model Compression},
     author = {Sun, Siqi and Gan, Zhe and Fang, Yuwei and Cheng, Yu and Wang, Shuohang and Liu, Jingjing},
@@ -31,7 +36,9 @@ CITATION = """
     booktitle = {International Conference on Learning Representations (ICLR)},
     year = {2020}
 }
-"""
+""",
+    limits=("It imitates its teacher, and can be expected to share the teacher's errors and biases.",),
+)
 
 
 class CoDIRLoss(nn.Module):
@@ -150,7 +157,7 @@ class CoDIRLoss(nn.Module):
     @property
     def citation(self) -> str:
         """Return the papers, as BibTeX."""
-        return CITATION
+        return PAPER.bibtex
 
 
 def _with_negatives(logits: Tensor, negative: Tensor) -> Tensor:

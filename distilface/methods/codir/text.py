@@ -1,7 +1,7 @@
 """CoDIR (arXiv 2009.14167) on unlabelled sentences: another objective, plus the contrast of intermediate layers."""
 
 import contextlib
-import sys
+import logging
 from collections.abc import Iterable, Iterator
 from typing import Any
 
@@ -16,6 +16,8 @@ from distilface.methods.codir.loss import CoDIRLoss
 from distilface.model.prompts import default_prompt, tokenizer_rules, tokens_of
 from distilface.settings import InputError
 
+logger = logging.getLogger(__name__)
+
 
 def prepare(texts: Dataset, views: int = 1) -> Dataset:
     """Put its own number beside every sentence, in a column ``label``.
@@ -29,13 +31,12 @@ def prepare(texts: Dataset, views: int = 1) -> Dataset:
 
 
 def announce(loss: CoDIRLoss) -> None:
-    """Say on stderr what the memory banks take, in memory and in each checkpoint."""
+    """Report what the memory banks take, in memory and in each checkpoint."""
     what = "queues" if loss.banks.queue else "memory banks"
     size = loss.banks.rows.numel() * loss.banks.rows.element_size() / 1e6
-    print(
+    logger.info(
         f"CoDIR: two {what} of {len(loss.banks):,} rows of {loss.banks.rows.shape[-1]}, {size:,.1f} MB in memory and "
-        f"in each checkpoint; student layers {loss.student.layers}, teacher layers {loss.teacher.layers}",
-        file=sys.stderr,
+        f"in each checkpoint; student layers {loss.student.layers}, teacher layers {loss.teacher.layers}"
     )
 
 

@@ -1,6 +1,5 @@
 """The scores that choose the checkpoints of a cross-lingual training."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -15,7 +14,7 @@ from distilface.training.evaluators import DevEvaluator
 
 
 class CrossLingualEvaluator(DevEvaluator):
-    """The mean of two scores: Spearman on scored English pairs, and translations found among held-out pairs; x 100.
+    """The mean of two scores: Spearman on scored English pairs, and the accuracy of the nearest translation; x 100.
 
     The second is the share of the held-out sentences of a language whose English side is the nearest by cosine among
     those of that language, averaged over the languages. Each alone can be had without the other: an English model
@@ -32,15 +31,11 @@ class CrossLingualEvaluator(DevEvaluator):
 
     def __init__(self, dev: Dataset, held_out: Dataset, batch_size: int = 128) -> None:
         super().__init__(dev, batch_size=batch_size)
-        sides: dict[str, tuple[list[str], list[str]]] = {}
-        for row in held_out:
-            english, other = sides.setdefault(row["language"], ([], []))
-            english.append(row["english"])
-            other.append(row["other"])
+        frame: Any = held_out.to_pandas()
         self.translations = [
-            TranslationEvaluator(english, other, name=language, batch_size=batch_size, write_csv=False)
-            for language, (english, other) in sorted(sides.items())
-            if len(english) > 1
+            TranslationEvaluator([*rows.english], [*rows.other], name=language, batch_size=batch_size, write_csv=False)
+            for language, rows in frame.groupby("language")
+            if len(rows) > 1
         ]
         if not self.translations:
             raise InputError("no language has two held-out pairs to tell apart; raise --held-out or give more pairs")
@@ -48,15 +43,10 @@ class CrossLingualEvaluator(DevEvaluator):
     def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return ``cross_lingual``, its two parts, the accuracy of each language, and the mean cosine."""
         scores = super().__call__(model, *args, **kwargs)
-        found = {e.name: 100 * e(model)[f"{e.name}_trg2src_accuracy"] for e in self.translations}
-        accuracy = float(np.mean(list(found.values())))
+        languages = {f"accuracy_{e.name}": 100 * e(model)[f"{e.name}_trg2src_accuracy"] for e in self.translations}
+        accuracy = float(np.mean(list(languages.values())))
         self.primary_metric = self.key
-        return {
-            **scores,
-            **{f"accuracy_{language}": value for language, value in found.items()},
-            "accuracy": accuracy,
-            self.key: (scores["spearman"] + accuracy) / 2,
-        }
+        return {**scores, **languages, "accuracy": accuracy, self.key: (scores["spearman"] + accuracy) / 2}
 
 
 class BottleneckEvaluator(DevEvaluator):
@@ -68,7 +58,7 @@ class BottleneckEvaluator(DevEvaluator):
     Args:
         dev: scored English pairs; only their number is kept with the run.
         held_out: pairs of :func:`distilface.data.parallel.held_out_split`.
-        assistant: whose embedding layer is to be met.
+        assistant: whose embedding layer the student's imitates.
         batch_size: sentences in a batch.
     """
 
@@ -78,23 +68,21 @@ class BottleneckEvaluator(DevEvaluator):
     def __init__(self, dev: Dataset, held_out: Dataset, assistant: SentenceTransformer, batch_size: int = 128) -> None:
         super().__init__(dev, batch_size=batch_size)
         self.texts = [*held_out["english"], *held_out["other"]]
-        self.wanted = self._embedded(assistant)
-
-    def _batches(self, model: SentenceTransformer) -> Iterator[torch.Tensor]:
-        for start in range(0, len(self.texts), self.batch_size):
-            features = model.preprocess(self.texts[start : start + self.batch_size])
-            yield embedding_output(model, {k: features[k].to(model.device) for k in ("input_ids", "attention_mask")})
+        self.targets = self._outputs(assistant)
 
     @torch.no_grad()
-    def _embedded(self, model: SentenceTransformer) -> np.ndarray:
-        training = model.training
+    def _outputs(self, model: SentenceTransformer) -> np.ndarray:
+        training, batches = model.training, []
         model.eval()
-        found = torch.cat(list(self._batches(model))).double().cpu().numpy()
+        for start in range(0, len(self.texts), self.batch_size):
+            features = model.preprocess(self.texts[start : start + self.batch_size])
+            features = {name: features[name].to(model.device) for name in ("input_ids", "attention_mask")}
+            batches.append(embedding_output(model, features))
         model.train(training)
-        return found
+        return torch.cat(batches).double().cpu().numpy()
 
     def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return ``explained``."""
         self.primary_metric = self.key
-        missed = np.square(self._embedded(model) - self.wanted).sum()
-        return {self.key: float(100 * (1 - missed / np.square(self.wanted - self.wanted.mean(0)).sum()))}
+        missed = np.square(self._outputs(model) - self.targets).sum()
+        return {self.key: float(100 * (1 - missed / np.square(self.targets - self.targets.mean(0)).sum()))}

@@ -1,132 +1,89 @@
-"""Multi-stage cross-lingual distillation (Findings of NAACL 2022, arXiv 2209.05869): the losses of its four stages.
+"""The losses of the four stages (arXiv 2209.05869).
 
-The data of every stage are the columns ``english`` and ``other``, and the number of the row as ``label``. The
-embeddings to meet are computed once (:func:`distilface.embedding.teacher_cache.embed`) and looked up by that number.
+Every stage reads the columns ``english`` and ``other``, and the number of the row as ``label``: by it the teacher's
+embeddings, which stay on disk, are looked up.
 """
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import Any
 
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.merged_forward import embed_columns
-from torch import Tensor, nn
-from torch.nn.functional import mse_loss, normalize
+from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
+from sentence_transformers.util import cos_sim
+from torch import Tensor
+from torch.nn.functional import mse_loss
 
-from distilface.data.texts import numbered
-from distilface.embedding.teacher_cache import embed
-from distilface.settings import InputError
+from distilface.methods.base import Paper
 
-CITATION = """
+PAPER = Paper(
+    name="multi-stage distillation across languages",
+    summary="an English teacher makes a multilingual assistant, and that a student with a narrow vocabulary and shared "
+    "layers; this is the record of the last stage",
+    links={"multistage": "https://arxiv.org/abs/2209.05869"},
+    bibtex="""
 @inproceedings{ding2022multistage,
     title = {Multi-stage Distillation Framework for Cross-Lingual Semantic Similarity Matching},
     author = {Ding, Kunbo and Liu, Weijie and Fang, Yuejian and Zhao, Zhe and Ju, Qi and Yang, Xuefeng and others},
     booktitle = {Findings of the Association for Computational Linguistics: NAACL 2022},
     year = {2022}
 }
-"""
+""",
+    limits=("Its languages are not equally good; a language with little or technical training text is the weakest.",),
+)
 
 
-def prepare(pairs: Dataset) -> Dataset:
-    """Number the pairs: columns ``english``, ``other`` and ``label``, the row in which a pair's targets stand."""
-    return numbered(pairs.select_columns(["english", "other"]))
+class MatchLoss(EmbedDistillLoss):
+    """The student's embeddings of both sides of a pair match their targets: stages 1 and 3.
 
-
-def targets(
-    pairs: Dataset,
-    teacher: SentenceTransformer,
-    column: str = "english",
-    cache_dir: str | Path | None = None,
-    bf16: bool | None = None,
-) -> Dataset:
-    """Embed one side of the pairs, once, on disk: a column ``label`` of float32 that is read as tensors."""
-    return embed(teacher, pairs, cache_dir, column=column, bf16=bf16).select_columns(["label"]).with_format("torch")
-
-
-def check_width(width: int, teacher: SentenceTransformer) -> None:
-    """Refuse, before the teacher's pass, an assistant that cannot meet its embeddings.
-
-    Raises:
-        InputError: if their widths differ.
-    """
-    wanted = teacher.get_embedding_dimension()
-    if width != wanted:
-        raise InputError(
-            f"the teacher's embeddings have {wanted} dimensions and the assistant's {width}; they must fit"
-        )
-
-
-class MatchLoss(nn.Module):
-    """The student's embeddings of both sides of a pair meet given ones: stages 1 and 3.
-
-    L = w * (MSE(S(en), t_en) + MSE(S(xx), t_xx)), each the mean over batch and dimensions. Stage 1 (the assistant)
-    gives both sides the English teacher's embedding of the English sentence, t_en = t_xx = T(en). Stage 3 (the
-    recurrent student) gives each side the assistant's own, A(en) and A(xx).
+    L = w * (MSE(S(en), t_en) + MSE(S(xx), t_xx)), each the mean over batch and dimensions. In stage 1 both targets are
+    the English teacher's embedding of the English sentence, t_en = t_xx = T(en). In stage 3 each side has the
+    assistant's own, A(en) and A(xx).
 
     Args:
         model: the student.
-        english: what the English side shall meet, from :func:`targets`; looked up by the batch's labels.
-        other: what the other side shall meet.
+        targets: a column ``label`` of tensors, on disk, for the English side and the other one; one alone is for both.
         weight: w. The paper's is 1; the number of dimensions gives unit vectors the scale of 1 - cosine.
     """
 
-    def __init__(self, model: SentenceTransformer, english: Dataset, other: Dataset, weight: float = 1.0) -> None:
-        super().__init__()
-        self.model = model
-        self.targets = (english, other)
-        self.weight = weight
+    citation = PAPER.bibtex
 
-    def _wanted(self, rows: Tensor, device: torch.device) -> list[Tensor]:
-        """Look the targets of a batch up: two tensors of shape (B, width)."""
-        places = rows.tolist()
-        english = self.targets[0][places]["label"].to(device)
-        return [english, english if self.targets[1] is self.targets[0] else self.targets[1][places]["label"].to(device)]
+    def __init__(self, model: SentenceTransformer, *targets: Dataset, weight: float = 1.0) -> None:
+        super().__init__(model, distance_metric="mse")
+        self.targets, self.weight = targets, weight
 
-    def _matched(self, embeddings: list[Tensor], wanted: list[Tensor]) -> Tensor:
-        return self.weight * (mse_loss(embeddings[0], wanted[0]) + mse_loss(embeddings[1], wanted[1]))
-
-    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Any) -> Tensor:
         """Return the loss of one batch: the two sides of B pairs, and their rows."""
+        # upstream gives the first column, elsewhere a query, a pass of its own; these two are of one kind
         embeddings = embed_columns(self.model, sentence_features, separate_first=False)
-        return self._matched(embeddings, self._wanted(labels, embeddings[0].device))
+        rows, device = labels.tolist(), embeddings[0].device
+        sides = [side[rows]["label"].to(device) for side in self.targets]
+        return self.compute_loss_from_embeddings(embeddings, [sides[0], sides[-1]])
+
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], teacher_embeddings: list[Tensor]) -> Tensor:
+        """Return w times the sum over the two sides, of which upstream returns the mean."""
+        return 2 * self.weight * super().compute_loss_from_embeddings(embeddings, teacher_embeddings)
 
     def get_config_dict(self) -> dict[str, Any]:
-        """Return the settings of the loss, for the model card."""
+        """Return the settings of the loss, for ``run.json``."""
         return {"weight": self.weight}
-
-    @property
-    def citation(self) -> str:
-        """Return the paper, as BibTeX."""
-        return CITATION
 
 
 class MultilingualContrastiveLoss(MatchLoss):
-    """A batch's cosines across the languages meet the teacher's in English: stage 4.
+    """A batch's cosines across the languages match the teacher's in English: stage 4.
 
     L = MSE(cos(T_en, T_en), cos(S_en, S_xx)) + w * (MSE(S_en, T_en) + MSE(S_xx, T_en)), the first term the mean over
-    all B x B cosines of the batch.
-
-    Args:
-        model: the student.
-        english: the teacher's embeddings of the English side, from :func:`targets`.
-        weight: w; the paper's is 1.
+    all B x B cosines of the batch. The targets are the teacher's embeddings of the English side alone.
     """
 
-    def __init__(self, model: SentenceTransformer, english: Dataset, weight: float = 1.0) -> None:
-        super().__init__(model, english, english, weight)
-
-    def _matched(self, embeddings: list[Tensor], wanted: list[Tensor]) -> Tensor:
-        relations = mse_loss(_cosines(*embeddings), _cosines(wanted[0], wanted[0]))
-        return relations + super()._matched(embeddings, wanted)
-
-
-def _cosines(first: Tensor, second: Tensor) -> Tensor:
-    """Return the cosine of each row with each: under autocast too in fp32 or more, for bf16 would round them."""
-    wide = torch.promote_types(first.dtype, torch.float32)
-    with torch.autocast(first.device.type, enabled=False):
-        return normalize(first.to(wide), dim=-1) @ normalize(second.to(wide), dim=-1).T
+    def compute_loss_from_embeddings(self, embeddings: list[Tensor], teacher_embeddings: list[Tensor]) -> Tensor:
+        """Return the loss of the cosines beside that of the embeddings."""
+        english, kind = teacher_embeddings[0], torch.promote_types(embeddings[0].dtype, torch.float32)
+        with torch.autocast(english.device.type, enabled=False):  # bf16 would round the cosines
+            ours, theirs = (cos_sim(a.to(kind), b.to(kind)) for a, b in (embeddings, (english, english)))
+        return mse_loss(ours, theirs) + super().compute_loss_from_embeddings(embeddings, teacher_embeddings)
 
 
 def embedding_output(model: SentenceTransformer, features: dict[str, Tensor]) -> Tensor:
@@ -142,36 +99,26 @@ def embedding_output(model: SentenceTransformer, features: dict[str, Tensor]) ->
     return (tokens * mask).sum(1) / mask.sum(1).clamp(min=1)
 
 
-class BottleneckLoss(nn.Module):
-    """The student's factorised embedding layer alone meets the assistant's: stage 2.
+class BottleneckLoss(MatchLoss):
+    """The student's factorised embedding layer alone matches the assistant's: stage 2.
 
     L = MSE(e_S(en), e_A(en)) + MSE(e_S(xx), e_A(xx)), with e(x) the mean over tokens of an embedding layer's output.
     Nothing above the embedding layer gets a gradient. Student and assistant share their tokenizer.
-
-    Args:
-        model: the student, a factorised ALBERT.
-        assistant: frozen; it is kept out of the module tree, so that no checkpoint holds it.
     """
 
     def __init__(self, model: SentenceTransformer, assistant: SentenceTransformer) -> None:
-        super().__init__()
-        self.model = model
+        super().__init__(model)
+        # in a tuple it is no part of the module, so that no checkpoint holds it
         self.assistant = (assistant.requires_grad_(False).eval().to(model.device),)
 
-    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor) -> Tensor:
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Any) -> Tensor:
         """Return the loss of one batch: the two sides of B pairs."""
-        terms = []
-        for features in sentence_features:
-            with torch.no_grad():
-                wanted = embedding_output(self.assistant[0], features)
-            terms.append(mse_loss(embedding_output(self.model, features).float(), wanted.float()))
-        return torch.stack(terms).sum()
+        sides = list(sentence_features)
+        with torch.no_grad():
+            targets = [embedding_output(self.assistant[0], features) for features in sides]
+        outputs = [embedding_output(self.model, features).float() for features in sides]
+        return self.compute_loss_from_embeddings(outputs, targets)
 
     def get_config_dict(self) -> dict[str, Any]:
-        """Return the settings of the loss, for the model card: it has none."""
+        """Return no settings: the loss has none."""
         return {}
-
-    @property
-    def citation(self) -> str:
-        """Return the paper, as BibTeX."""
-        return CITATION

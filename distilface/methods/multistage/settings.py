@@ -1,36 +1,31 @@
-"""Multi-stage distillation, planned: its settings, and what is refused before anything is read or trained."""
+"""Options of multi-stage distillation, and which of their values are out of range."""
 
 import math
-import sys
 from dataclasses import dataclass
-from pathlib import Path
-from typing import Any
 
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Pooling
-
-from distilface.compression.recurrent import check_recurrent
-from distilface.compression.student import load_backbone
-from distilface.hub_ids import DEFAULT_TEACHER, resolve
-from distilface.methods.multistage.losses import check_width
-from distilface.model.folder import Folder
+from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.settings import InputError, setting
-from distilface.training.stages import StagedSettings, stage_folder
+from distilface.training.settings import TrainSettings
 
-NAMES = ["assistant", "bottleneck", "recurrent", "contrastive"]
-#: The stages whose folders a stage reads.
-NEEDS = {1: [], 2: [1], 3: [1, 2], 4: [3]}
-#: The settings that decide the shape of a model and its vocabulary, by the stage that reads them.
-SHAPES = {
-    1: ["teacher", "assistant", "vocabulary", "assistant_layers", "seed"],
-    2: ["keep_layers", "repeats", "embedding_size"],
+#: The options with a value for each stage, and the one that each replaces there.
+EACH = {
+    "stage_epochs": "epochs",
+    "stage_steps": "steps",
+    "stage_batch_sizes": "batch_size",
+    "stage_learning_rates": "learning_rate",
+    "stage_weights": "weight",
 }
 
 
 @dataclass
-class MultistageSettings(StagedSettings):
-    """What multi-stage distillation can be told."""
+class MultistageSettings(TrainSettings):
+    """Options of multi-stage distillation."""
 
+    stages: list[int] = setting([1, 2, 3, 4], "the stages to run, counted from 1")
+    stage_epochs: list[float] | None = setting(None, "passes over the data, of each stage; default --epochs")
+    stage_steps: list[int] | None = setting(None, "steps, of each stage; default --steps")
+    stage_batch_sizes: list[int] | None = setting(None, "batch size, of each stage; default --batch_size")
+    stage_learning_rates: list[float] | None = setting(None, "learning rate, of each stage; default --learning_rate")
     data: list[str] = setting([], "parallel text: NAME.en-de.tsv, .csv or .jsonl, each also .gz", ["--parallel"])
     output_dir: str = setting("models/crosslingual", "the model folder to write")
     text_column: str = setting("english", "the column of the English side, in .csv and .jsonl")
@@ -74,81 +69,3 @@ def check_values(settings: MultistageSettings) -> None:
             raise InputError(f"--weight {weight} is out of range; it must be 0 or more")
     if settings.text_column == settings.other_column:
         raise InputError(f"--other_column {settings.other_column} is the English one too; name the other side's")
-
-
-def check_sources(settings: MultistageSettings) -> None:
-    """Refuse, before anything is read or written, a stage without the one that it needs, or on one of another shape.
-
-    Raises:
-        InputError: naming the folder that is not there, or the setting that it was made with.
-    """
-    for number in sorted(settings.stages):
-        for needed in NEEDS[number]:
-            folder = Folder(stage_folder(settings, needed, NAMES))
-            given = needed == 1 and settings.assistant
-            if needed in settings.stages:
-                continue
-            if folder.is_valid():
-                _check_shape(settings, number, needed, folder)
-            elif not given:
-                remedy = f"add {needed} to --stages" + (" or give --assistant" if needed == 1 else "")
-                raise InputError(
-                    f"stage {number} needs what stage {needed} makes, and {folder.path} is not there; {remedy}"
-                )
-
-
-def _check_shape(settings: MultistageSettings, number: int, needed: int, folder: Folder) -> None:
-    """Refuse a stage that lies there already and was made with other settings of what decides its shape."""
-    known = (folder.run or {}).get("settings", {})
-    for name in SHAPES[1] if needed == 1 else [*SHAPES[1], *SHAPES[2]]:
-        if (old := known.get(name)) != (now := getattr(settings, name)):
-            raise InputError(
-                f"stage {number} needs what stage {needed} makes, and {folder.path} was made with {name} {old!r}, not "
-                f"{now!r}; set it back, or add {needed} to --stages with --overwrite"
-            )
-
-
-def check_models(settings: MultistageSettings, teacher: SentenceTransformer) -> None:
-    """Refuse, before the first stage is trained, what the second or the last would refuse.
-
-    Raises:
-        InputError: if the assistant's encoder cannot be made recurrent, is of another width than the teacher, or is
-            learned from as it is (without stage 1) and does not end in mean pooling.
-    """
-    given = settings.assistant
-    if given and (more := _beside_the_mean(given)):
-        _tell_of(given, more, trained=1 in settings.stages)
-    _say_of_length(settings, teacher)
-    encoder, _ = load_backbone(given or settings.teacher, None if given else settings.assistant_layers)
-    check_recurrent(encoder.config, settings.keep_layers, settings.repeats, settings.embedding_size)
-    check_width(encoder.config.hidden_size, teacher)
-
-
-def _beside_the_mean(assistant: str) -> list[str]:
-    """Name what turns an encoder's states into an embedding, where that is not the mean over the tokens alone."""
-    folder = Path(resolve(assistant))
-    if not (folder / "modules.json").is_file():
-        return []
-    modules: list[Any] = list(SentenceTransformer(str(folder), device="cpu"))[1:]
-    names = [type(module).__name__ for module in modules]
-    means = [
-        isinstance(module, Pooling) and module.get_config_dict().get("pooling_mode") == "mean" for module in modules
-    ]
-    return [name for name, mean in zip(names, means, strict=True) if not mean and name != "Normalize"]
-
-
-def _tell_of(assistant: str, more: list[str], trained: bool) -> None:
-    what = f"{assistant} ends in {' and '.join(more)}, and only its encoder is used, under the mean over the tokens"
-    if not trained:
-        raise InputError(f"{what}: it is no assistant as it is; add 1 to --stages")
-    print(f"{what}; stage 1 trains it so", file=sys.stderr)
-
-
-def _say_of_length(settings: MultistageSettings, teacher: SentenceTransformer) -> None:
-    length = settings.max_seq_length or teacher.max_seq_length
-    if length and length > settings.train_max_length:
-        print(
-            f"warning: the model will read {length} tokens and training reads {settings.train_max_length}: no position "
-            "after that is trained, and the narrow table fits those badly; set --max_seq_length nearer",
-            file=sys.stderr,
-        )

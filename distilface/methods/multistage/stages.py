@@ -1,170 +1,194 @@
-"""Multi-stage distillation put together: what each stage starts from, learns from, is scored by and writes."""
+"""The four stages: what each starts from, learns from, and is scored by."""
 
-import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
-from torch import nn
-from transformers import set_seed
 
 from distilface.compression.recurrent import recurrent_student
 from distilface.compression.student import load_student
 from distilface.compression.vocabulary import make_assistant
-from distilface.data.parallel import sentences
 from distilface.data.texts import fingerprint
-from distilface.methods.multistage import losses as multistage
+from distilface.embedding.teacher_cache import embed
+from distilface.methods.base import Task
 from distilface.methods.multistage.evaluators import BottleneckEvaluator, CrossLingualEvaluator
-from distilface.methods.multistage.settings import NAMES, MultistageSettings
+from distilface.methods.multistage.losses import BottleneckLoss, MatchLoss, MultilingualContrastiveLoss
+from distilface.methods.multistage.settings import EACH, MultistageSettings
+from distilface.model import identity
 from distilface.model.folder import Folder, save_folder
-from distilface.model.identity import weights_id
 from distilface.model.pooling import is_normalized
 from distilface.model.precision import uses_bf16
-from distilface.training.fitting import count_steps, encoder_trainer, fit
-from distilface.training.stages import finished, stage_folder, stage_settings
+from distilface.training.checkpoints import last_whole
+from distilface.training.evaluators import DevEvaluator
+from distilface.training.fitting import count_steps
+from distilface.training.run_folder import work_folder
 
 
-@dataclass(frozen=True)
-class Materials:
-    """What all the stages share.
+@dataclass
+class ParallelTask(Task):
+    """What all the stages share: the pairs to train on and the held-out ones; ``texts`` are the former's sentences."""
 
-    Attributes:
-        settings: of the whole training.
-        pairs: to train on, from :func:`distilface.data.parallel.held_out_split`.
-        held_out: the others.
-        dev: scored English pairs.
-        teacher: the English teacher, frozen.
-    """
-
-    settings: MultistageSettings
     pairs: Dataset
     held_out: Dataset
-    dev: Dataset
-    teacher: SentenceTransformer
 
-    def folder(self, number: int) -> Path:
-        """Return where a stage writes."""
-        return stage_folder(self.settings, number, NAMES)
-
-    @property
-    def length(self) -> int | None:
-        """Tokens that the models made here read."""
-        return self.settings.max_seq_length or self.teacher.max_seq_length
-
-    def student(self, source: str | Path) -> SentenceTransformer:
+    def student(self, source: str) -> SentenceTransformer:
         """Load an encoder as a student: mean pooling, of unit length where the teacher is."""
-        normalize = is_normalized(self.teacher)
-        made = load_student(str(source), normalize=normalize, dropout=self.settings.dropout)
-        made.max_seq_length = min(filter(None, (made.max_seq_length, self.length)))
-        return made
+        student = load_student(source, normalize=is_normalized(self.teacher), dropout=self.settings.dropout)
+        length = self.settings.max_seq_length or self.teacher.max_seq_length
+        student.max_seq_length = min(filter(None, (student.max_seq_length, length)))
+        return student
 
-    @property
-    def _start(self) -> Path:
-        """Where the assistant is kept that is made of the teacher."""
-        return self.folder(1).with_name("0-start")
+    def pairs_for(self, settings: MultistageSettings) -> Dataset:
+        """Return the pairs for a stage: all, or as many as it reads where that is less than half of them.
 
-    @property
-    def assistant_source(self) -> str:
-        """What stages 2 and 3 learn from: what stage 1 has written, or else the assistant that is given."""
-        made = self.folder(1)
-        given = self.settings.assistant
-        return given if given and not Folder(made).is_valid() else str(made)
-
-    def assistant(self) -> SentenceTransformer:
-        """Load that assistant, frozen and in eval mode."""
-        return self.student(self.assistant_source).requires_grad_(False).eval()
-
-    def start(self) -> SentenceTransformer:
-        """Return what stage 1 starts from: the assistant that is given, or one made of the teacher.
-
-        The latter is kept beside the stages, so that a resumed training has the same vocabulary.
+        A teacher embeds all of these; of a short stage, most embeddings would never be read.
         """
-        settings, folder = self.settings, self._start
-        if settings.assistant:
-            return self.student(settings.assistant)
-        origin = {
-            "teacher": weights_id(self.teacher),
-            "pairs": fingerprint(sentences(self.pairs)),
-            **{name: getattr(settings, name) for name in ("vocabulary", "assistant_layers", "seed")},
-        }
-        if not (Folder(folder).is_valid() and (Folder(folder).run or {}).get("origin") == origin):
-            made = make_assistant(
-                settings.teacher,
-                sentences(self.pairs),
-                settings.vocabulary,
-                settings.assistant_layers,
-                seed=settings.seed,
-            )
-            save_folder(made, folder, {"method": "assistant", "origin": origin}, overwrite=True)
-        return self.student(folder)
-
-    def part(self, number: int) -> Dataset:
-        """Return the pairs that a stage is given: all, or as many as it reads where that is less than half of them.
-
-        A teacher embeds what a stage is given; of a short stage, most of it would never be read.
-        """
-        settings = stage_settings(self.settings, number, NAMES)
         count = settings.batch_size * count_steps(settings, len(self.pairs))
         if 2 * count >= len(self.pairs):
             return self.pairs
-        chosen = np.random.default_rng(settings.seed).choice(len(self.pairs), count, replace=False)
-        return self.pairs.select(np.sort(chosen))
-
-    def loss(
-        self, number: int, pairs: Dataset, student: SentenceTransformer, teacher: SentenceTransformer
-    ) -> nn.Module:
-        """Make the loss of a stage on its pairs."""
-        own = stage_settings(self.settings, number, NAMES)
-        weight, cache, bf16 = own.weight, own.cache_dir, uses_bf16(own.bf16)
-        if number == 2:
-            return multistage.BottleneckLoss(student, teacher)
-        english = multistage.targets(pairs, teacher, "english", cache, bf16)
-        if number == 4:
-            return multistage.MultilingualContrastiveLoss(student, english, weight)
-        other = english if number == 1 else multistage.targets(pairs, teacher, "other", cache, bf16)
-        return multistage.MatchLoss(student, english, other, weight)
-
-    def facts(self, number: int) -> dict[str, Any]:
-        """Say what ``run.json`` shall know of a stage; the start of the second is no folder."""
-        before = [self.settings.assistant or self._start, None, self.folder(2), self.folder(3)][number - 1]
-        return {
-            "method": "multistage",
-            "stage": NAMES[number - 1],
-            "baseline_model": None if before is None else str(before),
-            "layers": None,
-            "teacher": self.settings.teacher if number in (1, 4) else self.assistant_source,
-            "held_out": {"rows": len(self.held_out), "sha256": fingerprint(sentences(self.held_out))},
-        }
+        rows = np.random.default_rng(settings.seed).choice(len(self.pairs), count, replace=False)
+        return self.pairs.select(np.sort(rows))
 
 
-def run_stage(number: int, materials: Materials) -> dict[str, Any]:
-    """Train one stage, go on with it, or find it finished; return its ``run.json``.
+class Stage:
+    """One stage: a training of its own, with a folder of its own.
 
-    Raises:
-        InputError: as :func:`distilface.training.stages.finished` and :func:`distilface.training.fitting.fit`.
+    It starts from what :meth:`begin` names, else from its teacher. One that needs the assistant learns from it, and any
+    other from the English teacher.
     """
-    settings = stage_settings(materials.settings, number, NAMES)
-    teacher = materials.teacher if number in (1, 4) else materials.assistant()
-    student = {1: materials.start, 2: materials.assistant}.get(
-        number, lambda: materials.student(materials.folder(number - 1))
-    )()
-    texts = sentences(materials.pairs)
-    origin = {"start": weights_id(student)[:16], "teacher": weights_id(teacher)[:16], "pairs": fingerprint(texts)}
-    if run := finished(settings, origin, materials.settings.resume):
-        return run
-    print(f"stage {number} of {len(NAMES)}: {NAMES[number - 1]}", file=sys.stderr)
-    set_seed(settings.seed)
-    evaluator: Any = CrossLingualEvaluator(materials.dev, materials.held_out)
-    if number == 2:
+
+    number: ClassVar[int]  # in --stages
+    name: ClassVar[str]  # in run.json and of the folder
+    needs: ClassVar[tuple[type["Stage"], ...]]  # the stages whose folders it reads
+    shape: ClassVar[tuple[str, ...]]  # the settings that decide the shape and the vocabulary of its model
+    Loss: ClassVar[type[MatchLoss]]
+    sides: ClassVar[tuple[str, ...]]  # of a pair, those that the teacher embeds for the loss
+    teacher_scored: ClassVar[bool] = True  # by the measure of the student
+
+    def __init__(self, task: ParallelTask) -> None:
+        self.task, self.settings = task, self.own_settings(task.settings)
+        self.pairs = task.pairs_for(self.settings)
+        self.teacher_name, self.teacher = task.teacher_names[0], task.teacher
+        if Assistant in self.needs:
+            folder, assistant = Assistant.folder(task.settings.output_dir), self.settings.assistant
+            self.teacher_name = assistant if assistant and not folder.is_valid() else str(folder.path)
+            self.teacher = task.student(self.teacher_name).requires_grad_(False).eval()
+        self.source = self.begin()
+        self.start = self.teacher if self.source is None else task.student(self.source)
+
+    @classmethod
+    def folder(cls, output_dir: str) -> Folder:
+        """Return where the stage writes, beside the output folder: ``<output>.stages/N-name``."""
+        output = Path(output_dir)
+        return Folder(output.with_name(f"{output.name}.stages") / f"{cls.number}-{cls.name}")
+
+    @classmethod
+    def own_settings(cls, settings: MultistageSettings) -> MultistageSettings:
+        """Return the settings of this stage: its own folder and numbers; ``resume`` only where it has a checkpoint."""
+        own: dict[str, Any] = {"output_dir": str(cls.folder(settings.output_dir).path), "stages": [cls.number]}
+        for several, one in EACH.items():
+            if (values := getattr(settings, several)) is not None:
+                own |= {one: values[cls.number - 1], several: None}
+        stage = replace(settings, **own)
+        return replace(stage, resume=settings.resume and last_whole(work_folder(stage)) is not None)
+
+    def begin(self) -> str | None:
+        """Return the id or folder that the stage starts from: of the last stage that it needs."""
+        return str(self.needs[-1].folder(self.task.settings.output_dir).path)
+
+    @property
+    def origin(self) -> dict[str, str]:
+        """What decides the stage beside its settings."""
+        start, teacher = identity.fingerprint(self.start)[:16], identity.fingerprint(self.teacher)[:16]
+        return {"start": start, "teacher": teacher, "pairs": fingerprint(self.task.texts)}
+
+    def student(self) -> SentenceTransformer:
+        """Return the model to train."""
+        return self.start
+
+    def targets(self, side: str) -> Dataset:
+        """Embed one side of the pairs by the teacher, once, on disk: a column ``label`` of float32 tensors."""
+        cache, bf16 = self.settings.cache_dir, uses_bf16(self.settings.bf16)
+        pairs = embed(self.teacher, self.pairs, cache, column=side, bf16=bf16)
+        return pairs.select_columns(["label"]).with_format("torch")
+
+    def loss(self, student: SentenceTransformer) -> MatchLoss:
+        """Return the loss of the student; the teacher's embeddings are computed here."""
+        return self.Loss(student, *[self.targets(side) for side in self.sides], weight=self.settings.weight)
+
+    def evaluator(self) -> DevEvaluator:
+        """Return what chooses the checkpoint."""
+        return CrossLingualEvaluator(self.task.dev, self.task.held_out)
+
+
+class Assistant(Stage):
+    """A multilingual encoder, given or made of the teacher, learns the teacher's embeddings of the English side."""
+
+    number, name, needs = 1, "assistant", ()
+    shape = ("teacher", "assistant", "vocabulary", "assistant_layers", "seed")
+    Loss, sides = MatchLoss, ("english",)
+
+    def begin(self) -> str:
+        """Return the assistant that is given; or make one, which is kept: a resume needs the same vocabulary."""
+        settings, folder = self.settings, Folder(Path(self.settings.output_dir).with_name("0-start"))
+        if settings.assistant:
+            return settings.assistant
+        origin = {"teacher": identity.fingerprint(self.teacher), "pairs": fingerprint(self.task.texts)}
+        origin |= {name: getattr(settings, name) for name in ("vocabulary", "assistant_layers", "seed")}
+        if not (folder.is_valid() and (run := folder.run) and run.origin == origin):
+            sizes = settings.vocabulary, settings.assistant_layers
+            assistant = make_assistant(settings.teacher, self.task.texts, *sizes, seed=settings.seed)
+            save_folder(assistant, folder.path, {"method": "assistant", "origin": origin}, overwrite=True)
+        return str(folder.path)
+
+
+class Bottleneck(Stage):
+    """The recurrent student is made of the assistant, and its narrow embedding layer learns the assistant's."""
+
+    number, name, needs = 2, "bottleneck", (Assistant,)
+    shape = (*Assistant.shape, "keep_layers", "repeats", "embedding_size")
+    teacher_scored = False  # the measure is the distance to it
+
+    def begin(self) -> None:
+        """Start from the assistant, whose folder is not the student's."""
+
+    def student(self) -> SentenceTransformer:
+        """Return the recurrent student of the assistant."""
+        settings = self.settings
         sizes = settings.keep_layers, settings.repeats, settings.embedding_size
-        student = recurrent_student(student, *sizes, dropout=settings.dropout)
-        evaluator = BottleneckEvaluator(materials.dev, materials.held_out, teacher)
-    pairs = materials.part(number)
-    loss: Any = materials.loss(number, pairs, student, teacher)
-    rows = multistage.prepare(pairs)
-    trainer, measure = encoder_trainer(student, loss, rows, materials.dev, settings, evaluator=evaluator)
-    run = materials.facts(number) | {"origin": origin, "pairs": len(pairs), "loss_settings": loss.get_config_dict()}
-    return fit(trainer, measure, settings, texts, run, None if number == 2 else measure.score(teacher))
+        return recurrent_student(self.start, *sizes, dropout=settings.dropout)
+
+    def loss(self, student: SentenceTransformer) -> BottleneckLoss:
+        """Return the distance between the embedding layers."""
+        return BottleneckLoss(student, self.teacher)
+
+    def evaluator(self) -> DevEvaluator:
+        """Return how much of the assistant's embedding layer the student's explains."""
+        return BottleneckEvaluator(self.task.dev, self.task.held_out, self.teacher)
+
+
+class Recurrent(Stage):
+    """The whole student learns the assistant's embeddings, each side its own."""
+
+    number, name, needs = 3, "recurrent", (Assistant, Bottleneck)
+    shape = Bottleneck.shape
+    Loss, sides = MatchLoss, ("english", "other")
+
+
+class Contrastive(Stage):
+    """The student learns the English teacher's cosines across the languages, beside its embeddings."""
+
+    number, name, needs = 4, "contrastive", (Recurrent,)
+    shape = Recurrent.shape
+    Loss, sides = MultilingualContrastiveLoss, ("english",)
+
+    @classmethod
+    def folder(cls, output_dir: str) -> Folder:
+        """Return the output folder: this stage's model is that of the whole training."""
+        return Folder(Path(output_dir))
+
+
+STAGES: tuple[type[Stage], ...] = (Assistant, Bottleneck, Recurrent, Contrastive)

@@ -1,14 +1,15 @@
 """The generations of distillation on the fly: when the student's own past takes over as its teacher, and from where."""
 
-import sys
+import logging
 from collections.abc import Sequence
 from typing import Any, get_args
 
-from tqdm import tqdm
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from distilface.methods.online.loss import DistillCSELoss, Keep
 from distilface.settings import InputError, check_known
+
+logger = logging.getLogger(__name__)
 
 
 def check_plan(teachers: Sequence[str], every: int, limit: int, keep: str, eval_steps: int) -> None:
@@ -86,10 +87,9 @@ class Generations(TrainerCallback):
             self.loss.switch()
             best = float(self.loss.best_score)
             taught = "" if self.loss.best is None else f", taught by the best so far ({best:.2f})"
-            tqdm.write(  # a line of its own: the progress bar is on this one
+            logger.info(
                 f"generation {int(self.loss.generation)} begins after step {state.global_step} "
-                f"(dev score {score:.2f}){taught}",
-                file=sys.stderr,
+                f"(dev score {score:.2f}){taught}"
             )
 
 

@@ -13,12 +13,17 @@ from torch import Tensor, nn
 
 from distilface.data.texts import numbered
 from distilface.methods import simcse
+from distilface.methods.base import Paper
 from distilface.methods.online.relations import relation_loss, relations, shuffle_in_groups
 from distilface.model.prompts import tokens_of
 from distilface.settings import InputError
 
 Keep = Literal["last", "best_dev"]
-CITATION = """
+PAPER = Paper(
+    name="SimCSE beside teachers, or beside the student's own past (DistillCSE, distillation on the fly)",
+    summary="to SimCSE comes that the relations within a batch meet those that a teacher sees",
+    links={"distillcse": "https://arxiv.org/abs/2310.13499", "simcse": "https://arxiv.org/abs/2104.08821"},
+    bibtex="""
 @inproceedings{xu2023distillcse,
     title = {{DistillCSE}: Distilled Contrastive Learning for Sentence Embeddings},
     author = {Xu, Jiahao and Shao, Wei and Chen, Lihui and Liu, Lemao},
@@ -26,6 +31,9 @@ CITATION = """
     year = {2023}
 }
 """
+    + simcse.PAPER.bibtex,
+    limits=("It has seen no label; what its teachers learned from, if it had any, is told above.",),
+)
 
 
 def prepare(texts: Dataset) -> Dataset:
@@ -186,4 +194,4 @@ class DistillCSELoss(simcse.SimCSELoss):
     @property
     def citation(self) -> str:
         """Return the papers, as BibTeX."""
-        return CITATION + super().citation
+        return PAPER.bibtex

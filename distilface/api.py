@@ -1,0 +1,219 @@
+"""The public functions of the package, each one call for one verb of the command."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+
+from distilface.cards import card
+from distilface.data.pairs import read_sts
+from distilface.data.texts import as_texts
+from distilface.embedding import encoding
+from distilface.embedding.encoding import Encoded
+from distilface.embedding.settings import EncodeSettings
+from distilface.exporters import exporting
+from distilface.exporters.formats import FORMATS
+from distilface.exporters.parity import Parity
+from distilface.hub import publishing
+from distilface.methods import find_method
+from distilface.model.loading import load_model
+from distilface.settings import check_known, parse
+
+
+def train(
+    method: str,
+    *,
+    data: Sequence[str] | Dataset = (),
+    config: str | None = None,
+    output_dir: str | Path | None = None,
+    **settings: Any,
+) -> dict[str, Any]:
+    """Train a model folder by a method; the settings are those of ``distilface train METHOD --help``.
+
+    >>> import distilface
+    >>> distilface.train("distil", data=["A cat sat.", "A dog ran."])
+    Traceback (most recent call last):
+    distilface.settings.InputError: unknown method 'distil': did you mean 'distill'?
+
+    Args:
+        method: its name, as ``distill`` or ``simcse``.
+        data: files, folders, Hub data sets or ``python``; or the sentences themselves; or a data set with a column
+            ``text``.
+        config: a recipe, by the name of a shipped one or its file; a method may have a default one.
+        output_dir: the folder to write; default the recipe's or the method's.
+        settings: whatever else differs, as ``teacher=...`` or ``steps=100``.
+
+    Returns:
+        What stands in the folder's ``run.json``.
+
+    Raises:
+        InputError: on an unknown method or setting, or data or models that cannot be used.
+        KeyboardInterrupt: after Ctrl-C, with the checkpoint saved; the same call with ``resume=True`` goes on.
+    """
+    chosen = find_method(method)
+    start: Any = parse(chosen.Settings, ["--config", config] if config else [], "")
+    check_known(list(settings), list(vars(start)), f"setting of {method}:")
+    places = {} if output_dir is None else {"output_dir": str(output_dir)}
+    sources, texts = as_texts(data)
+    return chosen.train(replace(start, **settings, **places, **({"data": sources} if sources else {})), texts)
+
+
+def load(model: str | Path) -> SentenceTransformer:
+    """Load a model folder, or a model by its Hub id, for use: in fp32 and in evaluation mode.
+
+    >>> import distilface
+    >>> distilface.load("models/none/there")
+    Traceback (most recent call last):
+    distilface.settings.InputError: models/none/there is no folder and no Hub id (owner/name)
+
+    Raises:
+        InputError: if it is not a model, its weights are broken or not finite, or the Hub is not in reach.
+    """
+    return load_model(model)
+
+
+def export(
+    folder: str | Path,
+    *,
+    formats: Sequence[str] | None = None,
+    dev: str = "sample",
+    calibration: Sequence[str] = ("python",),
+) -> dict[str, Parity]:
+    """Write the ONNX and OpenVINO files of a model folder, each only where it passes the parity gate.
+
+    >>> import distilface
+    >>> distilface.export("models/mine", formats=["onxx"])
+    Traceback (most recent call last):
+    distilface.settings.InputError: unknown format 'onxx': did you mean 'onnx'?
+
+    Args:
+        folder: a model folder.
+        formats: which files; default all whose packages are installed.
+        dev: scored pairs to measure on: a file, a Hub data set, or ``sample``.
+        calibration: text that sets the scales of static int8.
+
+    Returns:
+        The measurements of each format, with the reason where it was refused.
+
+    Raises:
+        InputError: on an unknown format, a folder that is not a whole model, missing packages, or unreadable pairs.
+    """
+    check_known(formats or [], list(FORMATS), "format")
+    return exporting.export(folder, read_sts(dev), formats, calibration)
+
+
+def encode(folder: str | Path, input: str | Path, output: str | Path, **settings: Any) -> Encoded:
+    """Embed every row of a file into a .parquet or .npy; an interrupted call goes on where it stopped.
+
+    >>> import distilface
+    >>> distilface.encode("models/mine", "lines.txt", "vectors.csv")
+    Traceback (most recent call last):
+    distilface.settings.InputError: vectors.csv: .csv suffix; embeddings are written to .parquet or .npy
+
+    Args:
+        folder: a model folder.
+        input: a .txt (a row a line), .csv, .tsv, .jsonl (each also .gz) or .parquet file.
+        output: the file to write.
+        settings: those of ``distilface encode --help``, as ``variant="int8"``.
+
+    Returns:
+        The report: rows, width, empty and truncated rows, megabytes, seconds.
+
+    Raises:
+        InputError: on a mistake in the settings, the folder or the input (with its line).
+        KeyboardInterrupt: after Ctrl-C, with what is done kept.
+    """
+    start = EncodeSettings(folder=str(folder), input=str(input), output=str(output))
+    check_known(list(settings), list(vars(start)), "setting of encode:")
+    return encoding.encode(replace(start, **settings))
+
+
+def evaluate(
+    model: str | Path | SentenceTransformer,
+    *,
+    tasks: Sequence[str] | None = None,
+    data_dir: str | Path | None = None,
+    cache_dir: str | Path | None = None,
+    batch_size: int = 32,
+) -> dict[str, float]:
+    """Score a model on MTEB's tasks, by mteb itself, in fp32.
+
+    >>> import distilface
+    >>> distilface.evaluate("models/mine", tasks=["STS112"])
+    Traceback (most recent call last):
+    distilface.settings.InputError: unknown task 'STS112': did you mean 'STS12'?
+
+    Args:
+        model: a folder, a Hub id, or a model in memory.
+        tasks: names of MTEB tasks and benchmarks; default the seven English STS tasks.
+        data_dir: a folder of local data; default the Hub's.
+        cache_dir: where mteb keeps its results; default nowhere.
+        batch_size: sentences in a batch.
+
+    Returns:
+        mteb's main score of each task, times 100.
+
+    Raises:
+        InputError: on an unknown task, a model that cannot be used, or data that cannot be had.
+    """
+    from distilface.evaluation import scores  # with mteb, which takes seconds to import
+
+    return scores.evaluate(model, tasks or scores.STS_TASKS, data_dir, cache_dir, batch_size)
+
+
+def write_card(
+    folder: str | Path,
+    *,
+    repo_id: str | None = None,
+    results: Sequence[str | Path] = (),
+    facts: str | Path | None = None,
+    license: str | None = None,
+) -> Path:
+    """Write the model card of a folder, README.md: what is known of the model, and what is not.
+
+    >>> import distilface
+    >>> distilface.write_card("models/none")
+    Traceback (most recent call last):
+    distilface.settings.InputError: models/none does not exist; give a model folder
+
+    Args:
+        folder: a model folder.
+        repo_id: what the snippets call it, ``owner/name``; default the folder's name.
+        results: files of scores that the benchmarks have written.
+        facts: a YAML file of more facts, as the licence of your text.
+        license: the model's; default that of the model whose weights it starts from.
+
+    Returns:
+        The card's file.
+
+    Raises:
+        InputError: if the folder is not a whole model, or a file cannot be used.
+    """
+    return card.write_card(folder, repo_id, results, facts, license)
+
+
+def push(folder: str | Path, repo_id: str, **settings: Any) -> dict[str, Any]:
+    """Publish a model folder on the Hugging Face Hub, weights and card in one commit.
+
+    >>> import distilface
+    >>> distilface.push("models/mine", "distilface")
+    Traceback (most recent call last):
+    distilface.settings.InputError: --repo-id 'distilface' names no owner; give owner/name
+
+    Args:
+        folder: a model folder.
+        repo_id: where to, ``owner/name``.
+        settings: those of ``distilface push --help``, as ``private=True`` or ``tag=["v1"]``.
+
+    Returns:
+        ``repo_id``, ``files``, ``score``, ``deleted`` and, if it was published, ``commit`` and ``url``.
+
+    Raises:
+        InputError: on whatever must not or cannot be published, saying what is on the Hub then.
+    """
+    start = publishing.PushSettings(folder=str(folder), repo_id=repo_id)
+    check_known(list(settings), list(vars(start)), "setting of push:")
+    return publishing.push(replace(start, **settings))

@@ -1,0 +1,192 @@
+"""The protocol of a method: its paper, its settings, the data that its loss reads, its loss.
+
+A method is one file or one folder here. :mod:`distilface.methods` finds it by itself, ``distilface train NAME`` runs
+it, the tests run over all of them and the card cites it: nothing else knows its name.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from typing import Any, ClassVar
+
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from torch import nn
+from transformers import TrainerCallback, set_seed
+
+from distilface.data.pairs import read_sts
+from distilface.data.texts import read_texts
+from distilface.training.checkpoints import WholeCheckpoints
+from distilface.training.evaluators import DevEvaluator
+from distilface.training.fitting import encoder_trainer, fit, make_student
+from distilface.training.run_folder import check_settings
+from distilface.training.settings import StudentSettings, TrainSettings
+from distilface.training.teacher import load_teacher
+from distilface.training.verdict import Measure
+
+
+@dataclass(frozen=True)
+class Paper:
+    """What a model card says of a method.
+
+    Attributes:
+        name: the method, as it is called in a sentence.
+        summary: what it does, in one line.
+        links: each paper's short name and its address.
+        bibtex: the papers, as BibTeX entries.
+        limits: what a user must know of every model that was made so.
+    """
+
+    name: str
+    summary: str
+    links: dict[str, str]
+    bibtex: str
+    limits: tuple[str, ...] = ()
+
+
+@dataclass
+class Task:
+    """What one training works on.
+
+    Attributes:
+        settings: how to train.
+        texts: the sentences, in a column ``text``.
+        data: the columns that the loss reads; :meth:`EncoderMethod.trainer` sets it to what ``prepare`` returns.
+    """
+
+    settings: Any
+    texts: Dataset
+    data: Dataset = field(init=False)
+
+    @cached_property
+    def dev(self) -> Dataset:
+        """The scored pairs that choose the checkpoint."""
+        return read_sts(self.settings.dev)
+
+    @property
+    def teacher_names(self) -> list[str]:
+        """The ids or folders of the teachers: none, one, or several."""
+        several = getattr(self.settings, "teachers", None)
+        one = getattr(self.settings, "teacher", None)
+        return list(several or ([one] if one else []))
+
+    @cached_property
+    def teachers(self) -> list[SentenceTransformer]:
+        """The teachers, frozen, loaded where they are first asked for."""
+        return [load_teacher(name) for name in self.teacher_names]
+
+    @property
+    def teacher(self) -> SentenceTransformer:
+        """The only teacher."""
+        return self.teachers[0]
+
+    @property
+    def source(self) -> str:
+        """The id or folder of what the student is made of: the backbone, or else the teacher."""
+        return str(self.settings.backbone or self.teacher_names[0])
+
+
+class Method(ABC):
+    """One way to train an encoder.
+
+    Attributes:
+        name: on the command line and in ``run.json``.
+        aliases: other names on the command line.
+        paper: what the card says and cites.
+        Settings: a dataclass of :func:`distilface.settings.setting` fields.
+    """
+
+    name: ClassVar[str]
+    aliases: ClassVar[tuple[str, ...]] = ()
+    paper: ClassVar[Paper]
+    Settings: ClassVar[type[TrainSettings]]
+
+    def check(self, settings: Any) -> None:
+        """Refuse, before anything is read or written, settings that cannot be followed.
+
+        Raises:
+            InputError: naming the setting, its value and the remedy.
+        """
+        check_settings(settings)
+
+    def cites(self, settings: Mapping[str, Any]) -> list[Paper]:
+        """Return the papers of a run with these settings."""
+        return [self.paper]
+
+    @abstractmethod
+    def trainer(self, task: Task) -> tuple[WholeCheckpoints, Measure]:
+        """Return a trainer, and the measure that chooses its checkpoint."""
+
+    def outcome(self, trainer: WholeCheckpoints, task: Task) -> dict[str, Any]:
+        """Return what only the finished training knows, for ``run.json``."""
+        return {}
+
+    def train(self, settings: Any, texts: Dataset | None = None) -> dict[str, Any]:
+        """Train, write the folder, score it as reloaded from disk; return what stands in its ``run.json``.
+
+        Args:
+            settings: of :attr:`Settings`.
+            texts: sentences in a column ``text``; ``None`` reads ``settings.data``.
+
+        Raises:
+            InputError: on settings, data or models that cannot be used, a collapse, or a NaN loss.
+            KeyboardInterrupt: after Ctrl-C, with the checkpoint saved and the words to go on.
+        """
+        self.check(settings)
+        set_seed(settings.seed)
+        if texts is None:
+            texts = read_texts(settings.data, settings.max_sentences, settings.text_column)
+        task = Task(settings, texts)
+        trainer, measure = self.trainer(task)
+        scores = [measure.score(teacher) for teacher in task.teachers]
+        run = {
+            "method": self.name,
+            "baseline_model": task.source,
+            "layers": settings.layers,
+            "teacher": task.teacher_names[0] if len(scores) == 1 else task.teacher_names or None,
+        }
+        if scores:
+            run["teacher_scores"] = dict(zip(task.teacher_names, scores, strict=True))
+        if loss := getattr(trainer, "loss", None):
+            run["loss_settings"] = loss.get_config_dict()
+        best = max(scores, default=None)
+        return fit(trainer, measure, settings, texts, run, best, lambda: self.outcome(trainer, task))
+
+
+class EncoderMethod(Method):
+    """A method that is one loss on one student: a subclass writes :meth:`prepare` and :meth:`loss`.
+
+    The rest it overrides where it differs.
+    """
+
+    Settings: ClassVar[type[TrainSettings]] = StudentSettings
+
+    def student(self, task: Task) -> SentenceTransformer:
+        """Return the untrained student."""
+        return make_student(task.settings, task.source)
+
+    @abstractmethod
+    def prepare(self, task: Task) -> Dataset:
+        """Return the columns that the loss reads: texts first, and ``label`` for what is not tokenised."""
+
+    @abstractmethod
+    def loss(self, student: SentenceTransformer, task: Task) -> nn.Module:
+        """Return a sentence-transformers loss on the student, for ``task.data``."""
+
+    def evaluator(self, task: Task) -> DevEvaluator:
+        """Return what chooses the checkpoint: the Spearman correlation on ``task.dev``."""
+        return DevEvaluator(task.dev)
+
+    def callbacks(self, loss: nn.Module, task: Task) -> Sequence[TrainerCallback]:
+        """Return what is done between steps; a callback that must outlive a stop keeps its state in the loss."""
+        return ()
+
+    def trainer(self, task: Task) -> tuple[WholeCheckpoints, Measure]:
+        """Return the trainer of the student, and the measure that chooses its checkpoint."""
+        dev = task.dev  # before the teacher's pass, which can take hours, for its mistakes
+        student = self.student(task)
+        task.data = self.prepare(task)
+        loss = self.loss(student, task)
+        callbacks, evaluator = self.callbacks(loss, task), self.evaluator(task)
+        return encoder_trainer(student, loss, task.data, dev, task.settings, callbacks, evaluator)

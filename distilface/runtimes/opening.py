@@ -1,0 +1,73 @@
+"""Which runtime opens an exported file, and which file of a folder this processor runs best."""
+
+import platform
+from pathlib import Path
+
+import torch
+from sentence_transformers import SentenceTransformer
+
+from distilface.model.folder import Folder
+from distilface.runtimes.base import FileEncoder
+from distilface.runtimes.files import FILES, pieces, read_exports
+from distilface.runtimes.onnx import OnnxEncoder
+from distilface.runtimes.openvino import OpenVinoEncoder
+from distilface.settings import InputError
+
+#: The runtime of a file, by its suffix.
+RUNTIMES: dict[str, type[FileEncoder]] = {".onnx": OnnxEncoder, ".xml": OpenVinoEncoder}
+
+
+def runtime_of(file: str | Path) -> type[FileEncoder]:
+    """Return the runtime of an exported file.
+
+    Raises:
+        InputError: if its suffix is none of :data:`RUNTIMES`.
+    """
+    suffix = Path(file).suffix
+    if suffix not in RUNTIMES:
+        raise InputError(f"{file} is not an exported file; its name must end in {' or '.join(RUNTIMES)}")
+    return RUNTIMES[suffix]
+
+
+def open_file(file: str | Path, source: str | Path | SentenceTransformer, threads: int | None = None) -> FileEncoder:
+    """Open an exported file on its runtime; the arguments are those of :class:`FileEncoder`.
+
+    Raises:
+        InputError: without the packages of the runtime, or if the file or the folder is not there.
+    """
+    return runtime_of(file)(file, source, threads)
+
+
+def int8_formats() -> list[str]:
+    """Return the formats of int8 that are made for this processor, the one that it runs best first.
+
+    Weights from -128 are for VNNI and ARM: without VNNI, x86 adds their products in 16 bits, which can overflow.
+    """
+    if platform.machine().lower() in ("arm64", "aarch64"):
+        return ["arm64"]
+    return ["vnni", "avx2"] if torch.cpu._is_vnni_supported() else ["avx2"]
+
+
+def choose(folder: Folder, variant: str) -> Path:
+    """Return an exported file of a folder.
+
+    Args:
+        folder: the model folder.
+        variant: a name of :data:`FILES`, or ``int8`` for the file of int8 that this processor runs best.
+
+    Raises:
+        InputError: without the packages of the runtime, or if the folder has no such file of its weights.
+    """
+    names = [*int8_formats(), "quantized"] if variant == "int8" else [variant]
+    files = [FILES[name].path for name in names]
+    runtime_of(files[0]).extra.check()
+    rows = read_exports(folder).get("files", {})
+    for file in files:
+        whole = all(piece.is_file() for piece in pieces(folder.path / file))
+        if whole and file in rows and not rows[file]["refused"]:
+            return folder.path / file
+    processor = " for this processor" if variant == "int8" else ""
+    raise InputError(
+        f"{folder.path} has no {variant} export of its weights{processor}; "
+        f"make it first: distilface export {folder.path} --formats {names[0]}"
+    )

@@ -1,0 +1,39 @@
+"""A student of each kind, saved and exported in fp32, and what tests of exported files compare."""
+
+from pathlib import Path
+
+import numpy as np
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Normalize
+from tiny import PAIRS, on_one_thread, sentences, tiny_backbone
+
+from distilface.compression.recurrent import recurrent_student
+from distilface.compression.student import load_student
+from distilface.exporters.exporting import export
+from distilface.model.folder import save_folder
+
+#: In ALBERT the layers share their weights.
+KINDS = ("mean", "cls", "last4", "dense", "albert")
+PAIRS_SET = Dataset.from_list([{"sentence1": a, "sentence2": b, "score": score} for a, b, score in PAIRS])
+#: Batches and lengths that the example of the export has not, and a text longer than the model reads.
+TEXTS = ["dog", *sentences(20), " ".join(sentences(9))]
+
+
+def save_students(place: Path) -> dict[str, Path]:
+    """Save one model of each of :data:`KINDS`, exported in fp32."""
+    backbone = str(tiny_backbone(place / "backbone", layers=4))
+    models = {mode: load_student(backbone, pooling=mode) for mode in ("mean", "cls", "last4")}
+    width = models["mean"].get_embedding_dimension()
+    models["dense"] = SentenceTransformer(modules=[*models["mean"], Dense(width, 12), Normalize()], device="cpu")
+    models["albert"] = recurrent_student(load_student(backbone, normalize=True), 2, 2, 8)
+    with on_one_thread():
+        for name, model in models.items():
+            save_folder(model, place / name)
+            export(place / name, PAIRS_SET, ["onnx"])
+    return {name: place / name for name in KINDS}
+
+
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the cosine of each row of one array with that of the other."""
+    return (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)

@@ -1,0 +1,139 @@
+"""The README and the docs: their links, their length, their commands and the code that they quote."""
+
+import ast
+import importlib.util
+import inspect
+import re
+import runpy
+import shlex
+import sys
+from collections.abc import Iterator
+from dataclasses import fields
+from functools import partial
+from pathlib import Path
+
+import pytest
+
+import distilface
+from distilface import cli
+from distilface.methods import find_method
+from distilface.settings import parse
+
+ROOT = Path(__file__).parents[1]
+PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "demo/README.md")), *(ROOT / "docs").glob("*.md")]
+BLOCK = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
+#: What a stranger puts in: nothing to look up.
+PLACEHOLDERS = ("METHOD", "RECIPE")
+each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
+
+
+def blocks(page: Path, language: str) -> list[tuple[str, str]]:
+    """Return the code blocks of a language, each with what follows the language's name."""
+    found = [(info.partition(" "), code) for info, code in BLOCK.findall(page.read_text(encoding="utf-8"))]
+    return [(rest, code) for (name, _, rest), code in found if name == language]
+
+
+def anchors(page: Path) -> set[str]:
+    """Return the anchors that GitHub makes of a page's headings."""
+    headings = re.findall(r"^#+ (.+)$", BLOCK.sub("", page.read_text(encoding="utf-8")), re.MULTILINE)
+    return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@each_page
+def test_every_link_leads_to_a_file(page):
+    links = re.findall(r"\]\(([^)\s]+)\)", BLOCK.sub("", page.read_text(encoding="utf-8")))
+    for link in (link for link in links if not link.startswith("https://")):
+        place, _, anchor = link.partition("#")
+        target = (page.parent / place).resolve() if place else page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target), link
+
+
+def test_the_readme_is_short_and_begins_with_code():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    assert 800 <= len(text.split()) <= 1700
+    assert "\n```" in "\n".join(text.splitlines()[:40])
+
+
+def commands(page: Path) -> Iterator[list[str]]:
+    """Yield the words of each command in a page's code blocks, and of our own commands in its sentences."""
+    lines = [line for _, code in blocks(page, "bash") for line in code.replace("\\\n", "").splitlines()]
+    own = r"`(distilface [a-z][^`]*|python (?:-m )?(?:training|benchmarks|model_card)[/.][^`]*)`"
+    lines += re.findall(own, BLOCK.sub("", page.read_text(encoding="utf-8")))
+    for line in lines:
+        yield from (shlex.split(part, comments=True) for part in line.split("&&"))
+
+
+def help_of(program: list[str], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> str:
+    """Return what ``--help`` of a verb or a script shows, its options spelled with dashes."""
+    monkeypatch.setattr(sys, "path", [str(ROOT), *sys.path])
+    monkeypatch.setattr(sys, "argv", [program[1], "--help"])
+    script = partial(runpy.run_path, program[1], run_name="__main__")
+    show = script if program[0] == "python" else partial(cli.run, sys.argv)
+    with pytest.raises(SystemExit) as leave:
+        show()
+    assert leave.value.code == 0
+    return re.sub(r"--\w+", lambda option: option[0].replace("_", "-"), capsys.readouterr().out)
+
+
+def check_training(name: str, words: list[str]) -> None:
+    """Make sure that a method, its recipe and its options exist; an unknown one raises."""
+    if name not in PLACEHOLDERS:
+        parse(find_method(name).Settings, [word for word in words if word != "--help"], "")
+
+
+@each_page
+def test_every_command_exists(page, monkeypatch, capsys):
+    """A verb, a script, a method, a recipe or an option of another name would be a stranger's first failure."""
+    monkeypatch.chdir(ROOT)
+    for program, *words in filter(None, commands(page)):
+        if program == "make":
+            targets = [word for word in words if "=" not in word]
+            assert all(re.search(rf"^{target}:", Path("Makefile").read_text(), re.MULTILINE) for target in targets)
+        if program not in ("distilface", "python") or not words:
+            continue
+        first, *rest = words
+        if first == "-m":
+            assert importlib.util.find_spec(rest[0]), rest[0]
+            continue
+        assert program == "distilface" or Path(first).is_file(), first
+        if (program, first) == ("distilface", "train") and rest:
+            check_training(rest[0], rest[1:])
+        elif first.startswith("training/train_"):
+            check_training(Path(first).stem.removeprefix("train_"), rest)
+        elif rest:
+            own, _, training = " ".join(rest).partition(" -- ")
+            shown = help_of([program, first], monkeypatch, capsys)
+            for option in re.findall(r"(?<!\S)--[\w-]+", own):
+                assert re.search(rf"{option.replace('_', '-')}(?![\w-])", shown), option
+            if training:
+                script = rest[rest.index("--script") + 1]
+                check_training(Path(script).stem.removeprefix("train_"), training.split())
+        else:
+            assert program == "python" or first in cli.VERBS, first
+
+
+@each_page
+def test_python_in_the_docs_calls_what_exists(page):
+    for code in (code for file, code in blocks(page, "python") if not file):
+        for call in (node for node in ast.walk(ast.parse(code)) if isinstance(node, ast.Call)):
+            name = ast.unparse(call.func)
+            if name.startswith("distilface."):
+                function = getattr(distilface, name.removeprefix("distilface."))
+                named = {word.arg: ast.literal_eval(word.value) for word in call.keywords}
+                inspect.signature(function).bind(*call.args, **named)
+                if function is distilface.train:
+                    method = find_method(ast.literal_eval(call.args[0]))
+                    known = {"config", *(field.name for field in fields(method.Settings))}
+                    assert set(named) <= known
+                    check_training(method.name, ["--config", named["config"]] if "config" in named else [])
+
+
+@each_page
+def test_quoted_code_stands_in_its_file(page):
+    """A block that names a file after its language is quoted from it, at any indentation."""
+    quoted = [block for language in ("python", "yaml") for block in blocks(page, language) if block[0]]
+    for file, code in quoted:
+        lines = [rf"\1{re.escape(line)}" if line else "" for line in code.splitlines()]
+        pattern = "^( *)" + "\n".join(lines).removeprefix(r"\1")
+        assert re.search(pattern, (ROOT / file).read_text(encoding="utf-8"), re.MULTILINE), f"{file}:\n{code}"

@@ -1,0 +1,127 @@
+"""What training costs: both measurements time the work that they name, and what they print and write."""
+
+import copy
+import json
+from pathlib import Path
+
+import pytest
+import torch
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Normalize
+from tiny import sentences, tiny_model
+
+from benchmarks.training_cost import teacher, throughput
+from distilface.compression.student import load_student
+from distilface.data.texts import read_texts
+from distilface.methods import embedding
+from distilface.methods.online.loss import prepare
+from distilface.settings import InputError
+from distilface.training.settings import TrainSettings
+from distilface.training.teacher import load_teacher
+
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+
+
+@pytest.fixture
+def text(tmp_path: Path) -> str:
+    file = tmp_path / "text.txt"
+    file.write_text("\n".join(sentences(60)) + "\n")
+    return str(file)
+
+
+@pytest.fixture
+def model(tmp_path: Path) -> str:
+    """Save a model that ends in ``Normalize``."""
+    modules = [*tiny_model(tmp_path / "plain", seed=3).children(), Normalize()]
+    folder = str(tmp_path / "model")
+    SentenceTransformer(modules=modules, device="cpu").save_pretrained(folder, create_model_card=False)
+    return folder
+
+
+def settings(tmp_path: Path, **more: float) -> TrainSettings:
+    return TrainSettings(output_dir=str(tmp_path / "out"), train_max_length=6, bf16="no", **more)
+
+
+def test_both_loops_train_the_same_student(model, text, tmp_path):
+    """Silent if broken: a ratio between two loops that do different work says nothing."""
+    rows = embedding.prepare(read_texts([text], 40), load_teacher(model, device="cpu"), tmp_path / "cache")
+    student = load_student(model, [0], normalize=True, dropout=0.0)
+    packaged, bare = copy.deepcopy(student), copy.deepcopy(student)
+    work = settings(tmp_path, steps=5, batch_size=8, learning_rate=3e-3)
+    throughput.train_packaged(packaged, rows, work)()
+    throughput.train_bare(bare, rows, rows["label"][:], work)
+    moved = 0.0
+    weights = zip(student.named_parameters(), packaged.parameters(), bare.parameters(), strict=True)
+    for (name, start), one, other in weights:
+        moved = max(moved, float((one - start).detach().abs().max()))
+        torch.testing.assert_close(one, other, rtol=0, atol=1e-5, msg=name)
+    assert moved > 1e-3, "they were trained"
+    assert not list(tmp_path.rglob("checkpoint-*")), "no checkpoint in the timed part"
+
+
+def test_the_teacher_alone_reads_the_same_batches(model, text, tmp_path):
+    """Silent if broken: a ratio between different sentences says nothing."""
+    student, own_teacher = tiny_model(tmp_path / "student"), load_teacher(model, device="cpu")
+    texts, work = read_texts([text], 12), settings(tmp_path, steps=3, batch_size=4)
+    seen: list[list] = []
+    own_teacher.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]["input_ids"].tolist()))
+    teacher.training(student, prepare(texts), work, [own_teacher], texts)()
+    in_training = list(seen)
+    seen.clear()
+    teacher.read(own_teacher, teacher.batches(prepare(texts), work), 6, False)
+    assert len(in_training) == 3
+    assert in_training == seen
+    assert not list(tmp_path.rglob("checkpoint-*")), "no checkpoint in the timed part"
+
+
+def test_throughput_end_to_end(model, text, tmp_path, capsys, caplog):
+    caplog.set_level("INFO", logger="distilface")
+    output = tmp_path / "results" / "throughput.json"
+    small = ["--layers", "1", "--batch_size", "4", "--steps", "2", "--rounds", "3", "--teacher_rounds", "2"]
+    words = ["--teacher", model, "--data", text, "--teacher_sentences", "5", *small]
+    result = throughput.main([*words, "--output", str(output)])
+    assert json.loads(output.read_text()) == result
+    training = result["training"]
+    ours, theirs = training["trainer"]["seconds"], training["bare"]["seconds"]
+    assert len(training["ratios"]) == len(ours) == len(theirs) == 3
+    assert training["ratios"][0] == pytest.approx(theirs[0] / ours[0], abs=0.05), "above 1 if the trainer is faster"
+    assert training["ratio"] == sorted(training["ratios"])[1]
+    assert training["trainer"]["sentences_per_second"] == pytest.approx(8 / sorted(ours)[1], rel=0.05)
+    tokenizer = load_teacher(model, device="cpu").tokenizer
+    tokens = sum(len(ids) for ids in tokenizer(read_texts([text], 8)["text"][:])["input_ids"])
+    assert training["trainer"]["tokens_per_second"] == pytest.approx(tokens / sorted(ours)[1], rel=0.05)
+    assert len(result["teacher"]["ratios"]) == 2
+    assert result["data"]["rows"] == 8
+    assert {"versions", "machine", "seed", "model"} <= set(result)
+    assert f"ratio {training['ratio']} (goal 0.9)" in capsys.readouterr().out
+    assert caplog.text.index("training: 3 more pairs, about") < caplog.text.index("teacher: 2 more pairs, about")
+
+
+def test_teacher_cost_end_to_end(model, text, tmp_path, capsys):
+    output = tmp_path / "results" / "cost.json"
+    words = ["--teachers", model, "--backbone", model, "--data", text, "--batch_size", "4", "--steps", "2"]
+    result = teacher.main([*words, "--rounds", "2", "--output", str(output)])
+    assert json.loads(output.read_text()) == result
+    for kind in ("teachers", "past"):
+        assert len(result[kind]["ratios"]) == 2
+        assert min(result[kind]["ms_per_step"].values()) > 0
+    assert {"versions", "machine", "seed", "model", "goal"} <= set(result)
+    assert f"ratio {result['past']['ratio']} (goal 1 or less)" in capsys.readouterr().out
+
+
+def test_the_ratio_is_of_each_round():
+    times = {"without": [1.0, 2.0, 4.0], "with_past": [1.2, 3.0, 4.0], "past_alone": [0.5, 0.5, 1.0]}
+    assert teacher.compare(times, "past", steps=10) == {
+        "ratios": [0.8, 1.2, 0.8],
+        "ratio": 0.8,
+        "ms_per_step": {"with": 300.0, "without": 200.0, "alone": 50.0},
+    }
+
+
+@pytest.mark.parametrize(("script", "steps", "batch"), [(throughput, 60, 128), (teacher, 20, 64)])
+def test_bad_input(text, script, steps, batch):
+    problem = f"{steps} steps of {batch} need {steps * batch} sentences and there are 60"
+    with pytest.raises(InputError, match=problem):
+        script.main(["--data", text])
+    with pytest.raises(InputError, match="--rounds 0 is out of range"):
+        script.main(["--data", text, "--rounds", "0"])
