@@ -18,6 +18,7 @@ from distilface.exporters import exporting
 from distilface.exporters.formats import FORMATS
 from distilface.exporters.parity import Parity
 from distilface.hub import publishing
+from distilface.hub.settings import PushSettings
 from distilface.methods import find_method
 from distilface.model.loading import load_model
 from distilface.settings import check_known, parse
@@ -214,6 +215,6 @@ def push(folder: str | Path, repo_id: str, **settings: Any) -> dict[str, Any]:
     Raises:
         InputError: on whatever must not or cannot be published, saying what is on the Hub then.
     """
-    start = publishing.PushSettings(folder=str(folder), repo_id=repo_id)
+    start = PushSettings(folder=str(folder), repo_id=repo_id)
     check_known(list(settings), list(vars(start)), "setting of push:")
     return publishing.push(replace(start, **settings))

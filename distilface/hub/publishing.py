@@ -8,14 +8,13 @@ from pathlib import Path
 from typing import Any
 
 from huggingface_hub import CommitInfo, CommitOperationAdd, CommitOperationDelete, HfApi, get_token
-from huggingface_hub.errors import HFValidationError
-from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 from distilface.hub.checks import RECORDS, publishable
 from distilface.hub.preview import preview, read_card, score_again
 from distilface.hub.repository import MAIN, State, differing, one_sentence, read_state
+from distilface.hub.settings import PushSettings
 from distilface.model.folder import Folder
-from distilface.settings import InputError, setting
+from distilface.settings import InputError
 
 logger = logging.getLogger(__name__)
 
@@ -30,38 +29,6 @@ OURS = (
 )
 #: A ``.gitignore`` on the Hub would leave files out of the commit without a word: this one stands in for it.
 _NOTHING_IGNORED = "# every file of a model folder is kept\n"
-
-
-@dataclass
-class PushSettings:
-    """Options of publishing."""
-
-    folder: str = setting("", "the model folder")
-    repo_id: str = setting("", "where to: owner/name")
-    private: bool = setting(False, "create the repository as private")
-    create_pr: bool = setting(False, "open a pull request, and leave main as it is")
-    revision: str = setting(MAIN, "the branch to commit to; a new one is made of main")
-    tag: list[str] = setting([], "names for what is published, as v1")
-    message: str = setting("Publish the model, weights and card together", "the commit's first line")
-    dry_run: bool = setting(False, "show all, and send nothing")
-    yes: bool = setting(False, "publish without asking")
-
-    def check(self) -> None:
-        """Refuse what cannot be published so.
-
-        Raises:
-            InputError: with the remedy.
-        """
-        try:
-            validate_repo_id(self.repo_id)
-        except HFValidationError as error:
-            raise InputError(f"--repo-id {self.repo_id!r}: {' '.join(str(error).split())}") from None
-        if self.repo_id.count("/") != 1:
-            raise InputError(f"--repo-id {self.repo_id!r} names no owner; give owner/name")
-        if self.create_pr and self.revision != MAIN:
-            raise InputError(f"a pull request is opened on main, not on {self.revision}; leave one of them out")
-        if self.create_pr and self.tag:
-            raise InputError(f"--tag {self.tag[0]} names what is published; merge the pull request first")
 
 
 @dataclass

@@ -18,10 +18,8 @@ def fingerprint(model: SentenceTransformer) -> str:
 
     That is its weights, its modules and their settings (two poolings over one encoder have the same weights), the
     encoder's configuration, the tokenizer, the maximum length and the prompts. Where it was loaded from, and the
-    precision that its weights are stored in, do not count. An exported file, in the place of a model, has its own.
+    precision that its weights are stored in, do not count.
     """
-    if own := getattr(model, "fingerprint", None):
-        return str(own)
     digest = hashlib.sha256()
     for name, weight in sorted(model.state_dict().items()):
         values = weight.detach().cpu()

@@ -1,0 +1,51 @@
+"""What a model folder is, in lines: its shape, sizes, scores and exports, and what it lacks."""
+
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+
+from distilface.cards.card import lacking
+from distilface.model.folder import Folder
+from distilface.runtimes.files import read_exports
+
+
+def _shape(model: SentenceTransformer) -> str:
+    encoder: Any = model[0]
+    config, modules = encoder.model.config, [type(module).__name__ for module in model][1:]
+    layers = config.num_hidden_layers * getattr(config, "inner_group_num", 1)
+    return (
+        f"{config.model_type}, {layers} layers of {config.hidden_size}, {len(model.tokenizer):,} tokens in the "
+        f"vocabulary; {', '.join(modules)}; {model.get_embedding_dimension()} dimensions; "
+        f"reads {model.max_seq_length} tokens"
+    )
+
+
+def folder_lines(folder: Folder) -> list[str]:
+    """Return the lines that ``distilface info`` prints."""
+    transformer: Any = folder.model[0]
+    table = transformer.model.get_input_embeddings().weight.numel()
+    lines = [
+        f"{folder.path}: {_shape(folder.model)}",
+        f"size: {folder.parameters:,} parameters ({table:,} in the embedding table), {folder.megabytes:.1f} MB",
+    ]
+    if run := folder.run:
+        scores = (f"{name} {score:.2f}" for name, score in run.scores.items() if score is not None)
+        lines += [f"trained: {run.method}, seed {run.seed}, verdict {run.verdict}"]
+        lines += [f"scores: {', '.join(scores)}"]
+    exports = read_exports(folder).get("files", {})
+    for file, row in exports.items():
+        state = f"refused: {row['refused']}" if row["refused"] else f"Spearman {row['score_change']:+.2f}"
+        table = row.get("table_megabytes")
+        size = f"{row['megabytes']:.1f} MB" + (f" ({table:.1f} of it the embedding table)" if table else "")
+        lines.append(f"{file} ({row['what']}): {size}, {state}")
+    return lines + [f"lacks: {what}" for what in _lacks(folder, exports)]
+
+
+def _lacks(folder: Folder, exports: dict[str, Any]) -> list[str]:
+    lacks = [] if folder.run_file.is_file() else ["run.json, which says how it was trained"]
+    if not exports:
+        others = [name for name in ("onnx", "openvino") if (folder.path / name).is_dir()]
+        stale = f", for {others[0]}/ is of others" if others else ""
+        lacks.append(f"exports of these weights{stale} (distilface export)")
+    missing = lacking(folder)
+    return lacks + ([f"{missing} (distilface card)"] if missing else [])
