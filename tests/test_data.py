@@ -231,14 +231,13 @@ WHOLE = gzip.compress(random.Random(0).randbytes(5000).hex().encode(), mtime=0)
         ("t.csv", b"id,sentence\n1,one\n", "line 2: no column 'text'; found id, sentence"),
         ("t.tsv", b"text,id\none,1\n", "line 2: no column 'text'; found text,id"),
         ("t.csv", b"id,text\n1,one\n2\n", "line 3: nothing in column 'text'"),
-        ("t.csv", b"text\n" + b"x" * 140_000 + b"\n", "line 2: field larger than field limit"),
-        ("t.jsonl", b'{"text": "one"}\n{"text": "two"\n', "line 2: no JSON"),
-        ("t.jsonl", b'{"text": "one"}\n["two"]\n', 'line 2: ["two"] is no JSON object'),
+        ("t.jsonl", b'{"text": "one"}\n{"text": "two"\n', "line 2: not JSON"),
+        ("t.jsonl", b'{"text": "one"}\n["two"]\n', 'line 2: ["two"] is not a JSON object'),
         ("t.jsonl", b'{"text": "one"}\n{"body": "two"}\n', "line 2: no column 'text'; found body"),
         ("t.jsonl", b'{"text": null}\n', "line 1: nothing in column 'text'"),
-        ("t.jsonl", b'{"text": ["a", "b"]}\n', "column 'text': ['a', 'b'] is no text"),
-        ("t.jsonl", b'{"text": 5}\n', "column 'text': 5 is no text"),
-        ("t.jsonl", b'{"text": "half \\ud800"}\n', "is no text"),
+        ("t.jsonl", b'{"text": ["a", "b"]}\n', "column 'text': ['a', 'b'] is not text"),
+        ("t.jsonl", b'{"text": 5}\n', "column 'text': 5 is not text"),
+        ("t.jsonl", b'{"text": "half \\ud800"}\n', "is not text"),
         ("t.txt", b"one sentence\n\n", "t.txt: one sentence only; at least two"),
         ("t.txt", b"same\nsame \n same\n", "all 3 sentences are equal ('same')"),
         ("t.pdf", b"one\ntwo\n", "t.pdf: .pdf suffix; text is read from .txt, .csv, .tsv, .jsonl"),
@@ -274,7 +273,8 @@ def test_what_is_not_there(tmp_path):
 
 def test_rows_have_the_columns_asked_for(tmp_path):
     file = write(tmp_path / "t.csv", 'a,b,c\n1,"x,y",3\n4,z,6\n')
-    assert list(read_rows(file, ["c", "b"])) == [{"c": "3", "b": "x,y"}, {"c": "6", "b": "z"}]
+    rows = [(f"{file}, line 2", {"c": "3", "b": "x,y"}), (f"{file}, line 3", {"c": "6", "b": "z"})]
+    assert list(read_rows(file, ["c", "b"])) == rows
     assert "a .txt has no columns" in mistake(list, read_rows(write(tmp_path / "t.txt", "a,b\n1,2\n"), ["a"]))
 
 
@@ -303,9 +303,9 @@ def test_pairs_of_a_file_and_of_the_folder_that_holds_it(tmp_path, name):
 @pytest.mark.parametrize(
     ("rows", "seen"),
     [
-        (["a\tb\t1", "c\td\thigh", "e\tf\t3"], "the score 'high' is no number"),
-        (["a\tb\t1", "c\td\tnan", "e\tf\t3"], "the score 'nan' is no number"),
-        (["a\tb\t1", "c\td\t", "e\tf\t3"], "the score '' is no number"),
+        (["a\tb\t1", "c\td\thigh", "e\tf\t3"], "the score 'high' is not a number"),
+        (["a\tb\t1", "c\td\tnan", "e\tf\t3"], "the score 'nan' is not a number"),
+        (["a\tb\t1", "c\td\t", "e\tf\t3"], "the score '' is not a number"),
         (["a\tb\t1", "c\td\t2"], "2 scored pairs; a correlation needs at least 3"),
         ([], "0 scored pairs"),
         (["a\tb\t2", "c\td\t2.0", "e\tf\t2"], "every pair has the score 2.0"),
@@ -327,7 +327,7 @@ def test_pairs_that_cannot_be_read(tmp_path):
     assert "not a.csv, b.jsonl; name the file" in mistake(read_sts, str(tmp_path))
     lists = [{"sentence1": ["a"], "sentence2": "b", "score": score} for score in range(4)]
     file = write(tmp_path / "c.jsonl", "\n".join(map(json.dumps, lists)))
-    assert "column 'sentence1': ['a'] is no text" in mistake(read_sts, file)
+    assert "column 'sentence1': ['a'] is not text" in mistake(read_sts, file)
 
 
 def serve(hub: Hub, folder: Path) -> None:

@@ -30,6 +30,7 @@ from warm import kill_at
 
 from distilface import cli
 from distilface.console import run_command
+from distilface.data import rows
 from distilface.data import text_file as chunks
 from distilface.data.text_file import TextFile
 from distilface.embedding import ray_workers as ray_data
@@ -168,6 +169,15 @@ def test_the_last_line_needs_no_end_and_a_blank_one_is_a_row(folder, tmp_path):
     model = SentenceTransformer(str(folder), device="cpu")
     wanted = np.array([model.encode("the dog"), np.zeros(32), model.encode("the cat")])
     np.testing.assert_allclose(np.load(tmp_path / "v.npy"), wanted, atol=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_a_blank_line_of_one_column_keeps_its_place(folder, expected, tmp_path, kind):
+    """Later vectors moved up by one: each was another text's, silently."""
+    texts = [TEXTS[0], "", TEXTS[1]]
+    found = run(folder, write_content(tmp_path / f"a.{kind}", "\n".join(["text", *texts])), tmp_path / "v.npy")
+    assert (found.rows, found.empty) == (3, 1)
+    np.testing.assert_allclose(read(tmp_path / "v.npy"), [expected[0], np.zeros(32), expected[1]], atol=1e-5)
 
 
 def test_the_folders_own_prompt_is_applied(tmp_path, lines, exported):
@@ -402,7 +412,7 @@ def test_no_more_than_a_chunk_is_held(folder, tmp_path, monkeypatch):
     """Between one shard and the next no more rows are read than one chunk has."""
     file = tmp_path / "a.txt"
     file.write_text("a dog\n" * 100)
-    read_rows, lines_of, written = [], chunks.decoded_lines, Output.write
+    read_rows, lines_of, written = [], rows.decoded_lines, Output.write
 
     def counted(path):
         for line in lines_of(path):
@@ -413,7 +423,7 @@ def test_no_more_than_a_chunk_is_held(folder, tmp_path, monkeypatch):
         assert len(read_rows) <= 100 + (number + 1) * 8  # the survey has read them all once
         written(self, number, *args)
 
-    monkeypatch.setattr(chunks, "decoded_lines", counted)
+    monkeypatch.setattr(rows, "decoded_lines", counted)
     monkeypatch.setattr(Output, "write", write)
     assert run(folder, file, tmp_path / "v.npy").rows == 100
     assert len(read_rows) == 200
@@ -452,11 +462,11 @@ def test_a_million_lines_cost_no_more_memory_than_ten_thousand(folder, tmp_path)
         ("a.txt", b"a dog\n" * 20 + b"caf\xe9\n", "a.txt, line 21: byte 0xe9 is not UTF-8"),
         ("a.csv", b"text\na dog\ncaf\xe9\n", "a.csv, line 3: byte 0xe9 is not UTF-8"),
         ("a.jsonl", b'{"text": "a"}\n{"body": "b"}\n', "a.jsonl, line 2: no column 'text'; found body"),
-        ("a.jsonl", b'{"text": "a"}\n{"text": 5}\n', "a.jsonl, line 2, column 'text': 5 is no text"),
+        ("a.jsonl", b'{"text": "a"}\n{"text": 5}\n', "a.jsonl, line 2, column 'text': 5 is not text"),
         ("a.jsonl", b'{"text": "a"}\n{"text": null}\n', "a.jsonl, line 2: nothing in column 'text'"),
         ("a.txt", b"", "a.txt holds no row; it is empty"),
         ("a.txt.gz", b"plain", "a.txt.gz is a broken gzip file"),
-        ("a.parquet", b"plain", "a.parquet is no Parquet file that can be read"),
+        ("a.parquet", b"plain", "a.parquet cannot be read as Parquet"),
         ("a.pdf", b"plain", "a.pdf: .pdf suffix; text is read from .txt, .csv, .tsv, .jsonl (each also .gz) and"),
     ],
 )
@@ -474,7 +484,7 @@ def test_an_input_that_is_none_is_refused_before_anything_is_computed(
     [
         ({"body": ["a"]}, "no column 'text'; found body"),
         ({"text": ["a", None]}, "row 2: nothing in column 'text'"),
-        ({"text": [1, 2]}, "row 1, column 'text': 1 is no text"),
+        ({"text": [1, 2]}, "row 1, column 'text': 1 is not text"),
         ({"text": pa.array([b"a dog", b"caf\xe9"]).view(pa.string())}, "row 2: byte 0xe9 is not UTF-8"),
     ],
 )

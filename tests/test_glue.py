@@ -232,7 +232,7 @@ def test_tasks_come_from_the_hub(materials, tmp_path, monkeypatch):
     [
         ({"sentence": "a dog", "label": 2}, "sst2, train, row 1: the label 2 is not one of the task's, 0 to 1"),
         ({"sentence": "a dog", "label": "yes"}, "sst2, train, row 1: the label 'yes' is not a number"),
-        ({"sentence": 3, "label": 1}, "sst2, train, row 1, column 'sentence': 3 is no text"),
+        ({"sentence": 3, "label": 1}, "sst2, train, row 1, column 'sentence': 3 is not text"),
         ({"sentence": "a dog", "label": 1}, "sst2: 1 rows to train on and 1 to validate on are too few"),
         ({"text": "a dog", "label": 1}, "no column 'sentence'; found text, label"),
     ],

@@ -69,7 +69,7 @@ def test_pairs_of_very_different_lengths_are_named(tmp_path, caplog):
     ]
     file = write(tmp_path / "a.en-zh.tsv", rows)
     assert len(read_parallel([file])) == 5
-    said = f"2 pairs are of very different lengths, the first at {file}:4"
+    said = f"2 pairs are of very different lengths, the first in {file}, line 4"
     assert ("distilface.data.parallel", logging.WARNING, said) in caplog.record_tuples
 
 
@@ -132,7 +132,7 @@ def test_no_held_out_sentence_of_the_other_side_is_trained_on(tmp_path):
         ("a.en-de.csv", b"english,german\na,b\n", "line 2: no column 'other'; found english, german"),
         ("a.en-de.csv", b"english,other\na,b\nc,\n", "line 3: the other side is empty"),
         ("a.en-de.jsonl", b'{"english": "a", "other": "b"}\n{"english": "a"}\n', "line 2: no column 'other'"),
-        ("a.en-de.jsonl", b'{"english": "a", "other": 3}\n', "line 1: 3 is no text"),
+        ("a.en-de.jsonl", b'{"english": "a", "other": 3}\n', "line 1: 3 is not text"),
         ("a.en-de.jsonl", b'{"english": "a", "other": null}\n', "line 1: nothing in column 'other'"),
         ("a.en-de.txt", b"a\tb\n", "has no columns"),
         ("a.de.tsv", b"a\tb\n", r"a\.de\.tsv: the name does not tell the language; call it as news\.en-de\.tsv"),

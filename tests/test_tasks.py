@@ -53,11 +53,11 @@ def test_tasks_that_cannot_be(data, tasks, message):
     ("content", "message"),
     [
         ("", "0 scored pairs; a correlation needs at least 2"),
-        ('{"sentence1": "a", "sentence2": "b", "score": 1}\nnot json\n', "line 2: no JSON"),
+        ('{"sentence1": "a", "sentence2": "b", "score": 1}\nnot json\n', "line 2: not JSON"),
         ('{"sentence1": "a", "score": 1}\n', "line 1: no column 'sentence2'"),
-        ('{"sentence1": "a", "sentence2": "b", "score": "high"}\n', "line 1: the score 'high' is no number"),
-        ('{"sentence1": "a", "sentence2": "b", "score": NaN}\n', "line 1: the score nan is no number"),
-        ('{"sentence1": "a", "sentence2": 3, "score": 1}\n', "line 1, column 'sentence2': 3 is no text"),
+        ('{"sentence1": "a", "sentence2": "b", "score": "high"}\n', "line 1: the score 'high' is not a number"),
+        ('{"sentence1": "a", "sentence2": "b", "score": NaN}\n', "line 1: the score nan is not a number"),
+        ('{"sentence1": "a", "sentence2": 3, "score": 1}\n', "line 1, column 'sentence2': 3 is not text"),
         ('{"sentence1": "a", "sentence2": "b", "score": 1}\n' * 3, "nothing to rank"),
     ],
 )

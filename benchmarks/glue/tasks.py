@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 import warnings
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -13,7 +14,8 @@ from datasets import Dataset
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
-from distilface.data.rows import checked_text, existing_file, read_rows
+from distilface.data.lines import existing_file
+from distilface.data.rows import checked_text, read_rows
 from distilface.hub_ids import from_hub
 from distilface.settings import InputError
 
@@ -136,7 +138,8 @@ def _rows(name: str, split: str, data_dir: str | None) -> Iterator[dict[str, Any
 def _local(name: str, split: str, data_dir: str, columns: list[str]) -> Iterator[dict[str, Any]]:
     folder = Path(data_dir) / name
     file = folder / f"{split}.jsonl.gz"
-    return read_rows(file if file.is_file() else existing_file(folder / f"{split}.jsonl"), columns)
+    rows = read_rows(file if file.is_file() else existing_file(folder / f"{split}.jsonl"), columns)
+    return (row for _, row in rows)
 
 
 def _from_hub(name: str, split: str, columns: list[str]) -> Iterator[dict[str, Any]]:
@@ -150,7 +153,7 @@ def _from_hub(name: str, split: str, columns: list[str]) -> Iterator[dict[str, A
 
 def _label(value: Any, classes: int, where: str) -> float | int:
     """Return a label as a class or a score, checked."""
-    if not isinstance(value, int | float) or value != value:
+    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
         raise InputError(f"{where}: the label {value!r} is not a number")
     if classes and value not in range(classes):
         raise InputError(f"{where}: the label {value} is not one of the task's, 0 to {classes - 1}")

@@ -5,22 +5,24 @@ import logging
 import re
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
-from distilface.data.rows import checked_text, decoded_lines, existing_file, kind_of, numbered_rows, place_of
+from distilface.data.lines import existing_file, is_gzip, kind_of, table_lines
+from distilface.data.mapped import mapped_dataset
+from distilface.data.rows import checked_text, read_rows
 from distilface.settings import InputError
 
 logger = logging.getLogger(__name__)
 
 #: Characters of a side above which a pair is dropped (arXiv 2209.05869).
 MAX_CHARACTERS = 250
-#: Sides that differ in UTF-8 bytes by more than this factor and this many bytes are named, not dropped. Bytes, for
-#: a character of Chinese or Japanese says about what three of English do.
+#: Pairs whose sides differ in UTF-8 bytes by more than this factor and this many bytes get a warning. Bytes, because a
+#: character of Chinese or Japanese says about as much as three of English.
 MAX_RATIO, MIN_DIFFERENCE = 4, 20
 COLUMNS = ("english", "other")
 _NAME = re.compile(r"\.en-([a-z]{2,3}(?:[-_][A-Za-z]+)?)$")
@@ -30,86 +32,96 @@ def language_of(path: Path) -> str:
     """Return the other language of a file, from its name: ``de`` of ``news.en-de.tsv.gz``.
 
     Raises:
-        InputError: if the name does not tell it.
+        InputError: if the name does not hold it.
     """
-    name = path.name.removesuffix(".gz").rpartition(".")[0]
-    if not (found := _NAME.search(f".{name}")):
+    name = (path.stem if is_gzip(path) else path.name).rpartition(".")[0]
+    if not (match := _NAME.search(f".{name}")):
         raise InputError(f"{path}: the name does not tell the language; call it as news.en-de.tsv")
-    return found.group(1)
+    return match.group(1)
 
 
-def _tabbed(path: Path) -> Iterator[tuple[int, list[Any]]]:
-    """Yield the two sides of each line of a .tsv without a header."""
-    for number, line in enumerate(decoded_lines(path), 1):
+def _tabbed(path: Path) -> Iterator[tuple[str, list[Any]]]:
+    """Yield the place of each line of a .tsv without a header, and its two sides."""
+    for number, line in enumerate(table_lines(path), 1):
         if not line.strip():
             continue
-        sides: list[Any] = line.rstrip("\r\n").split("\t")
+        where, text = f"{path}, line {number}", line.rstrip("\r\n")
+        if "\r" in text:
+            raise InputError(f"{where}: a carriage return inside a field; replace it by a space, or give .jsonl")
+        sides: list[Any] = text.split("\t")
         if len(sides) != 2:
-            raise InputError(f"{path}, line {number}: {len(sides)} columns; English and the other side, by one tab")
-        yield number, sides
+            raise InputError(f"{where}: {len(sides)} columns; English and the other side, by one tab")
+        yield where, sides
 
 
-def _pairs(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, str, str]]:
-    """Yield line number, English and the other side of one file, white space at the ends removed."""
+def _pairs(path: Path, columns: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield the place, English and the other side of each pair of a file, without white space at the ends."""
     if kind_of(path) == ".tsv":
-        rows: Iterator[tuple[int, list[Any]]] = _tabbed(path)
+        rows: Iterator[tuple[str, list[Any]]] = _tabbed(path)
     else:
-        rows = ((number, [row[c] for c in columns]) for number, row in numbered_rows(path, columns))
-    for number, sides in rows:
-        where = place_of(path, number)
+        rows = ((where, [row[column] for column in columns]) for where, row in read_rows(path, columns))
+    for where, sides in rows:
         english, other = (checked_text(side, where).strip() for side in sides)
         if not english or not other:
             raise InputError(f"{where}: the {'other' if english else 'English'} side is empty; leave the line out")
-        yield number, english, other
-
-
-def _fits(english: str, other: str) -> bool:
-    return max(len(english), len(other)) <= MAX_CHARACTERS
+        yield where, english, other
 
 
 def _is_odd(english: str, other: str) -> bool:
-    """Tell whether two sides are of so different lengths that one is hardly the other's translation."""
+    """Return whether two sides differ so much in length that one is hardly the other's translation."""
     short, long = sorted((len(english.encode()), len(other.encode())))
     return long > MAX_RATIO * short and long - short > MIN_DIFFERENCE
 
 
 @dataclass
-class _Seen:
-    """What a first reading of the files has found."""
+class _Counts:
+    """Counts of the pairs that were read."""
 
-    digest: Any = field(default_factory=hashlib.sha256)
     pairs: int = 0
     long: int = 0
     odd: int = 0
     odd_at: str = ""
 
-    def add(self, path: Path, number: int, english: str, other: str) -> None:
-        """Count one pair."""
-        self.digest.update(f"{english}\t{other}\n".encode())
+    def add(self, where: str, english: str, other: str) -> bool:
+        """Count one pair; return whether it is short enough to be kept."""
+        fits = max(len(english), len(other)) <= MAX_CHARACTERS
         self.pairs += 1
-        self.long += not _fits(english, other)
-        if _fits(english, other) and _is_odd(english, other):
+        self.long += not fits
+        if fits and _is_odd(english, other):
             self.odd += 1
-            self.odd_at = self.odd_at or f"{path}:{number}"
+            self.odd_at = self.odd_at or where
+        return fits
 
-    def report(self) -> None:
-        """Log what was dropped and what looks wrong."""
+    def log(self) -> None:
+        """Log how many pairs were dropped and how many look wrong."""
         if self.long:
             logger.info(f"{self.long:,} of {self.pairs:,} pairs have a side over {MAX_CHARACTERS} characters: dropped")
         if self.odd:
-            logger.warning(f"{self.odd:,} pairs are of very different lengths, the first at {self.odd_at}")
+            logger.warning(f"{self.odd:,} pairs are of very different lengths, the first in {self.odd_at}")
 
 
-def _distinct(paths: Sequence[Path], columns: Sequence[str], fingerprint: str) -> Iterator[dict[str, str]]:
-    """Yield each distinct pair that fits once. ``fingerprint`` only makes the cache notice a changed file."""
-    seen: set[bytes] = set()
+def _distinct(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield each distinct pair that is short enough once, in order, with its language.
+
+    Raises:
+        InputError: on a mistake in a file, a file without a pair, and at the end on fewer than two pairs.
+    """
+    seen: set[bytes] = set()  # 8 bytes a pair, whatever its length
+    counts = _Counts()
     for path in paths:
-        language = language_of(path)
-        for _, english, other in _pairs(path, columns):
-            key = hashlib.blake2b(f"{language}\t{english}\t{other}".encode(), digest_size=8).digest()
-            if _fits(english, other) and key not in seen:
+        language, before = language_of(path), counts.pairs
+        for where, english, other in _pairs(path, columns):
+            pair = (english, other, language)
+            # By repr: a side may hold any sign that could stand between two of them.
+            key = hashlib.blake2b(repr(pair).encode(), digest_size=8).digest()
+            if counts.add(where, english, other) and key not in seen:
                 seen.add(key)
-                yield {"english": english, "other": other, "language": language}
+                yield pair
+        if counts.pairs == before:
+            raise InputError(f"{path} holds no pair; it is empty")
+    counts.log()
+    if counts.pairs - counts.long < 2:
+        raise InputError(f"{paths[0]}: {counts.pairs - counts.long} pairs to train on; give more or shorter ones")
 
 
 def read_parallel(
@@ -120,14 +132,14 @@ def read_parallel(
 ) -> Dataset:
     """Read parallel text: columns ``english``, ``other``, ``language``; distinct pairs, memory-mapped.
 
-    A pair with a side over :data:`MAX_CHARACTERS` is dropped and counted on stderr. Pairs of wildly different
-    lengths (:data:`MAX_RATIO`) are kept, and named in one line.
+    A pair with a side over :data:`MAX_CHARACTERS` is dropped; how many were dropped is logged. Pairs of wildly
+    different lengths (:data:`MAX_RATIO`) are kept, with one warning.
 
     Args:
-        sources: ``NAME.en-<language>.tsv`` (English, a tab, the other side; no header), ``.csv`` or ``.jsonl`` with
-            the two ``columns``; each also .gz.
+        sources: ``NAME.en-<language>.tsv`` (English, a tab, the other side; no header), or ``.csv``, ``.jsonl`` (each
+            also .gz) or ``.parquet`` with the two ``columns``.
         max_pairs: keep at most this many, drawn at random, equally many of each language as far as it has them.
-        columns: the English and the other column of .csv and .jsonl files.
+        columns: the English and the other column of files with columns.
         seed: the seed of that draw.
 
     Raises:
@@ -138,24 +150,15 @@ def read_parallel(
         raise InputError("no parallel text given; name at least one file as --parallel news.en-de.tsv")
     if max_pairs is not None and max_pairs < 2:
         raise InputError(f"{max_pairs} pairs are too few to train on; ask for at least 2")
-    paths, columns, seen = tuple(existing_file(source) for source in sources), tuple(columns), _Seen()
-    for path in paths:
-        seen.digest.update(language_of(path).encode())
-        before = seen.pairs
-        for number, english, other in _pairs(path, columns):
-            seen.add(path, number, english, other)
-        if seen.pairs == before:
-            raise InputError(f"{path} holds no pair; it is empty")
-    seen.report()
-    if seen.pairs - seen.long < 2:
-        raise InputError(f"{paths[0]}: {seen.pairs - seen.long} pairs to train on; give more or shorter ones")
-    kwargs = {"paths": paths, "columns": columns, "fingerprint": seen.digest.hexdigest()}
-    pairs = Dataset.from_generator(_distinct, gen_kwargs=kwargs)
+    paths = [existing_file(source) for source in sources]
+    for path in paths:  # before any of them is read
+        language_of(path), kind_of(path)
+    pairs = mapped_dataset(_distinct(paths, columns), [*COLUMNS, "language"])
     return pairs if max_pairs is None or max_pairs >= len(pairs) else _balanced(pairs, max_pairs, seed)
 
 
 def _shares(counts: dict[str, int], total: int) -> dict[str, int]:
-    """Share ``total`` out equally; what a language has too few for goes to the others."""
+    """Share ``total`` out equally; what a language cannot fill goes to the others."""
     shares: dict[str, int] = {}
     for place, (language, count) in enumerate(sorted(counts.items(), key=lambda item: item[1])):
         shares[language] = min(count, (total - sum(shares.values())) // (len(counts) - place))
@@ -163,7 +166,7 @@ def _shares(counts: dict[str, int], total: int) -> dict[str, int]:
 
 
 def _balanced(pairs: Dataset, total: int, seed: int) -> Dataset:
-    """Draw pairs at random, equally many of each language; their order stays."""
+    """Draw pairs at random, equally many of each language, and keep their order."""
     languages, random = np.asarray(pairs["language"][:]), np.random.default_rng(seed)
     shares = _shares(Counter(languages.tolist()), total)
     drawn = [

@@ -1,179 +1,209 @@
 """The one reader of rows: .txt, .csv, .tsv, .jsonl (each also .gz) and .parquet, with the place of every mistake."""
 
 import csv
-import gzip
 import json
-import zlib
-from collections.abc import Iterator, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from distilface.data.lines import decoded_lines, existing_file, kind_of, table_lines
 from distilface.settings import InputError
 
-SUFFIXES = (".txt", ".csv", ".tsv", ".jsonl", ".parquet")
-#: What a message says of them.
-KINDS = ".txt, .csv, .tsv, .jsonl (each also .gz) and .parquet"
 #: Rows of a .parquet that are held in memory at a time.
 _PARQUET_ROWS = 1024
+#: Characters of the longest field of a table: as many as every machine's C can count.
+_LONGEST = 2**31 - 1
 
 
-def decoded_lines(path: Path) -> Iterator[str]:
-    """Yield the lines of a text or gzip file, with their ends.
+def read_rows(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the rows of a .csv, .tsv, .jsonl (each also .gz) or .parquet file, each with its place for messages.
+
+    A place is ``FILE, line 3`` (the line that a row begins in), of a .parquet ``FILE, row 3``. A row is a dictionary of
+    ``columns``. A blank line of a table with one column is a row with an empty text; of other files it is not a row.
 
     Raises:
-        InputError: on a line that is not UTF-8 text (with its number) or a broken gzip file.
+        InputError: if the file does not exist, is not UTF-8, lacks a column, names one twice, or is damaged (with the
+            place).
     """
-    with gzip.open(path, "rb") if path.suffix == ".gz" else path.open("rb") as lines:
-        try:
-            for number, line in enumerate(lines, 1):
-                if b"\0" in line:
-                    raise InputError(f"{path}, line {number}: a NUL byte; this is no text file")
-                yield line.decode("utf-8-sig" if number == 1 else "utf-8")
-        except UnicodeDecodeError as error:
-            bad = error.object[error.start]
-            raise InputError(
-                f"{path}, line {number}: byte 0x{bad:02x} is not UTF-8; convert the file (iconv -t UTF-8) first"
-            ) from None
-        except (EOFError, gzip.BadGzipFile, zlib.error) as error:
-            raise InputError(f"{path} is a broken gzip file ({error}); compress it again") from None
+    path = existing_file(path)
+    kind, unit = kind_of(path), "line"
+    if kind == ".txt":
+        kinds = ".csv, .tsv, .jsonl or .parquet"
+        raise InputError(f"{path}: a .txt has no columns; {', '.join(columns)} are read from {kinds}")
+    if kind == ".parquet":
+        rows, unit = _parquet_rows(path, columns), "row"
+    else:
+        rows = _json_rows(path, columns) if kind == ".jsonl" else _table_rows(path, columns)
+    for number, row in rows:
+        where = f"{path}, {unit} {number}"
+        yield where, pick(row, columns, where)
 
 
-def kind_of(path: Path) -> str:
-    """Return the suffix that tells how a file is read: one of :data:`SUFFIXES`, ``.gz`` left out.
+def read_column(path: str | Path, column: str) -> Iterator[str]:
+    """Yield the text of each row of a file: all of a line of a .txt but its end, else what stands in ``column``.
+
+    A blank line of a .txt is a row.
 
     Raises:
-        InputError: on any other.
+        InputError: as :func:`read_rows`, and on a value that is not text.
     """
-    kind = Path(path.stem).suffix if path.suffix == ".gz" else path.suffix
-    if kind not in SUFFIXES or path.name.endswith(".parquet.gz"):
-        raise InputError(f"{path}: {kind or 'no'} suffix; text is read from {KINDS}")
-    return kind
+    path = existing_file(path)
+    if kind_of(path) == ".txt":
+        yield from (line.removesuffix("\n") for line in decoded_lines(path))
+    else:
+        for where, row in read_rows(path, [column]):
+            yield checked_text(row[column], f"{where}, column {column!r}")
 
 
-def picked(row: dict[str, Any], columns: Sequence[str], where: str) -> dict[str, Any]:
-    """Return the wanted columns of a row.
+def check_columns(names: Iterable[str], columns: Sequence[str], where: str) -> None:
+    """Check that all ``columns`` are among ``names``.
 
     Raises:
-        InputError: if one is not there, or is empty (``None``).
+        InputError: if one is missing.
     """
     for column in columns:
-        if column not in row:
-            raise InputError(f"{where}: no column {column!r}; found {', '.join(map(str, row)) or 'none'}")
+        if column not in names:
+            raise InputError(f"{where}: no column {column!r}; found {', '.join(map(str, names)) or 'none'}")
+
+
+def pick(row: dict[str, Any], columns: Sequence[str], where: str) -> dict[str, Any]:
+    """Return the ``columns`` of a row.
+
+    Raises:
+        InputError: if one is missing, or there is nothing in it (``None``).
+    """
+    check_columns(row, columns, where)
+    for column in columns:
         if row[column] is None:
             raise InputError(f"{where}: nothing in column {column!r}; fill it or leave the line out")
-    return {c: row[c] for c in columns}
-
-
-def _json_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    for number, line in enumerate(decoded_lines(path), 1):
-        if not line.strip():
-            continue
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise InputError(f"{path}, line {number}: no JSON ({error.msg})") from None
-        if not isinstance(row, dict):
-            raise InputError(f"{path}, line {number}: {line.strip():.40} is no JSON object with named columns")
-        yield number, row
-
-
-def _table_rows(path: Path) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read a table with a header. A quote is a letter in a .tsv; in a .csv one that does not close is refused."""
-    if kind_of(path) == ".tsv":
-        rows = csv.DictReader(decoded_lines(path), delimiter="\t", quoting=csv.QUOTE_NONE)
-    else:
-        rows = csv.DictReader(decoded_lines(path), strict=True)
-    try:
-        for row in rows:
-            if None in row:
-                count = len(row) - 1 + len(row[None])
-                raise InputError(
-                    f"{path}, line {rows.line_num}: {count} columns, and the header has {len(row) - 1}; "
-                    "quote text that holds the separator, or give .jsonl"
-                )
-            yield rows.line_num, row
-    except csv.Error as error:
-        remedy = "quote its text as CSV does, or give .jsonl"
-        raise InputError(f"{path}, line {rows.line_num + 1}: {error}; {remedy}") from None
-
-
-def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read a .parquet, of which only ``columns``; rows count from 1."""
-    number = 0
-    try:
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
-            known = [column for column in columns if column in file.schema_arrow.names]
-            if len(known) < len(columns):
-                picked(dict.fromkeys(file.schema_arrow.names, ""), columns, str(path))
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=known):
-                for values in zip(*(batch.column(column) for column in known), strict=True):
-                    number += 1
-                    where = place_of(path, number)
-                    yield number, {c: _python_value(v, where) for c, v in zip(known, values, strict=True)}
-    except (pa.ArrowException, OSError) as error:
-        problem = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} is no Parquet file that can be read ({problem}); write it again") from None
-
-
-def _python_value(value: pa.Scalar, where: str) -> Any:
-    try:
-        return value.as_py()
-    except UnicodeDecodeError as error:
-        raise InputError(f"{where}: byte 0x{error.object[error.start]:02x} is not UTF-8; write it anew") from None
-
-
-def place_of(path: Path, number: int) -> str:
-    """Say where a row is: the file and its line, or its row where the file has no lines."""
-    return f"{path}, {'row' if path.suffix == '.parquet' else 'line'} {number}"
-
-
-def read_rows(path: str | Path, columns: Sequence[str]) -> Iterator[dict[str, Any]]:
-    """Yield the rows of a .csv, .tsv, .jsonl (or .gz of these) or .parquet file as dictionaries of ``columns``.
-
-    Raises:
-        InputError: if the file is missing, is not UTF-8, lacks a column or is damaged (with the line).
-    """
-    yield from (row for _, row in numbered_rows(path, columns))
-
-
-def numbered_rows(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Yield what :func:`read_rows` does, each row with its number (:func:`place_of`)."""
-    path = existing_file(path)
-    kind = kind_of(path)
-    if kind == ".txt":
-        wanted = ", ".join(columns)
-        raise InputError(f"{path}: a .txt has no columns; {wanted} are read from .csv, .tsv, .jsonl or .parquet")
-    if kind == ".parquet":
-        rows = _parquet_rows(path, columns)
-    else:
-        rows = _json_rows(path) if kind == ".jsonl" else _table_rows(path)
-    for number, row in rows:
-        yield number, picked(row, columns, place_of(path, number))
-
-
-def existing_file(path: str | Path) -> Path:
-    """Return the path of a file that is there.
-
-    Raises:
-        InputError: if it is not.
-    """
-    path = Path(path)
-    if not path.is_file():
-        raise InputError(f"{path} does not exist; give a file, a folder of files, or a Hub data set")
-    return path
+    return {column: row[column] for column in columns}
 
 
 def checked_text(value: Any, where: str) -> str:
     """Return a value that is text.
 
     Raises:
-        InputError: on a list, a number, half of a surrogate pair (JSON can hold each).
+        InputError: on a list, a number, bytes, half of a surrogate pair (JSON can hold each but bytes).
     """
     try:
         value.encode()
     except (AttributeError, UnicodeEncodeError):
-        raise InputError(f"{where}: {value!r:.60} is no text") from None
+        raise InputError(f"{where}: {value!r:.60} is not text") from None
     return str(value)
+
+
+def _check_once(names: Sequence[str], columns: Sequence[str], where: str) -> None:
+    """Check that no column to read is named twice: which of the two is meant cannot be known."""
+    for column in columns:
+        if names.count(column) > 1:
+            raise InputError(f"{where}: the column {column!r} is named {names.count(column)} times; rename the others")
+
+
+def _json_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    for number, line in enumerate(table_lines(path), 1):
+        if line.strip():
+            yield number, _json_row(line, columns, f"{path}, line {number}")
+
+
+def _json_row(line: str, columns: Sequence[str], where: str) -> dict[str, Any]:
+    try:
+        row = json.loads(line, object_pairs_hook=_object_of(columns, where))
+    except InputError:
+        raise
+    except json.JSONDecodeError as error:
+        raise InputError(f"{where}: not JSON ({error.msg})") from None
+    except RecursionError:
+        raise InputError(f"{where}: its brackets are nested too deep to be read; leave that column out") from None
+    except ValueError:  # Python reads no longer whole number, for the time that it would take
+        digits = f"{sys.get_int_max_str_digits():,}"
+        raise InputError(f"{where}: a number of more than {digits} digits; leave that column out") from None
+    if not isinstance(row, dict):
+        raise InputError(f"{where}: {line.strip():.40} is not a JSON object with named columns")
+    return row
+
+
+def _object_of(columns: Sequence[str], where: str) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
+    """Return what makes a dictionary of a JSON object; of a name given twice Python would take the last, silently."""
+
+    def make(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        row = dict(pairs)
+        if len(row) < len(pairs):
+            _check_once([name for name, _ in pairs], columns, where)
+        return row
+
+    return make
+
+
+def _table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read a table with a header. A quote is a letter in a .tsv; in a .csv a quote that is not closed is refused."""
+    rows = _fields(path)
+    number, header = next(rows, (0, []))
+    if number and not header:
+        raise InputError(f"{path}, line {number}: no header but a blank line; name the columns there")
+    _check_once(header, columns, f"{path}, line {number}")
+    for number, fields in rows:
+        if not fields and len(header) > 1:
+            continue
+        if len(fields) > len(header):
+            raise InputError(
+                f"{path}, line {number}: {len(fields)} columns, and the header has {len(header)}; "
+                "quote text that holds the separator, or give .jsonl"
+            )
+        # The only field of a blank line is empty; a field that a line lacks is nothing.
+        yield number, dict(zip_longest(header, fields or [""]))
+
+
+def _fields(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Yield the fields of each row of a table, the header's too, with the number of the row's first line."""
+    is_tsv = kind_of(path) == ".tsv"
+    lines = table_lines(path)
+    rows = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE) if is_tsv else csv.reader(lines, strict=True)
+    while True:
+        number = rows.line_num + 1
+        try:
+            fields = _next_row(rows)
+        except csv.Error as error:
+            remedy = "quote its text as CSV does, or give .jsonl"
+            problem = str(error)
+            if problem.startswith("new-line character"):  # csv's words for a lone carriage return
+                problem = "a carriage return inside a field"
+                remedy = "replace it by a space, or give .jsonl" if is_tsv else "quote the field, or give .jsonl"
+            raise InputError(f"{path}, line {number}: {problem}; {remedy}") from None
+        if fields is None:
+            return
+        yield number, fields
+
+
+def _next_row(rows: "csv._reader") -> list[str] | None:
+    """Return the next row, however long its fields are; the limit is the whole process's, so it is put back."""
+    before = csv.field_size_limit(_LONGEST)
+    try:
+        return next(rows, None)
+    finally:
+        csv.field_size_limit(before)
+
+
+def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
+    """Read a .parquet, of which only ``columns``; rows count from 1."""
+    number = 0
+    try:
+        # Small buffers: of a large file only a little is held in memory.
+        with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
+            names = file.schema_arrow.names
+            check_columns(names, columns, str(path))
+            _check_once(names, columns, str(path))
+            for batch in file.iter_batches(_PARQUET_ROWS, columns=list(columns)):
+                for values in zip(*map(batch.column, columns), strict=True):
+                    number += 1
+                    yield number, {c: value.as_py() for c, value in zip(columns, values, strict=True)}
+    except UnicodeDecodeError as error:
+        bad = error.object[error.start]
+        raise InputError(f"{path}, row {number}: byte 0x{bad:02x} is not UTF-8; write the file again") from None
+    except (pa.ArrowException, OSError) as error:
+        problem = " ".join(str(error).split())[:200]
+        raise InputError(f"{path} cannot be read as Parquet ({problem}); write it again") from None

@@ -1,4 +1,4 @@
-"""The rows of a file of any size: looked over once for mistakes, then given a chunk at a time."""
+"""The rows of a file of any size: read once for their mistakes, then a chunk at a time."""
 
 import hashlib
 import json
@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 
-from distilface.data.rows import checked_text, decoded_lines, kind_of, numbered_rows, place_of
+from distilface.data.lines import kind_of
+from distilface.data.rows import read_column
 from distilface.settings import InputError
 
 
 def is_empty(text: str) -> bool:
-    """Tell whether a text holds nothing but white space."""
+    """Return whether a text holds nothing but white space."""
     return not text.strip()
 
 
@@ -44,8 +45,7 @@ class Survey:
 class TextFile:
     """A .txt (a row a line), .csv, .tsv or .jsonl file (each also .gz), or a .parquet file, and its column of text.
 
-    Of a .txt a row is all of a line but its end; a blank line is a row. Blank lines between the rows of a .csv, .tsv
-    or .jsonl are none. Only one chunk of text is held at a time.
+    What a row is, :func:`distilface.data.rows.read_column` says. Only one chunk of text is held in memory.
 
     Attributes:
         path: the file.
@@ -58,27 +58,23 @@ class TextFile:
     chunk_rows: int
 
     def check(self) -> None:
-        """Make sure that the file is there and is of a kind that can be read.
+        """Check that the file exists and is of a kind that can be read.
 
         Raises:
-            InputError: if it is not.
+            InputError: if not.
         """
         if not self.path.is_file():
-            what = "is a folder" if self.path.exists() else "does not exist"
-            raise InputError(f"{self.path} {what}; give one file of text")
+            problem = "is a folder" if self.path.exists() else "does not exist"
+            raise InputError(f"{self.path} {problem}; give one file of text")
         kind_of(self.path)
 
     def texts(self) -> Iterator[str]:
         """Yield the text of each row, in order.
 
         Raises:
-            InputError: on what is no UTF-8 text, a missing column or a damaged file, with the line or row.
+            InputError: on what is not UTF-8 text, a missing column or a damaged file, with the line or row.
         """
-        if kind_of(self.path) == ".txt":
-            yield from (line.removesuffix("\n").removesuffix("\r") for line in decoded_lines(self.path))
-            return
-        for number, row in numbered_rows(self.path, [self.column]):
-            yield checked_text(row[self.column], f"{place_of(self.path, number)}, column {self.column!r}")
+        return read_column(self.path, self.column)
 
     def chunks(self) -> Iterator[list[str]]:
         """Yield the texts of :attr:`chunk_rows` rows at a time."""
@@ -87,7 +83,7 @@ class TextFile:
             yield chunk
 
     def survey(self) -> Survey:
-        """Read all rows once, so that a mistake is met before anything is computed.
+        """Read all rows once, so that a mistake is found before anything is computed.
 
         Raises:
             InputError: as :meth:`texts`, and on a file without a row.

@@ -1,16 +1,28 @@
-"""Texts and scored pairs: from a file or the Hub to a checked :class:`datasets.Dataset`."""
+"""Sentences: from files or the Hub to a checked :class:`datasets.Dataset`."""
 
 import functools
 import hashlib
-from collections.abc import Iterable, Iterator, Sequence
+import logging
+from collections.abc import Iterator, Sequence
 from pathlib import Path
+from weakref import WeakKeyDictionary
 
 from datasets import Dataset, concatenate_datasets
 
-from distilface.data.rows import SUFFIXES, checked_text, decoded_lines, existing_file, kind_of, read_rows
+from distilface.data.lines import KINDS, existing_file, is_readable, kind_of
+from distilface.data.mapped import mapped_dataset
+from distilface.data.rows import checked_text, read_column
 from distilface.data.samples import python_texts
 from distilface.hub_ids import HUB_TEXTS, from_hub
 from distilface.settings import InputError
+
+logger = logging.getLogger(__name__)
+
+#: Entries of a folder that a warning names; the others are counted.
+_NAMED = 10
+#: How the name of a file of text may end that is not read: a word that ends so is not a sentence.
+_OTHER_FILES = (".gz", ".bz2", ".xz", ".zst", ".zip", ".json")
+_FINGERPRINTS: WeakKeyDictionary[Dataset, dict[str, str]] = WeakKeyDictionary()
 
 
 @functools.cache
@@ -18,40 +30,35 @@ def _python() -> list[str]:
     return python_texts()
 
 
-def _sentences(path: Path | None, column: str) -> Iterator[str]:
-    """Yield the non-empty texts of one file, in order, white space at the ends removed; ``None`` is Python's own."""
-    if path is None:
-        rows: Iterable[str] = _python()
-    elif kind_of(path) == ".txt":
-        rows = decoded_lines(path)
-    else:
-        rows = (checked_text(row[column], f"{path}, column {column!r}") for row in read_rows(path, [column]))
-    yield from (text for row in rows if (text := row.strip()))
-
-
-def _distinct(paths: Sequence[Path | None], column: str, fingerprint: str) -> Iterator[dict[str, str]]:
-    """Yield each distinct sentence once. ``fingerprint`` only makes the cache notice a changed file."""
-    seen: set[bytes] = set()
-    for path in paths:
-        for text in _sentences(path, column):
-            key = hashlib.blake2b(text.encode(), digest_size=8).digest()
-            if key not in seen:
-                seen.add(key)
-                yield {"text": text}
-
-
 def text_files(source: str) -> list[Path]:
-    """Turn one ``--data`` value (a file, a folder, a Hub data set) into files."""
+    """Return the files of one ``--data`` value: a file, a folder or a Hub data set.
+
+    What a folder holds besides them (other suffixes, sub-folders) is named in one warning.
+
+    Raises:
+        InputError: if there are none.
+    """
     path = Path(source)
     if path.is_dir():
-        found = sorted(p for p in path.iterdir() if p.name.removesuffix(".gz").endswith(SUFFIXES))
-        if not found:
-            raise InputError(f"{path} holds no {', '.join(SUFFIXES)} file")
-        return found
+        return _files_of(path)
     if path.exists() or source not in HUB_TEXTS:
         return [existing_file(path)]
     name, remedy = HUB_TEXTS[source], "give local text with --data FILE"
     return [existing_file(from_hub(source, "dataset", f"the data set {source}", remedy, allow_patterns=name) / name)]
+
+
+def _files_of(folder: Path) -> list[Path]:
+    entries = sorted(folder.iterdir())
+    files = [entry for entry in entries if entry.is_file() and is_readable(entry)]
+    others = [f"{entry.name}/" if entry.is_dir() else entry.name for entry in entries if entry not in files]
+    names = ", ".join(others[:_NAMED]) + (f" and {len(others) - _NAMED:,} more" if len(others) > _NAMED else "")
+    if not files:
+        raise InputError(f"{folder} holds no {KINDS} file" + (f", but {names}" if others else ""))
+    if others:
+        logger.warning(
+            f"{folder}: {len(others):,} of {len(entries):,} entries are not read ({names}); text is read from {KINDS}"
+        )
+    return files
 
 
 def read_texts(sources: Sequence[str], limit: int | None = None, column: str = "text", seed: int = 0) -> Dataset:
@@ -73,53 +80,87 @@ def read_texts(sources: Sequence[str], limit: int | None = None, column: str = "
         raise InputError("no text given; name at least one file with --data FILE")
     if limit is not None and limit < 2:
         raise InputError(f"{limit} sentences are too few to train on; ask for at least 2")
-    # A tuple: of a list the library would give the generator one path at a time, each with nothing seen yet.
-    paths = tuple(path for source in sources for path in ([None] if source == "python" else text_files(source)))
-    kwargs = {"paths": paths, "column": column, "fingerprint": _check(paths, column)}
-    texts = Dataset.from_generator(_distinct, gen_kwargs=kwargs)
+    paths = [path for source in sources for path in ([None] if source == "python" else text_files(source))]
+    for path in filter(None, paths):  # before any of them is read
+        kind_of(path)
+    texts = mapped_dataset(_distinct(paths, column), ["text"])
     if limit is not None and limit < len(texts):
         texts = texts.shuffle(seed=seed).select(range(limit)).flatten_indices()
     return texts
 
 
-def _check(paths: Sequence[Path | None], column: str) -> str:
-    """Read every file once for its mistakes, and return the sha256 of all their sentences."""
-    digest = hashlib.sha256(column.encode())
-    count, first, varied = 0, "", False
+def _distinct(paths: Sequence[Path | None], column: str) -> Iterator[tuple[str]]:
+    """Yield each distinct sentence once, in order, without white space at its ends; log what is left out.
+
+    Raises:
+        InputError: on a mistake in a file, a file without a sentence, and at the end on fewer than two sentences.
+    """
+    seen: set[bytes] = set()  # 8 bytes a sentence, whatever its length
+    count = empty = 0
     for path in paths:
         before = count
-        for text in _sentences(path, column):
-            digest.update(text.encode() + b"\n")
-            first = first or text
-            varied = varied or text != first
+        for row in _python() if path is None else read_column(path, column):
+            if not (text := row.strip()):
+                empty += 1
+                continue
             count += 1
+            key = hashlib.blake2b(text.encode(), digest_size=8).digest()
+            if key not in seen:
+                seen.add(key)
+                yield (text,)
         if count == before:
             raise InputError(f"{path} holds no sentence; it is empty")
-    if not varied:
+    if len(seen) < 2:
         raise InputError(
             f"{paths[0]}: one sentence only; at least two are needed"
             if count == 1
-            else f"{paths[0]}: all {count} sentences are equal ({first!r:.60}); nothing can be learned from them"
+            else f"{paths[0]}: all {count} sentences are equal ({text!r:.60}); nothing can be learned from them"
         )
-    return digest.hexdigest()
+    if repeated := count - len(seen):
+        logger.info(f"text: {repeated:,} of {count:,} sentences are repeats of another; each is read once")
+    if empty:
+        logger.info(f"text: {empty:,} rows are empty; they are left out")
 
 
 def fingerprint(dataset: Dataset, column: str = "text") -> str:
-    """Return the sha256 (16 hex digits) of a text column, row by row in order."""
-    digest = hashlib.sha256()
-    for batch in dataset.select_columns([column]).iter(batch_size=10_000):
-        digest.update("\n".join(batch[column]).encode())
-        digest.update(b"\n")
-    return digest.hexdigest()[:16]
+    """Return the sha256 (16 hex digits) of a text column, row by row in order; computed once for a data set.
+
+    A row ends in a line feed. One inside a text has a NUL before it, and a NUL another, so that two data sets whose
+    texts break at other places differ.
+
+    Raises:
+        InputError: on a row that is not text.
+    """
+    known = _FINGERPRINTS.setdefault(dataset, {})
+    if column not in known:
+        digest, first = hashlib.sha256(), 1
+        for batch in dataset.select_columns([column]).iter(batch_size=10_000):
+            digest.update(_joined(batch[column], first, column))
+            first += len(batch[column])
+        known[column] = digest.hexdigest()[:16]
+    return known[column]
+
+
+def _joined(rows: Sequence[str], first: int, column: str) -> bytes:
+    """Return rows as one string of bytes, from which they could be told again; ``first`` is the number of the first."""
+    try:
+        joined = "\n".join(rows)
+        if "\0" in joined or joined.count("\n") != len(rows) - 1:
+            joined = "\n".join(row.replace("\0", "\0\0").replace("\n", "\0\n") for row in rows)
+        return joined.encode() + b"\n"
+    except (TypeError, UnicodeEncodeError):
+        for number, row in enumerate(rows, first):
+            checked_text(row, f"the data set, row {number}, column {column!r}")
+        raise
 
 
 def numbered(dataset: Dataset) -> Dataset:
-    """Put each row's number beside it, in a column ``label``: a loss finds by it what belongs to an example."""
+    """Put the number of each row beside it, in a column ``label``: a loss finds by it what belongs to an example."""
     return concatenate_datasets([dataset, Dataset.from_dict({"label": range(len(dataset))})], axis=1)
 
 
 def as_texts(data: Sequence[str] | Dataset) -> tuple[list[str], Dataset | None]:
-    """Tell sources of text from text: return the sources to read, or the sentences as a data set.
+    """Return the sources to read, or the sentences as a data set: one of the two is empty.
 
     >>> as_texts(["python"])[0], as_texts(["A cat sat.", "A dog ran."])[1]["text"][:]
     (['python'], ['A cat sat.', 'A dog ran.'])
@@ -128,28 +169,46 @@ def as_texts(data: Sequence[str] | Dataset) -> tuple[list[str], Dataset | None]:
         data: sources, as :func:`read_texts` takes them; or sentences; or a data set with a column ``text``.
 
     Raises:
-        InputError: on a mix of both, a file that is not there, text that :func:`read_texts` would refuse, or a data set
+        InputError: on a mix of both, a file that does not exist, a value that is not text (with its row), or a data set
             without that column.
     """
     if isinstance(data, Dataset):
         if "text" not in data.column_names:
             raise InputError(f"the data set has no column 'text' but {', '.join(data.column_names)}; rename one to it")
-        return [], data.select_columns(["text"])
+        return [], _checked_dataset(data)
     items = list(data)
     named = [item for item in items if _names_text(item)]
     if len(named) == len(items):
         return items, None
     if named:
         raise InputError(f"data holds both sentences and files ({named[0]}); give one or the other")
-    sentences = list(dict.fromkeys(text for item in items if (text := checked_text(item, "data").strip())))
+    texts = (checked_text(item, f"data, item {number}").strip() for number, item in enumerate(items, 1))
+    sentences = list(dict.fromkeys(filter(None, texts)))
     if len(sentences) < 2:
         raise InputError(f"data holds {len(sentences)} different sentences; at least two are needed")
     return [], Dataset.from_dict({"text": sentences})
 
 
+def _checked_dataset(data: Dataset) -> Dataset:
+    """Return the text column of a data set, checked, without its empty rows."""
+    texts = data.select_columns(["text"])
+    batches = texts.with_format(None).iter(batch_size=10_000)
+    rows = enumerate((text for batch in batches for text in batch["text"]), 1)
+    full = [row - 1 for row, text in rows if checked_text(text, f"the data set, row {row}, column 'text'").strip()]
+    if len(full) == len(texts):
+        return texts
+    logger.info(f"text: {len(texts) - len(full):,} of {len(texts):,} rows are empty; they are left out")
+    return texts.select(full)
+
+
 def _names_text(item: str) -> bool:
-    """Say whether an item names text and is not text: a file that is not there is still named by its suffix."""
+    """Return whether an item names text and is not text: a file that does not exist is named by its suffix."""
     if item == "python" or item in HUB_TEXTS:
         return True
-    one_word = len(str(item).split()) == 1
-    return Path(str(item)[:255]).exists() or (one_word and str(item).removesuffix(".gz").endswith(SUFFIXES))
+    words = str(item).split()
+    if len(words) == 1 and (is_readable(Path(words[0])) or words[0].lower().endswith(_OTHER_FILES)):
+        return True
+    try:
+        return Path(str(item)).exists()
+    except OSError:  # a text is longer than a name can be
+        return False

@@ -1,0 +1,71 @@
+"""Rows of text as a memory-mapped data set, written while they are read."""
+
+import hashlib
+import secrets
+import time
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+from datasets import Dataset
+
+from distilface.storage import whole_file
+
+#: Rows of a record batch, and the characters after which it ends early: what is held in memory, and what one access by
+#: index searches.
+_ROWS, _CHARACTERS = 1000, 2**26
+#: Seconds after which a file that was not finished is a leftover of a killed process.
+_LEFTOVER = 86_400
+
+
+def mapped_dataset(rows: Iterator[Sequence[str]], columns: Sequence[str]) -> Dataset:
+    """Write rows into the cache of the ``datasets`` library as they come, and return them memory-mapped.
+
+    The file is named after the sha256 of its rows: the same rows are kept once, and what is computed of them (an order,
+    tokens) is found again in the cache. If ``rows`` raises, nothing is left.
+
+    Args:
+        rows: a text for each of the columns.
+        columns: their names.
+    """
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "distilface"
+    folder.mkdir(parents=True, exist_ok=True)
+    _drop_leftovers(folder)
+    new, digest = folder / f"{secrets.token_hex(8)}.new", hashlib.sha256()
+    schema = pa.schema([(name, pa.string()) for name in columns])
+    try:
+        with whole_file(new) as file, pa.ipc.new_stream(file, schema) as writer:
+            for batch in _batches(rows):
+                table = pa.record_batch([pa.array(values, pa.string()) for values in zip(*batch, strict=True)], schema)
+                digest.update(table.serialize())
+                writer.write_batch(table)
+    except KeyboardInterrupt:
+        new.with_name(f"{new.name}.part").unlink(missing_ok=True)
+        raise
+    path = folder / f"{'-'.join(columns)}-{digest.hexdigest()}.arrow"
+    if path.is_file():  # its time stays: it is part of the key of what was computed of these rows
+        new.unlink()
+    else:
+        new.replace(path)
+    return Dataset.from_file(str(path))
+
+
+def _batches(rows: Iterator[Sequence[str]]) -> Iterator[list[Sequence[str]]]:
+    batch: list[Sequence[str]] = []
+    size = 0
+    for row in rows:
+        batch.append(row)
+        size += sum(map(len, row))
+        if len(batch) == _ROWS or size > _CHARACTERS:
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _drop_leftovers(folder: Path) -> None:
+    """Remove what killed processes have left; a younger file may be one that another process writes now."""
+    for file in (*folder.glob("*.new"), *folder.glob("*.new.part")):
+        if file.stat().st_mtime < time.time() - _LEFTOVER:
+            file.unlink(missing_ok=True)

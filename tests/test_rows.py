@@ -1,0 +1,380 @@
+"""Rows: read whole and in order by every door (training, ``encode``, scored pairs, parallel text), or refused aloud."""
+
+import csv
+import gzip
+import json
+import os
+from collections import namedtuple
+from pathlib import Path
+
+import datasets
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from datasets import Dataset
+from tiny import write_content
+
+from distilface.data import lines, mapped
+from distilface.data.pairs import read_pairs, read_sts
+from distilface.data.parallel import read_parallel
+from distilface.data.text_file import TextFile
+from distilface.data.texts import as_texts, fingerprint, read_texts
+from distilface.settings import InputError
+
+pytestmark = pytest.mark.usefixtures("own_cache")
+
+
+def mistake(call, *args, **kwargs) -> str:
+    """Call what must be refused and give the sentence."""
+    with pytest.raises(InputError) as caught:
+        call(*args, **kwargs)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def to_train(file: Path) -> list[str]:
+    return read_texts([str(file)])["text"][:]
+
+
+def to_encode(file: Path) -> list[str]:
+    return list(TextFile(file, "text", 2).texts())
+
+
+def to_score(file: Path) -> list[dict]:
+    return read_pairs(file)
+
+
+def to_align(file: Path) -> list[dict]:
+    return read_parallel([file]).to_list()
+
+
+Door = namedtuple("Door", "read name columns")
+#: Who reads rows, the start of a file's name, and the columns that are read.
+DOORS = [
+    Door(to_train, "a", ("text",)),
+    Door(to_encode, "a", ("text",)),
+    Door(to_score, "a", ("sentence1", "sentence2", "score")),
+    Door(to_align, "a.en-de", ("english", "other")),
+]
+each_door = pytest.mark.parametrize("door", DOORS, ids=lambda door: door.read.__name__)
+
+
+def table(kind: str, columns, rows) -> bytes:
+    """Write a table of plain fields, or its rows as JSON objects."""
+    if kind == "jsonl":
+        return b"".join(json.dumps(dict(zip(columns, row, strict=True))).encode() + b"\n" for row in rows)
+    sign = "," if kind == "csv" else "\t"
+    return "".join(sign.join(map(str, row)) + "\n" for row in [columns, *rows]).encode()
+
+
+def three_rows(door: Door) -> list[list]:
+    return [[number if name == "score" else f"{name} {number}" for name in door.columns] for number in range(3)]
+
+
+def first_column(rows) -> list[str]:
+    return [row if isinstance(row, str) else next(iter(row.values())) for row in rows]
+
+
+# ---- folders and names
+
+
+def test_a_folder_says_what_it_leaves_out(tmp_path, caplog):
+    """Only ``a.txt`` was read, silently; the folder that is called as a file was a traceback."""
+    for name in ("a.txt", "B.TXT", "c.json", "e.txt.bz2", "sub/d.txt", "x.txt/y.txt"):
+        write_content(tmp_path / "in" / name, f"one of {name}\ntwo of {name}\n")
+    write_content(tmp_path / "in" / "f.JSONL.GZ", gzip.compress(b'{"text": "packed"}\n'))
+    texts = read_texts([str(tmp_path / "in")])["text"][:]
+    assert sorted(texts) == ["one of B.TXT", "one of a.txt", "packed", "two of B.TXT", "two of a.txt"]
+    assert [record.getMessage() for record in caplog.records if record.levelname == "WARNING"] == [
+        f"{tmp_path / 'in'}: 4 of 7 entries are not read (c.json, e.txt.bz2, sub/, x.txt/); "
+        "text is read from .txt, .csv, .tsv, .jsonl (each also .gz) and .parquet"
+    ]
+
+
+def test_a_folder_without_text_says_what_it_holds(tmp_path):
+    for number in range(12):
+        (tmp_path / f"{number:02}.json").touch()
+    said = mistake(read_texts, [str(tmp_path)])
+    assert "holds no .txt, .csv, .tsv, .jsonl (each also .gz) and .parquet file, but 00.json, 01.json" in said
+    assert said.endswith("09.json and 2 more")
+
+
+def test_a_folder_of_pairs_says_what_it_leaves_out(tmp_path, caplog):
+    columns, rows = DOORS[2].columns, three_rows(DOORS[2])
+    write_content(tmp_path / "dev.TSV", table("tsv", columns, rows))
+    write_content(tmp_path / "more" / "dev.tsv", b"")
+    assert len(read_sts(str(tmp_path))) == 3
+    assert "1 of 2 entries are not read (more/)" in caplog.text
+
+
+@each_door
+@pytest.mark.parametrize("suffix", ["CSV", "Tsv.GZ", "JsonL", "PARQUET"])
+def test_a_suffix_of_any_case(tmp_path, door, suffix):
+    file, kind, rows = tmp_path / f"{door.name}.{suffix}", suffix.split(".")[0].lower(), three_rows(door)
+    if kind == "parquet":
+        pq.write_table(pa.table(dict(zip(door.columns, map(list, zip(*rows, strict=True)), strict=True))), file)
+    else:
+        content = table(kind, door.columns, rows)
+        if door.read is to_align and kind == "tsv":  # has no header
+            content = content.partition(b"\n")[2]
+        file.write_bytes(gzip.compress(content) if suffix.endswith("GZ") else content)
+    assert first_column(door.read(file)) == [row[0] for row in rows]
+
+
+@each_door
+def test_a_folder_in_place_of_a_file_is_said(tmp_path, door):
+    folder = tmp_path / f"{door.name}.tsv"
+    folder.mkdir()
+    assert ("holds no" if door.read is to_train else "is a folder") in mistake(door.read, folder)
+
+
+# ---- columns
+
+
+@each_door
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
+def test_a_column_named_twice_is_refused(tmp_path, door, kind):
+    """The last one of them was taken, silently."""
+    if door.read is to_align and kind == "tsv":
+        pytest.skip("has no header")
+    file, twice = tmp_path / f"{door.name}.{kind}", [*door.columns, door.columns[0]]
+    if kind == "parquet":
+        pq.write_table(pa.table([["x"]] * len(twice), names=twice), file)
+    elif kind == "jsonl":
+        file.write_text("{" + ", ".join(f'"{name}": "x"' for name in twice) + "}\n")
+    else:
+        file.write_bytes(table(kind, twice, [["x"] * len(twice)]))
+    said = mistake(door.read, file)
+    assert f"the column {door.columns[0]!r} is named 2 times" in said
+    assert str(file) in said
+
+
+def test_a_column_that_is_not_read_may_come_twice(tmp_path):
+    file = write_content(tmp_path / "a.csv", "n,text,n\n1,one,2\n3,two,4\n")
+    assert to_train(file) == ["one", "two"]
+
+
+# ---- lines
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_a_blank_line_of_one_column_is_a_row(tmp_path, kind, end):
+    """``encode`` gave two vectors for three rows: each later one was another text's."""
+    file = write_content(tmp_path / f"a.{kind}", end.join(["text", "one cat", "", "three birds", ""]))
+    assert to_encode(file) == ["one cat", "", "three birds"]
+    assert TextFile(file, "text", 2).survey().empty == 1
+    assert to_train(file) == ["one cat", "three birds"]
+    two = write_content(tmp_path / f"b.{kind}", "text,n\n\none cat,1\n".replace(",", "," if kind == "csv" else "\t"))
+    assert to_encode(two) == ["one cat"], "a blank line of two columns is not a row"
+
+
+@pytest.mark.parametrize("content", ["one cat\rtwo dogs\rthree birds\r", "one cat\r\ntwo dogs\rthree birds\n"])
+def test_lines_of_text_end_as_python_reads_them(tmp_path, content):
+    """A file of an old Mac was one row, silently."""
+    file = tmp_path / "a.txt"
+    file.write_bytes(content.encode())
+    with file.open() as opened:
+        expected = [line.rstrip("\n") for line in opened]
+    assert to_train(file) == to_encode(file) == expected == ["one cat", "two dogs", "three birds"]
+
+
+@each_door
+@pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
+def test_tables_of_an_old_mac_are_read(tmp_path, door, kind):
+    rows, file = three_rows(door), tmp_path / f"{door.name}.{kind}"
+    content = table(kind, door.columns, rows)
+    if door.read is to_align and kind == "tsv":
+        content = content.partition(b"\n")[2]
+    file.write_bytes(content.replace(b"\n", b"\r"))
+    assert first_column(door.read(file)) == [row[0] for row in rows]
+
+
+@each_door
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_a_carriage_return_in_a_field_is_named(tmp_path, door, kind):
+    """The remedy was "quote its text", of a .tsv too, where quotes are letters. Each remedy that is named works."""
+    rows, file = three_rows(door), tmp_path / f"{door.name}.{kind}"
+    rows[1][0] = "one cat\rsleeps"
+    content = table(kind, door.columns, rows)
+    line = 3
+    if door.read is to_align and kind == "tsv":
+        content, line = content.partition(b"\n")[2], 2
+    file.write_bytes(content)
+    said = mistake(door.read, file)
+    assert f"{file}, line {line}: a carriage return inside a field" in said
+    if kind == "csv":
+        assert "quote the field, or give .jsonl" in said
+        file.write_bytes(content.replace(b"one cat\rsleeps", b'"one cat\rsleeps"'))
+    else:
+        assert "replace it by a space, or give .jsonl" in said
+        file.write_bytes(content.replace(b"one cat\rsleeps", b"one cat sleeps"))
+    assert first_column(door.read(file))[1] == rows[1][0].replace("\r", "\r" if kind == "csv" else " ")
+    other = write_content(tmp_path / f"{door.name}.jsonl", table("jsonl", door.columns, rows))
+    assert first_column(door.read(other))[1] == rows[1][0]
+
+
+@pytest.mark.parametrize("kind", ["csv", "tsv"])
+def test_a_field_of_any_length_is_read(tmp_path, kind):
+    """The limit of Python's reader, 131,072 characters, is the whole process's: it stays what it was."""
+    before, long = csv.field_size_limit(), "a long document " * 10_000
+    for field in (long, f'"{long}, quoted"') if kind == "csv" else (long,):
+        file = write_content(tmp_path / f"a.{kind}", f"text\nshort\n{field}\nend\n")
+        assert to_encode(file) == ["short", field.strip('"'), "end"]
+        assert to_train(file) == ["short", field.strip('" '), "end"]
+    assert csv.field_size_limit() == before
+
+
+def test_a_row_of_several_lines_is_named_by_its_first(tmp_path):
+    file = write_content(tmp_path / "a.csv", 'text,n\n"one\ntwo",1\n"three\nfour",2,3\n')
+    assert "line 4: 3 columns, and the header has 2" in mistake(to_encode, file)
+    file = write_content(tmp_path / "b.csv", "\ntext\none\n")
+    assert "line 1: no header but a blank line" in mistake(to_encode, file)
+
+
+# ---- JSON that Python does not read
+
+
+@each_door
+@pytest.mark.parametrize(
+    ("value", "sentence"),
+    [
+        ("9" * 5000, "a number of more than 4,300 digits; leave that column out"),
+        ("[" * 100_000 + "]" * 100_000, "its brackets are nested too deep to be read; leave that column out"),
+    ],
+    ids=["digits", "brackets"],
+)
+def test_json_that_no_parser_takes_is_named(tmp_path, door, value, sentence):
+    """Each was a traceback."""
+    good, bad = (json.dumps(dict(zip(door.columns, row, strict=True))) for row in three_rows(door)[:2])
+    file = write_content(tmp_path / f"{door.name}.jsonl", f'{good}\n{bad[:-1]}, "n": {value}}}\n')
+    assert f"{file}, line 2: {sentence}" in mistake(door.read, file)
+
+
+# ---- scored pairs
+
+
+@pytest.mark.parametrize(
+    ("score", "shown"),
+    [
+        ("true", "True"),
+        ('"true"', "'true'"),
+        ('"1_0"', "'1_0'"),
+        ('"nan"', "'nan'"),
+        ('"Infinity"', "'Infinity'"),
+        ("1e999", "inf"),
+        ("9" * 400, "9999"),
+        ('"٣"', "'٣'"),
+        ('"3,5"', "'3,5'"),
+        ("[1]", "[1]"),
+    ],
+)
+def test_a_score_that_is_a_number_by_accident_is_refused(tmp_path, score, shown):
+    """Python takes ``true`` for 1 and ``1_0`` for 10."""
+    rows = [f'{{"sentence1": "a", "sentence2": "b", "score": {value}}}\n' for value in (1, 2, score, 3)]
+    file = write_content(tmp_path / "dev.jsonl", "".join(rows))
+    assert f"{file}, line 3: the score {shown}" in mistake(read_sts, str(file))
+
+
+@pytest.mark.parametrize(("text", "number"), [("4", 4), (" -.5 ", -0.5), ("+1.", 1), ("2e-1", 0.2), ("0.0", 0)])
+def test_a_score_as_people_write_it_is_read(tmp_path, text, number):
+    rows = [f"a\tb\t{value}\n" for value in (text, "5", "6")]
+    file = write_content(tmp_path / "dev.tsv", "".join(["sentence1\tsentence2\tscore\n", *rows]))
+    assert [row["score"] for row in read_pairs(file)] == [number, 5, 6]
+
+
+@pytest.mark.parametrize("column", ["sentence1", "sentence2"])
+def test_an_empty_sentence_of_a_pair_is_refused(tmp_path, column):
+    """It has no direction to compare, and was scored."""
+    rows = [{"sentence1": "a", "sentence2": "b", "score": n} for n in range(3)]
+    rows[1][column] = " \t"
+    file = write_content(tmp_path / "dev.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
+    assert f"{file}, line 2: {column} is empty; fill it or leave the pair out" in mistake(read_sts, str(file))
+
+
+# ---- one reading, one file
+
+
+@pytest.mark.parametrize("door", [DOORS[0], DOORS[3]], ids=lambda door: door.read.__name__)
+def test_each_line_is_parsed_once(tmp_path, door, monkeypatch):
+    file = write_content(tmp_path / f"{door.name}.jsonl", table("jsonl", door.columns, three_rows(door)))
+    decoded, count = lines._decoded, []
+    monkeypatch.setattr(lines, "_decoded", lambda *args: (count.append(line) or line for line in decoded(*args)))
+    assert len(door.read(file)) == 3
+    assert len(count) == 3
+
+
+@pytest.mark.parametrize("error", [InputError, KeyboardInterrupt])
+def test_text_that_fails_leaves_nothing(error):
+    def rows():
+        yield ("one",)
+        raise error
+
+    with pytest.raises(error):
+        mapped.mapped_dataset(rows(), ["text"])
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "distilface"
+    assert list(folder.iterdir()) == []
+    for name, age in (("old.new.part", 2 * 86_400), ("young.new.part", 60)):
+        (folder / name).touch()
+        os.utime(folder / name, (0, (folder / name).stat().st_mtime - age))
+    rows = mapped.mapped_dataset(iter([("one",)]), ["text"])
+    assert sorted(path.suffix for path in folder.iterdir()) == [".arrow", ".part"], "the leftover of a kill is gone"
+    assert rows["text"][:] == ["one"]
+
+
+def test_a_batch_ends_before_it_is_large(monkeypatch):
+    monkeypatch.setattr(mapped, "_CHARACTERS", 10)
+    texts = mapped.mapped_dataset(((letter * 6,) for letter in "abcde"), ["text"])
+    assert texts["text"][:] == [letter * 6 for letter in "abcde"]
+    assert [len(chunk) for chunk in texts.data["text"].chunks] == [2, 2, 1]
+
+
+def test_what_is_left_out_is_counted(tmp_path, caplog):
+    caplog.set_level("INFO", logger="distilface")
+    to_train(write_content(tmp_path / "a.txt", "one\n\ntwo\none\n  \n"))
+    assert "text: 1 of 3 sentences are repeats of another; each is read once" in caplog.messages
+    assert "text: 2 rows are empty; they are left out" in caplog.messages
+
+
+# ---- rows that could be taken for others
+
+
+def test_rows_that_break_at_other_places_differ():
+    """One digest for both would give the teacher's embeddings of other texts, silently."""
+    sets = [["a\nb", "c"], ["a", "b\nc"], ["a", "b", "c"], ["a\0", "b", "c"], ["a\0\nb", "c"], ["a\nb\nc"]]
+    assert len({fingerprint(Dataset.from_dict({"text": texts})) for texts in sets}) == len(sets)
+
+
+def test_pairs_that_break_at_other_places_differ(tmp_path):
+    """One of them was dropped as a repeat, silently."""
+    rows = [("a\tb", "c"), ("a", "b\tc")]
+    file = write_content(tmp_path / "a.en-de.jsonl", table("jsonl", ("english", "other"), rows))
+    assert [(row["english"], row["other"]) for row in to_align(file)] == rows
+
+
+@pytest.mark.parametrize(("value", "shown"), [(None, "None"), ("\ud800", "'\\ud800'")])
+def test_a_data_set_is_checked_as_a_file_is(value, shown):
+    texts = Dataset.from_dict({"text": ["one", None]}) if value is None else ["one", value]
+    place = "the data set, row 2, column 'text'" if value is None else "data, item 2"
+    assert mistake(as_texts, texts) == f"{place}: {shown} is not text"
+
+
+def test_the_empty_rows_of_a_data_set_are_left_out(caplog):
+    caplog.set_level("INFO", logger="distilface")
+    texts = Dataset.from_dict({"text": ["one", "", "two", " \n"], "n": [1, 2, 3, 4]})
+    assert as_texts(texts)[1]["text"][:] == ["one", "two"]
+    assert "text: 2 of 4 rows are empty; they are left out" in caplog.messages
+
+
+def test_the_digest_names_a_row_without_text():
+    """The digest of the rows names the teacher's cache, so that a row without text meets it first."""
+    texts = Dataset.from_dict({"body": ["one", None]})
+    said = mistake(fingerprint, texts, "body")
+    assert said == "the data set, row 2, column 'body': None is not text"
+
+
+def test_a_file_that_is_not_read_is_not_a_sentence():
+    """Two names of missing files were trained on as two sentences."""
+    assert as_texts(["a.json", "b.txt.bz2", "C.TXT"])[0] == ["a.json", "b.txt.bz2", "C.TXT"]
+    long = ["狗" * 255, "猫" * 300]
+    assert as_texts(long)[1]["text"][:] == long, "a text may be longer than a file's name"
