@@ -332,8 +332,11 @@ def test_a_batch_ends_before_it_is_large(monkeypatch):
 def test_what_is_left_out_is_counted(tmp_path, caplog):
     caplog.set_level("INFO", logger="distilface")
     to_train(write_content(tmp_path / "a.txt", "one\n\ntwo\none\n  \n"))
-    assert "text: 1 of 3 sentences are repeats of another; each is read once" in caplog.messages
-    assert "text: 2 rows are empty; they are left out" in caplog.messages
+    as_texts(["one", "two", "one ", ""])
+    assert caplog.messages == [
+        "text: 1 of 5 rows repeat another and 2 are empty; they are left out",
+        "text: 1 of 4 rows repeat another and 1 are empty; they are left out",
+    ]
 
 
 # ---- rows that could be taken for others
@@ -363,7 +366,7 @@ def test_the_empty_rows_of_a_data_set_are_left_out(caplog):
     caplog.set_level("INFO", logger="distilface")
     texts = Dataset.from_dict({"text": ["one", "", "two", " \n"], "n": [1, 2, 3, 4]})
     assert as_texts(texts)[1]["text"][:] == ["one", "two"]
-    assert "text: 2 of 4 rows are empty; they are left out" in caplog.messages
+    assert caplog.messages == ["text: 0 of 4 rows repeat another and 2 are empty; they are left out"]
 
 
 def test_the_digest_names_a_row_without_text():
@@ -376,5 +379,7 @@ def test_the_digest_names_a_row_without_text():
 def test_a_file_that_is_not_read_is_not_a_sentence():
     """Two names of missing files were trained on as two sentences."""
     assert as_texts(["a.json", "b.txt.bz2", "C.TXT"])[0] == ["a.json", "b.txt.bz2", "C.TXT"]
+    for name in ("none.json", "none.bz2"):
+        assert f"{name} does not exist" in mistake(read_sts, name), "nor a data set of the Hub"
     long = ["狗" * 255, "猫" * 300]
     assert as_texts(long)[1]["text"][:] == long, "a text may be longer than a file's name"

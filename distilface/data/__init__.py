@@ -1,1 +1,4 @@
-"""Text, scored pairs and parallel text: from files or the Hub to checked data sets."""
+"""Text, scored pairs and parallel text: from files or the Hub to checked data sets.
+
+One reader of rows (:mod:`distilface.data.rows`) serves all of them. Imports settings, storage and Hub ids.
+"""

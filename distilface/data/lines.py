@@ -15,6 +15,8 @@ LINES = (".txt", ".csv", ".tsv", ".jsonl")
 SUFFIXES = (*LINES, ".parquet")
 #: What a message says of them.
 KINDS = f"{', '.join(LINES)} (each also .gz) and .parquet"
+#: How the names of other files end that hold text, but are not read.
+_OTHERS = (".gz", ".bz2", ".xz", ".zst", ".zip", ".json")
 #: Bytes that are looked at for a line feed.
 _HEAD = 2**20
 
@@ -32,6 +34,11 @@ def is_gzip(path: Path) -> bool:
 def is_readable(path: Path) -> bool:
     """Return whether text is read from files of this name."""
     return _suffix(path) in (LINES if is_gzip(path) else SUFFIXES)
+
+
+def names_file(name: str) -> bool:
+    """Return whether a name is a file's by its suffix, even of a file that does not exist or is of another kind."""
+    return is_readable(Path(name)) or name.lower().endswith(_OTHERS)
 
 
 def kind_of(path: Path) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from datasets import Dataset, load_dataset
 
-from distilface.data.lines import is_readable, kind_of
+from distilface.data.lines import kind_of, names_file
 from distilface.data.rows import check_columns, checked_text, pick, read_rows
 from distilface.data.samples import sts_sample
 from distilface.data.texts import text_files
@@ -36,7 +36,7 @@ def read_sts(source: str, split: str = "validation") -> Dataset:
     """
     if source == "sample":
         return sts_sample()
-    if Path(source).exists() or is_readable(Path(source)):
+    if Path(source).exists() or names_file(source):
         return Dataset.from_list(read_pairs(_pairs_file(source)))
     return Dataset.from_list(_scored(_hub_rows(source, split), source, least=3))
 

@@ -179,7 +179,7 @@ def _fields(path: Path) -> Iterator[tuple[int, list[str]]]:
         yield number, fields
 
 
-def _next_row(rows: "csv._reader") -> list[str] | None:
+def _next_row(rows: Iterator[list[str]]) -> list[str] | None:
     """Return the next row, however long its fields are; the limit is the whole process's, so it is put back."""
     before = csv.field_size_limit(_LONGEST)
     try:

@@ -9,7 +9,7 @@ from weakref import WeakKeyDictionary
 
 from datasets import Dataset, concatenate_datasets
 
-from distilface.data.lines import KINDS, existing_file, is_readable, kind_of
+from distilface.data.lines import KINDS, existing_file, is_readable, kind_of, names_file
 from distilface.data.mapped import mapped_dataset
 from distilface.data.rows import checked_text, read_column
 from distilface.data.samples import python_texts
@@ -20,8 +20,6 @@ logger = logging.getLogger(__name__)
 
 #: Entries of a folder that a warning names; the others are counted.
 _NAMED = 10
-#: How the name of a file of text may end that is not read: a word that ends so is not a sentence.
-_OTHER_FILES = (".gz", ".bz2", ".xz", ".zst", ".zip", ".json")
 _FINGERPRINTS: WeakKeyDictionary[Dataset, dict[str, str]] = WeakKeyDictionary()
 
 
@@ -116,10 +114,12 @@ def _distinct(paths: Sequence[Path | None], column: str) -> Iterator[tuple[str]]
             if count == 1
             else f"{paths[0]}: all {count} sentences are equal ({text!r:.60}); nothing can be learned from them"
         )
-    if repeated := count - len(seen):
-        logger.info(f"text: {repeated:,} of {count:,} sentences are repeats of another; each is read once")
-    if empty:
-        logger.info(f"text: {empty:,} rows are empty; they are left out")
+    _log_left_out(count - len(seen), empty, count + empty)
+
+
+def _log_left_out(repeated: int, empty: int, rows: int) -> None:
+    if repeated or empty:
+        logger.info(f"text: {repeated:,} of {rows:,} rows repeat another and {empty:,} are empty; they are left out")
 
 
 def fingerprint(dataset: Dataset, column: str = "text") -> str:
@@ -183,9 +183,11 @@ def as_texts(data: Sequence[str] | Dataset) -> tuple[list[str], Dataset | None]:
     if named:
         raise InputError(f"data holds both sentences and files ({named[0]}); give one or the other")
     texts = (checked_text(item, f"data, item {number}").strip() for number, item in enumerate(items, 1))
-    sentences = list(dict.fromkeys(filter(None, texts)))
+    full = [text for text in texts if text]
+    sentences = list(dict.fromkeys(full))
     if len(sentences) < 2:
         raise InputError(f"data holds {len(sentences)} different sentences; at least two are needed")
+    _log_left_out(len(full) - len(sentences), len(items) - len(full), len(items))
     return [], Dataset.from_dict({"text": sentences})
 
 
@@ -195,10 +197,8 @@ def _checked_dataset(data: Dataset) -> Dataset:
     batches = texts.with_format(None).iter(batch_size=10_000)
     rows = enumerate((text for batch in batches for text in batch["text"]), 1)
     full = [row - 1 for row, text in rows if checked_text(text, f"the data set, row {row}, column 'text'").strip()]
-    if len(full) == len(texts):
-        return texts
-    logger.info(f"text: {len(texts) - len(full):,} of {len(texts):,} rows are empty; they are left out")
-    return texts.select(full)
+    _log_left_out(0, len(texts) - len(full), len(texts))
+    return texts if len(full) == len(texts) else texts.select(full)
 
 
 def _names_text(item: str) -> bool:
@@ -206,9 +206,9 @@ def _names_text(item: str) -> bool:
     if item == "python" or item in HUB_TEXTS:
         return True
     words = str(item).split()
-    if len(words) == 1 and (is_readable(Path(words[0])) or words[0].lower().endswith(_OTHER_FILES)):
+    if len(words) == 1 and names_file(words[0]):
         return True
     try:
-        return Path(str(item)).exists()
+        return bool(words) and Path(str(item)).exists()  # the path of an empty text is this folder
     except OSError:  # a text is longer than a name can be
         return False

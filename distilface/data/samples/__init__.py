@@ -81,7 +81,7 @@ def _comments(source: str) -> str:
 
 
 def _paragraphs(text: str) -> Iterator[str]:
-    """Join the lines of one indentation; blank lines, list markers, code and tables part them."""
+    """Join the lines of one indentation; blank lines, list markers, code and tables separate them."""
     lines: list[str] = []
     column = 0
     for line in chain(text.expandtabs().splitlines(), [""]):
@@ -97,7 +97,7 @@ def _paragraphs(text: str) -> Iterator[str]:
 
 
 def _is_prose(sentence: str) -> bool:
-    """Tell a sentence from code, tables and fragments: size, alphabet, and quotes and brackets that close."""
+    """Return whether a text is a sentence, and not code, a table or a fragment; its quotes and brackets must close."""
     words, size = len(sentence.split()), len(sentence)
     if not (5 <= words <= 60 and 20 <= size <= 300 and _PROSE.fullmatch(sentence)):
         return False
