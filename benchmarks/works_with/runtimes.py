@@ -19,6 +19,7 @@ import numpy as np
 
 from distilface.cards.card import make_card
 from distilface.cards.facts import pinned, read_facts
+from distilface.cards.snippets import snippets
 from distilface.settings import InputError
 
 logger = logging.getLogger("distilface.benchmarks.works_with")
@@ -86,12 +87,6 @@ RUNTIMES = {
         Runtime("optimum", ("torch", "sentence-transformers[onnx]"), _FP32, _VNNI),
     )
 }
-
-
-def snippets(text: str) -> dict[str, str]:
-    """Return the first block of code under the heading of each runtime in a card."""
-    blocks = re.findall(r"^### (\S+)\n(?:(?!#|```).*\n)*?```(?:python|js)\n((?:.*\n)*?)```", text, re.MULTILINE)
-    return {name: code for name, code in blocks if name in RUNTIMES}
 
 
 def environment_of(runtime: Runtime, home: Path) -> Path:

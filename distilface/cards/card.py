@@ -17,8 +17,10 @@ from distilface.cards.facts import cell, data_folder, number, pinned, read_facts
 from distilface.cards.model import exports_section, shape_section
 from distilface.cards.papers import paper_of
 from distilface.cards.results import SCORED, eval_results, model_index, read_scores, score_table
+from distilface.cards.snippets import leave_out, wrong_snippets
 from distilface.cards.training import dev_scores, languages, license_of, limits, training_section
 from distilface.data.samples import sts_sample
+from distilface.exporters.parity import EDGES
 from distilface.model.folder import Folder, open_folder
 from distilface.run import Run
 from distilface.settings import InputError
@@ -116,6 +118,7 @@ def make_card(
     results: Sequence[str | Path] = (),
     facts: str | Path | None = None,
     license: str | None = None,
+    run_snippets: bool = False,
 ) -> tuple[str, dict[str, str]]:
     """Make the card of a model folder; nothing is written.
 
@@ -125,6 +128,7 @@ def make_card(
         results: files of ``run_mteb.py``, ``run_seeds.py`` or ``run_crosslingual.py`` that score this folder.
         facts: a YAML file with facts of one's own (:func:`distilface.cards.facts.read_facts`).
         license: the model's; ``None`` takes that of the model whose weights it started from, if that is known.
+        run_snippets: run the snippets that can run here, and leave out those that do not give the folder's vectors.
 
     Returns:
         The text of ``README.md``, and the files of ``.eval_results/`` by their names
@@ -141,10 +145,18 @@ def make_card(
             raise InputError(f"--repo-id {repo_id} is not an id of the Hub; give one as org/name") from None
     entries = read_facts(facts)
     metadata, content = card_content(folder, repo_id or folder.path.resolve().name, results, entries, license)
+    text = _render(metadata, content)
+    if run_snippets:
+        local = {"repo": json.dumps(str(folder.path.resolve())), "hub": False, "sentences": repr(list(EDGES))}
+        text = leave_out(text, wrong_snippets(folder, _render(metadata, content | local)))
+    scores = [table["scores"] for table in content["tables"]]
+    return text, eval_results(scores, entries)
+
+
+def _render(metadata: ModelCardData, content: dict[str, Any]) -> str:
     template = (data_folder() / "template.md").read_text(encoding="utf-8")
     text = str(ModelCard.from_template(metadata, template_str=template, **content))
-    scores = [table["scores"] for table in content["tables"]]
-    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n", eval_results(scores, entries)
+    return re.sub(r"\n{3,}", "\n\n", text).rstrip() + "\n"
 
 
 def write_card(path: str | Path | Folder, *args: Any, **kwargs: Any) -> Path:
@@ -154,7 +166,7 @@ def write_card(path: str | Path | Folder, *args: Any, **kwargs: Any) -> Path:
         The card's file.
     """
     folder = open_folder(path)
-    text, files = make_card(folder, *args, **kwargs)
+    text, files = make_card(folder, *args, run_snippets=True, **kwargs)
     place = folder.path / ".eval_results"
     for file in place.glob("*.yaml"):
         if file.name not in files and SCORED in file.read_text(encoding="utf-8"):

@@ -12,6 +12,7 @@ from distilface.cards.training import machine_text
 from distilface.model.folder import Folder
 from distilface.model.pooling import is_normalized, pooling_code
 from distilface.model.prompts import default_prompt
+from distilface.runtimes.base import file_refusal
 from distilface.runtimes.files import FILES, read_exports
 
 #: Least cosine of a text alone to itself in a batch, of a file that rounds as fp32 does.
@@ -61,6 +62,8 @@ def exports_section(folder: Folder) -> dict[str, Any]:
     results = read_exports(folder)
     rows = [{"file": file, **row} for file, row in results.get("files", {}).items()]
     there = {row["file"] for row in rows if not row["refused"] and (folder.path / row["file"]).is_file()}
+    if file_refusal(folder.model):  # files of an older version, which passed a gate without the prompt
+        there = set()
     return {
         "rows": rows,
         "rates": _rates([row for row in rows if row["file"] in there]),

@@ -1,6 +1,5 @@
 """Scores of a model on MTEB's tasks, by mteb's own evaluators and results; and its size."""
 
-import copy
 import json
 import math
 from collections.abc import Sequence
@@ -8,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import mteb
-import torch
 from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from mteb.abstasks import AbsTask
@@ -44,8 +42,6 @@ def as_encoder(model: Scored) -> Encoder:
         return model
     if not isinstance(model, SentenceTransformer):
         model = load_model(model)
-    elif any(weight.dtype != torch.float32 for weight in model.parameters()):
-        model = copy.deepcopy(model).float()
     return TorchEncoder(model)
 
 

@@ -8,23 +8,24 @@ token vectors that the folder's pooling reads, so that a runtime that pools by i
 import logging
 import tempfile
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
 from distilface.data.texts import read_texts
 from distilface.environment import environment
-from distilface.exporters.formats import FORMATS
+from distilface.exporters.contents import Contents, contents_refusal, read_contents
+from distilface.exporters.formats import FORMATS, Format
 from distilface.exporters.onnx import to_onnx
-from distilface.exporters.parity import Parity, compare
+from distilface.exporters.parity import EDGES, SAME, Parity, Reference, compare, min_edge, reference_of
 from distilface.model.folder import Folder, open_folder
-from distilface.runtimes.base import Batch, padded, token_ids
+from distilface.runtimes.base import Batch, file_refusal, padded, token_ids
 from distilface.runtimes.extras import ONNX
 from distilface.runtimes.files import FILES, REPORT, pieces, read_exports
 from distilface.runtimes.opening import open_file
-from distilface.runtimes.torch import TorchEncoder
 from distilface.settings import InputError, check_known
 from distilface.storage import write_whole
 
@@ -61,9 +62,11 @@ def export(
     names = _chosen(formats)
     folder = open_folder(path)
     model = folder.model
+    if reason := file_refusal(model):
+        raise InputError(f"{folder.path} cannot be exported: {reason}")
     texts = [*pairs["sentence1"], *pairs["sentence2"]]
     samples = calibration_samples(model, calibration, texts) if any(FORMATS[name].calibrated for name in names) else []
-    reference = TorchEncoder(model).encode(texts)  # without the default prompt, which a file does not know
+    reference = reference_of(model, pairs)
     fingerprint, results = folder.fingerprint, {}
     rows = read_exports(folder).get("files", {})
     report = {"fingerprint": fingerprint, "pairs": len(pairs), "files": rows}
@@ -72,14 +75,15 @@ def export(
     with tempfile.TemporaryDirectory(dir=folder.path.resolve().parent, prefix=".") as temporary:
         source = Path(temporary) / "source.onnx"
         to_onnx(model, source)
+        plain = _check_source(source, model, reference)
         for name in names:
             known, form = FILES[name], FORMATS[name]
             made = Path(temporary) / known.path
             made.parent.mkdir(exist_ok=True)
             form.make(source, made, *([samples] if form.calibrated else []))
-            results[name] = compare(open_file(made, model), pairs, reference, form.exact)
+            results[name], contents = _measure(made, form, model, reference, plain)
             _put(made, folder.path / known.path, results[name])
-            rows[known.path] = {"what": known.what, **asdict(results[name])}
+            rows[known.path] = {"what": known.what, **asdict(results[name]), "checked": _checked(contents, reference)}
             write_whole(folder.path / REPORT, report, indent=2)
     return results
 
@@ -100,6 +104,47 @@ def _chosen(formats: Sequence[str] | None) -> Sequence[str]:
         else:
             names.append(name)
     return names
+
+
+def _check_source(source: Path, model: SentenceTransformer, reference: Reference) -> Contents:
+    """Make sure of the fp32 file that all others are made from, and return its contents.
+
+    A smaller file may differ from the folder by its rounding, in which a wrong input (a prompt, a length, a mask)
+    would not be seen.
+
+    Raises:
+        InputError: if its vectors are not the folder's.
+    """
+    contents = read_contents(source)
+    cosine = min_edge(open_file(source, model), reference)
+    reason = contents_refusal(contents, contents, FORMATS["onnx"].weights)
+    if reason is None and not cosine >= SAME:
+        reason = f"its least cosine to the folder's vectors is {cosine:.6f}, below {SAME}"
+    if reason:
+        raise InputError(f"no file was written: the ONNX file that all are made from is not the model: {reason}")
+    return contents
+
+
+def _measure(
+    made: Path, form: Format, model: SentenceTransformer, reference: Reference, source: Contents
+) -> tuple[Parity, Contents]:
+    """Measure a file against the folder and against its own name."""
+    contents = read_contents(made)
+    parity = compare(open_file(made, model), reference, form.exact)
+    reason = contents_refusal(contents, source, form.weights)
+    return (replace(parity, refused=reason) if reason else parity), contents
+
+
+def _checked(contents: Contents, reference: Reference) -> dict[str, Any]:
+    """Return what ``export.json`` says that a file was checked by."""
+    return {
+        "inputs": contents.inputs,
+        "outputs": contents.outputs,
+        "opset": contents.opset,
+        "weight_bytes": contents.weight_bytes,
+        "edge_texts": len(EDGES),
+        "prompts": list(reference.edges),
+    }
 
 
 def calibration_samples(model: SentenceTransformer, sources: Sequence[str], measured: Sequence[str]) -> list[Batch]:

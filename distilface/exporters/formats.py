@@ -20,24 +20,26 @@ class Format:
         exact: whether every vector must be the folder's, or only the score (:mod:`distilface.exporters.parity`).
         extra: the packages that make it.
         calibrated: whether it is made with samples of inputs.
+        weights: the types in which its matrices may be stored (:mod:`distilface.exporters.contents`).
     """
 
     make: Callable[..., Any]
     exact: bool = False
     extra: Extra = ONNX
     calibrated: bool = False
+    weights: frozenset[str] = frozenset({"int8", "uint8"})
 
 
 #: By the names of :data:`distilface.runtimes.files.FILES`, which has their paths.
 FORMATS = {
-    "onnx": Format(shutil.copyfile, exact=True),
-    "fp16": Format(to_fp16),
+    "onnx": Format(shutil.copyfile, exact=True, weights=frozenset({"float"})),
+    "fp16": Format(to_fp16, weights=frozenset({"float16"})),
     "quantized": Format(partial(to_int8, signed=False)),
     "int8": Format(to_int8_weights),
     "q4": Format(to_q4),
     "vnni": Format(partial(to_int8, signed=True)),
     "avx2": Format(partial(to_int8, signed=False)),
     "arm64": Format(partial(to_int8, signed=True)),
-    "openvino": Format(to_openvino, exact=True, extra=OPENVINO),
+    "openvino": Format(to_openvino, exact=True, extra=OPENVINO, weights=frozenset({"float16"})),
     "openvino-int8": Format(to_openvino_int8, extra=OPENVINO_INT8, calibrated=True),
 }

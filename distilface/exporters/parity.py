@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 from datasets import Dataset
 from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer
 
 from distilface.runtimes.base import Encoder, FileEncoder
+from distilface.runtimes.torch import TorchEncoder
 
 #: Least cosine to the folder's own vectors, of a file that computes as the folder does.
 SAME = 1 - 1e-5
@@ -17,6 +19,41 @@ SAME = 1 - 1e-5
 LOSS = 1.0
 #: Sentences that are also encoded one by one: the scale of a dynamic int8 activation is its batch's.
 ALONE = 100
+#: Texts at the edges of what an encoder meets: one token, marks, other scripts, and longer than any encoder here reads.
+EDGES = (
+    *("a", "Ω", ".", "  two  spaces, and\ta tab ", "UPPER Case and lower", "👍🏽 !!! ... $1,000.00 (50%)"),
+    *("Привет, мир! Как дела?", "مرحبا بالعالم", "我爱北京天安门", "नमस्ते दुनिया", "Ünïcödé naïve café"),
+    "the quick brown fox jumps over the lazy dog " * 1000,
+)
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What a file is compared with: the vectors of its folder, in torch and in fp32.
+
+    Attributes:
+        pairs: ``sentence1``, ``sentence2``, ``score``.
+        embeddings: of all first sentences, then of all second ones, without a prompt.
+        edges: of :data:`EDGES`, by the prompt before each: none, and every one of the model.
+    """
+
+    pairs: Dataset
+    embeddings: np.ndarray
+    edges: dict[str, np.ndarray]
+
+    @property
+    def texts(self) -> list[str]:
+        """All first sentences, then all second ones."""
+        return [*self.pairs["sentence1"], *self.pairs["sentence2"]]
+
+
+def reference_of(model: SentenceTransformer, pairs: Dataset) -> Reference:
+    """Embed the pairs and the edges by the model itself; a model without prompts gets one that is not its own."""
+    encoder = TorchEncoder(model)
+    own = [prompt for prompt in model.prompts.values() if prompt]
+    prompts = dict.fromkeys(["", *(own or ["query: "])])
+    edges = {prompt: encoder.encode(EDGES, prompt=prompt) for prompt in prompts}
+    return Reference(pairs, encoder.encode([*pairs["sentence1"], *pairs["sentence2"]]), edges)
 
 
 @dataclass(frozen=True)
@@ -28,6 +65,7 @@ class Parity:
         min_cosine: the least cosine of a vector to the folder's.
         mean_cosine: their mean.
         min_alone: the least cosine of a sentence encoded alone to itself in a batch.
+        min_edge: the least cosine of a text of :data:`EDGES` to the folder's, with every prompt, alone and in a batch.
         score: Spearman x 100 on the scored pairs.
         score_change: from the folder's.
         sentences_per_second: of one pass in batches of 32, by length, after a short one that is not counted.
@@ -42,6 +80,7 @@ class Parity:
     score: float
     score_change: float
     sentences_per_second: float
+    min_edge: float | None = None
     refused: str | None = None
     table_megabytes: float | None = None
 
@@ -50,47 +89,69 @@ def _unit(rows: np.ndarray) -> np.ndarray:
     return rows / np.linalg.norm(rows, axis=1, keepdims=True).clip(1e-12)
 
 
+def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """Return the cosine of each row of one array with that of the other; NaN where they differ in their width."""
+    if one.shape != other.shape:
+        return np.full(len(one), np.nan)
+    return np.asarray((_unit(one) * _unit(other)).sum(1))
+
+
 def _score(embeddings: np.ndarray, scores: Sequence[float]) -> float:
     """Return Spearman x 100 of the cosines of the first half with the second."""
     first, second = np.split(_unit(embeddings), 2)
     return 100 * float(spearmanr((first * second).sum(1), scores).statistic)
 
 
-def compare(encoder: Encoder, pairs: Dataset, reference: np.ndarray, exact: bool) -> Parity:
+def compare(encoder: Encoder, reference: Reference, exact: bool) -> Parity:
     """Measure an encoder against the folder's own vectors, and decide whether it passes.
 
     Args:
         encoder: a file on its own runtime, or a model in another precision.
-        pairs: ``sentence1``, ``sentence2``, ``score``.
-        reference: the folder's embeddings in fp32 of all first sentences, then of all second ones.
+        reference: the vectors of the folder.
         exact: whether every vector must be the folder's (:data:`SAME`), or only the score (:data:`LOSS`).
     """
-    texts = [*pairs["sentence1"], *pairs["sentence2"]]
+    texts, scores = reference.texts, reference.pairs["score"]
     encoder.encode(texts[:ALONE])  # a runtime allocates and compiles at first, which is not its rate
     began = time.perf_counter()
     embeddings = encoder.encode(texts)
     rate = len(texts) / (time.perf_counter() - began)
-    cosines = (_unit(embeddings) * _unit(reference)).sum(1)
-    alone = (_unit(encoder.encode(texts[:ALONE], batch_size=1)) * _unit(embeddings[:ALONE])).sum(1)
-    score = _score(embeddings, pairs["score"])
-    change = score - _score(reference, pairs["score"])
+    similar = cosines(embeddings, reference.embeddings)
+    alone = cosines(encoder.encode(texts[:ALONE], batch_size=1), embeddings[:ALONE])
+    edge = min_edge(encoder, reference)
+    score = _score(embeddings, scores)
+    change = score - _score(reference.embeddings, scores)
     return Parity(
         megabytes=encoder.megabytes,
-        min_cosine=round(float(cosines.min()), 6),
-        mean_cosine=round(float(cosines.mean()), 6),
+        min_cosine=round(float(similar.min()), 6),
+        mean_cosine=round(float(similar.mean()), 6),
         min_alone=round(float(alone.min()), 6),
         score=round(score, 4),
         score_change=round(change, 4),
         sentences_per_second=round(rate, 1),
-        refused=_refusal(float(cosines.min()), score, change, exact),
+        min_edge=round(edge, 6),
+        refused=_refusal(float(similar.min()), edge, score, change, exact),
         table_megabytes=_table_megabytes(encoder),
     )
 
 
-def _refusal(cosine: float, score: float, change: float, exact: bool) -> str | None:
+def min_edge(encoder: Encoder, reference: Reference) -> float:
+    """Return the least cosine of a text of :data:`EDGES` to the folder's, with every prompt, alone and in a batch."""
+    return min(
+        float(cosines(encoder.encode(EDGES, size, prompt), embeddings).min())
+        for prompt, embeddings in reference.edges.items()
+        for size in (1, len(EDGES))
+    )
+
+
+def _refusal(cosine: float, edge: float, score: float, change: float, exact: bool) -> str | None:
     """Return why an encoder does not pass; NaN, which is not above any bound, does not."""
     if exact and not cosine >= SAME:
         return f"the least cosine to the folder's vectors is {cosine:.6f}, below {SAME}"
+    if exact and not edge >= SAME:
+        return (
+            f"the least cosine to the folder's vectors is {edge:.6f}, below {SAME}, on texts of one token, "
+            "of other scripts or over the length, with and without a prompt"
+        )
     if not change >= -LOSS:
         return f"Spearman falls by {-change:.2f} points to {score:.2f}, and {LOSS} are allowed"
     return None

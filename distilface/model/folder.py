@@ -159,8 +159,11 @@ class Folder:
                 _check_weights(file)
 
     def load(self, device: str = "cpu") -> SentenceTransformer:
-        """Load the model for use, in evaluation mode; :meth:`check` the folder first."""
-        model = SentenceTransformer(str(self.path), device=device, local_files_only=True)
+        """Load the model for use, in evaluation mode; :meth:`check` the folder first.
+
+        It computes in fp32 whatever precision its weights are stored in: transformers would compute in that one.
+        """
+        model = SentenceTransformer(str(self.path), device=device, local_files_only=True).float()
         for module in model:
             if isinstance(module, WeightedLayerPooling):
                 freeze(module)
@@ -189,7 +192,7 @@ def open_folder(path: str | Path | Folder) -> Folder:
 
 
 def load(path: str | Path | Folder, device: str = "cpu") -> SentenceTransformer:
-    """Load a model folder for use, in evaluation mode.
+    """Load a model folder for use, in fp32 and in evaluation mode.
 
     Raises:
         InputError: if ``path`` is not a whole model folder.

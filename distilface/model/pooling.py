@@ -1,6 +1,5 @@
 """How token vectors become one sentence vector, made of sentence-transformers' own modules only."""
 
-from collections.abc import Iterable
 from typing import Literal, get_args
 
 import torch
@@ -9,6 +8,7 @@ from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling, WeightedLayerPooling
 from torch import nn
 
+from distilface.model.prompts import default_prompt
 from distilface.settings import InputError, check_known
 
 PoolingMode = Literal["mean", "cls", "last4"]
@@ -88,24 +88,33 @@ def _hidden_states(transformer: Transformer) -> int:
     return len(states)
 
 
-def pooling_code(modules: Iterable[nn.Module]) -> list[str]:
+def _prompt_tokens(model: SentenceTransformer) -> int:
+    """Count the tokens of the default prompt that a pooling of ``include_prompt: false`` leaves out."""
+    prompt = default_prompt(model)
+    return int(model.preprocess(["a"], prompt=prompt)["prompt_length"]) if prompt else 0
+
+
+def pooling_code(model: SentenceTransformer) -> list[str]:
     """Spell what follows the encoder as lines of plain torch.
 
     The lines take ``output`` (the encoder's) and ``inputs`` (the tokenizer's, padded on the right) to
     ``embeddings``. A ``Dense`` is read from the file of the module's own sub-folder of ``folder``.
 
     Args:
-        modules: all the modules of a SentenceTransformer, in order, the encoder first.
+        model: whose modules and default prompt are spelt.
     """
     lines = ['mask = inputs["attention_mask"].unsqueeze(-1)', "tokens = output.last_hidden_state"]
-    for place, module in enumerate(modules):
+    for place, module in enumerate(model):
         if isinstance(module, WeightedLayerPooling):
             lines[1] = f"tokens = torch.stack(output.hidden_states[{module.layer_start}:]).mean(0)"
         elif isinstance(module, Pooling):
             modes = [module.pooling_mode] if isinstance(module.pooling_mode, str) else module.pooling_mode
+            first = 0 if module.include_prompt else _prompt_tokens(model)
+            if first:
+                lines.append(f"mask[:, :{first}] = 0  # the tokens of the prompt are not pooled")
             if "weightedmean" in modes:
                 lines.append("place = torch.arange(1, mask.size(1) + 1).unsqueeze(-1)")
-            pooled = [_AS_TORCH[m] for m in modes]
+            pooled = [_AS_TORCH[m].replace("[:, 0]", f"[:, {first}]") if m == "cls" else _AS_TORCH[m] for m in modes]
             joined = pooled[0] if len(pooled) == 1 else f"torch.cat([{', '.join(pooled)}], 1)"
             lines.append(f"embeddings = {joined}")
         elif isinstance(module, Dense):

@@ -4,11 +4,12 @@ import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import Pooling
 
 from distilface.model import identity
 from distilface.model.folder import load
@@ -56,11 +57,27 @@ class Encoder(ABC):
 
 
 def token_ids(model: SentenceTransformer, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
-    """Return the tokens of each text, with the prompt before it, cut to the most that the model reads."""
-    prompted = [prompt + text for text in texts]
-    if not prompted:  # which a tokenizer refuses
+    """Return the tokens of each text, with the prompt before it, as the model's own ``encode`` makes and cuts them."""
+    if not texts:  # which a tokenizer refuses
         return []
-    return list(model.tokenizer(prompted, truncation=True, max_length=model.max_seq_length)["input_ids"])
+    unpadded: Any = {"text": {"padding": False}, "common": {"return_tensors": None}}
+    return list(model.preprocess(list(texts), prompt=prompt, processing_kwargs=unpadded)["input_ids"])
+
+
+def pools_without_prompt(model: SentenceTransformer) -> bool:
+    """Say whether a model leaves the tokens of a prompt out of its pooling (Instructor's way)."""
+    return any(isinstance(module, Pooling) and not module.include_prompt for module in model)
+
+
+def file_refusal(model: SentenceTransformer) -> str | None:
+    """Return why no exported file can give the vectors of a model, or ``None``."""
+    prompts = [name for name, prompt in model.prompts.items() if prompt]
+    if prompts and pools_without_prompt(model):
+        return (
+            f"its pooling leaves out the tokens of its prompts ({', '.join(prompts)}), of which an exported file "
+            "cannot know the length; use the model in torch, or train it with include_prompt true"
+        )
+    return None
 
 
 def padded(model: SentenceTransformer, rows: Sequence[list[int]]) -> Batch:
@@ -78,7 +95,8 @@ class FileEncoder(Encoder):
         threads: of the computation; ``None`` takes torch's number.
 
     Raises:
-        InputError: without the packages of the runtime, or if the file or the folder is not there.
+        InputError: without the packages of the runtime, if the file or the folder is not there, or if a file cannot
+            give the vectors of the folder (:func:`file_refusal`).
     """
 
     #: The packages of the runtime.
@@ -93,6 +111,8 @@ class FileEncoder(Encoder):
         self.name = "/".join(self.file.parts[-2:])
         self.precision = precision_of(self.file)
         self.model = source if isinstance(source, SentenceTransformer) else load(source)
+        if reason := file_refusal(self.model):
+            raise InputError(f"{self.file} does not give the vectors of its folder: {reason}")
         self.threads = threads or torch.get_num_threads()
 
     @abstractmethod
@@ -117,12 +137,20 @@ class FileEncoder(Encoder):
         """Embed texts, each with the prompt before it: float32 of shape (n, dimension), in the order given.
 
         A batch holds texts of similar length, so that little of it is padding.
+
+        Raises:
+            InputError: on a prompt, if the model's pooling leaves out its tokens.
         """
+        if prompt and pools_without_prompt(self.model):
+            raise InputError(
+                f"{self.name} cannot take the prompt {prompt!r}: the model's pooling leaves out its tokens, of which "
+                "an exported file does not know the number; use the model in torch"
+            )
         ids = token_ids(self.model, texts, prompt)
         order = np.argsort([len(row) for row in ids], kind="stable")
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         embeddings = np.empty((len(ids), self.dimension), np.float32)
         outputs = self.run(padded(self.model, [ids[row] for row in rows]) for rows in batches)
         for rows, output in zip(batches, outputs, strict=True):
-            embeddings[rows] = output
+            embeddings[rows] = output[:, : self.dimension]  # a model may cut its embeddings (truncate_dim)
         return embeddings

@@ -1,5 +1,6 @@
 """A model in torch, as sentence-transformers computes it."""
 
+import copy
 import hashlib
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,11 +14,18 @@ from distilface.model.identity import fingerprint
 from distilface.runtimes.base import Encoder
 
 
+def _in_fp32(model: SentenceTransformer) -> SentenceTransformer:
+    """Return a model as it is, or a copy of it if a weight is not in fp32."""
+    weights = (weight for weight in model.parameters() if weight.is_floating_point())
+    return model if all(weight.dtype == torch.float32 for weight in weights) else copy.deepcopy(model).float()
+
+
 class TorchEncoder(Encoder):
     """A model in torch.
 
     Args:
-        source: a model folder, or a model that is loaded, with its own device.
+        source: a model folder, or a model that is loaded, with its own device; weights that are not in fp32, as a
+            library may have loaded them, are copied into it.
         precision: ``fp32``, or ``bf16`` for autocast.
         device: that a folder is loaded onto.
 
@@ -28,7 +36,7 @@ class TorchEncoder(Encoder):
     name = "torch"
 
     def __init__(self, source: str | Path | SentenceTransformer, precision: str = "fp32", device: str = "cpu") -> None:
-        self.model = source if isinstance(source, SentenceTransformer) else load(source, device)
+        self.model = _in_fp32(source) if isinstance(source, SentenceTransformer) else load(source, device)
         self.precision = precision
 
     @property
