@@ -108,7 +108,7 @@ def refused(push, *words: str, **options) -> str:
 # ---- the round trip
 
 
-def test_a_pushed_folder_loads_by_its_id_with_the_same_vectors(folder, hub, client, tmp_path):
+def test_a_pushed_folder_gives_the_same_vectors_by_its_id(folder, hub, client, tmp_path):
     """The script as a user runs it, then the libraries, which have nothing of the folder but its id."""
     run = {"settings": {"dev": "sample", "data": ["/home/somebody/my text/a.txt"], "output_dir": str(folder)}}
     score = SCORE(publish.Folder(folder))
@@ -131,7 +131,7 @@ def test_a_pushed_folder_loads_by_its_id_with_the_same_vectors(folder, hub, clie
     assert json.loads((folder / "run.json").read_text())["settings"] == run["settings"], "the user's own stays"
 
 
-def test_all_files_are_one_commit_and_a_second_push_replaces_them(push, hub, folder, made):
+def test_one_commit_holds_all_and_a_second_replaces_it(push, hub, folder, made):
     (folder / "2_Dense").mkdir()
     (folder / "2_Dense" / "config.json").write_text("{}")
     first = push()

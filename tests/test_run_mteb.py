@@ -81,27 +81,15 @@ def test_end_to_end(trained, data, tmp_path, capsys):
         assert shown in printed
 
 
-def test_only_the_model(trained, data, tmp_path, capsys):
-    words = [
-        "--data-dir",
-        str(data),
-        "--cache-dir",
-        str(tmp_path / "cache"),
-        "--only-model",
-        "--tasks",
-        "STS12",
-    ]
-    result = run.main(["--model", str(trained), *words])
-    assert (list(result["scores"]), result["compared"], result["mean_of_5"]) == (["STS12"], {}, None)
-    assert "DistilBERT" not in capsys.readouterr().out
-
-
-def test_an_exported_file_in_place_of_the_weights(students, data, tmp_path, capsys):
+def test_only_the_model_and_an_exported_file_of_it(trained, students, data, tmp_path, capsys):
     onnx = shutil.copytree(students["mean"], tmp_path / "small") / "onnx"
     to_int8(onnx / "model.onnx", onnx / "model_quantized.onnx", signed=False)
+    shutil.copy(trained / "run.json", tmp_path / "small")
     words = ["--model", str(tmp_path / "small"), "--data-dir", str(data), "--cache-dir", str(tmp_path / "cache")]
     words += ["--only-model", "--tasks", "STS12"]
     whole = run.main(words)
+    assert (list(whole["scores"]), whole["compared"], whole["mean_of_5"]) == (["STS12"], {}, None)
+    assert "DistilBERT" not in capsys.readouterr().out
     small = run.main([*words, "--file", "onnx/model_quantized.onnx"])
     assert small["name"].endswith("small/onnx/model_quantized.onnx")
     assert small["fingerprint"] != whole["fingerprint"]
@@ -128,13 +116,16 @@ def test_pairs_of_languages(trained, tmp_path, capsys, caplog):
     assert result["data"]["tasks"]["STS17"]["missing"] == missing
 
 
-def test_relative_that_is_gone(trained, data, tmp_path, caplog):
+def test_a_relative_that_is_gone_and_a_damaged_run(trained, data, tmp_path, caplog):
     training = json.loads((trained / "run.json").read_text()) | {"teacher": "./gone", "baseline_model": "./gone"}
     (trained / "run.json").write_text(json.dumps(training))
     words = ["--data-dir", str(data), "--cache-dir", str(tmp_path / "cache"), "--tasks", "STS12"]
     assert run.main(["--model", str(trained), *words])["compared"] == {}
     assert "without its teacher: ./gone" in caplog.text
     assert "without its untrained self: ./gone" in caplog.text
+    (trained / "run.json").write_text("[1, 2]")
+    with pytest.raises(InputError, match=r"run\.json is damaged"):
+        run.main(["--model", str(trained)])
 
 
 @pytest.mark.parametrize(
@@ -157,12 +148,6 @@ def test_refused_with_nothing_written(trained, tmp_path, monkeypatch, words, mes
     with pytest.raises(InputError, match=message):
         run.main([str(trained) if word == "MODEL" else word for word in words])
     assert not any((tmp_path / "empty").iterdir())
-
-
-def test_damaged_run_file(trained):
-    (trained / "run.json").write_text("[1, 2]")
-    with pytest.raises(InputError, match=r"run\.json is damaged"):
-        run.main(["--model", str(trained)])
 
 
 def test_labels_of_the_figure_do_not_overlap(tmp_path):
