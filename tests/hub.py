@@ -21,23 +21,16 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from huggingface_hub.utils.sha import git_hash
+
 LFS_SUFFIXES = {".safetensors", ".bin", ".onnx", ".parquet", ".gz", ".npy"}
 INHERITED = ("HF_", "HUGGINGFACE_", "TRANSFORMERS_", "SENTENCE_TRANSFORMERS_", "MTEB_")
 
 
 @lru_cache(maxsize=4096)
-def _digest(path: Path, mtime_ns: int, size: int, kind: str) -> str:
-    """Hash a file as git does a blob (``sha1``, with git's header) or as LFS does (``sha256``)."""
-    digest = hashlib.new(kind, f"blob {size}\0".encode() if kind == "sha1" else b"")
-    with path.open("rb") as file:
-        while block := file.read(1 << 20):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _hash(path: Path, kind: str) -> str:
-    stat = path.stat()
-    return _digest(path, stat.st_mtime_ns, stat.st_size, kind)
+def _digest(path: Path, mtime_ns: int, large: bool) -> str:
+    content = path.read_bytes()
+    return hashlib.sha256(content).hexdigest() if large else git_hash(content)
 
 
 @dataclass(frozen=True)
@@ -60,7 +53,8 @@ class Repo:
 
     def etag(self, name: str) -> str:
         """Give a file's identity: sha256 for what the Hub keeps as LFS, else the git blob's sha1."""
-        return _hash(self.folder / name, "sha256" if Path(name).suffix in LFS_SUFFIXES else "sha1")
+        path = self.folder / name
+        return _digest(path, path.stat().st_mtime_ns, path.suffix in LFS_SUFFIXES)
 
     def entry(self, name: str) -> dict[str, Any]:
         """Describe a file or a folder as the tree call does."""
@@ -68,11 +62,9 @@ class Repo:
         if path.is_dir():
             oid = hashlib.sha1(name.encode()).hexdigest()
             return {"type": "directory", "path": name, "size": 0, "oid": oid}
-        size = path.stat().st_size
-        entry = {"type": "file", "path": name, "size": size, "oid": _hash(path, "sha1")}
-        if path.suffix in LFS_SUFFIXES:
-            entry["lfs"] = {"oid": self.etag(name), "size": size, "pointerSize": 134}
-        return entry
+        size, oid = path.stat().st_size, self.etag(name)
+        entry = {"type": "file", "path": name, "size": size, "oid": oid[:40]}
+        return entry | ({"lfs": {"oid": oid, "size": size, "pointerSize": 134}} if len(oid) > 40 else {})
 
     def tree(self, under: str, recursive: bool) -> list[dict[str, Any]]:
         """List the entries below a folder (``""``: the root); empty if there is no such folder."""
@@ -124,16 +116,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def send_bytes(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         """Send a whole answer."""
-        self.send_head(status, {"Content-Length": str(len(body)), **(headers or {})})
-        if self.command != "HEAD":
-            self.wfile.write(body)
-
-    def send_head(self, status: int, headers: dict[str, str]) -> None:
-        """Send the status line and the headers."""
         self.send_response(status)
-        for name, value in headers.items():
+        for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
         self.end_headers()
+        if self.command != "HEAD":
+            self.wfile.write(body)
 
     def send_json(self, value: Any) -> None:
         """Send a JSON answer."""
@@ -154,11 +142,6 @@ class Handler(BaseHTTPRequestHandler):
         """Answer ``model_info``, ``dataset_info`` and the resolution of a revision."""
         self.send_json(self.repo(kind, id, rev).info())
 
-    def commits(self, kind: str, id: str, rev: str) -> None:
-        """Answer the history: one commit."""
-        commit = {"id": self.repo(kind, id, rev).sha, "title": "Add files", "message": "", "authors": []}
-        self.send_json([{**commit, "date": "2026-01-01T00:00:00.000Z"}])
-
     def tree(self, kind: str, id: str, rev: str, under: str = "") -> None:
         """Answer a listing."""
         query = parse_qs(urlsplit(self.path).query)
@@ -169,48 +152,18 @@ class Handler(BaseHTTPRequestHandler):
             raise Missing("EntryNotFound", repo.sha)
         self.send_json(entries)
 
-    def paths_info(self, kind: str, id: str, rev: str) -> None:
-        """Answer which of the paths asked for exist."""
-        repo = self.repo(kind, id, rev)
-        if self.headers.get_content_type() == "application/json":
-            paths = json.loads(self.body)["paths"]
-        else:
-            paths = parse_qs(self.body.decode()).get("paths", [])
-        self.send_json([repo.entry(p) for p in paths if repo.path(p) or repo.tree(p, recursive=False)])
-
     def file(self, kind: str, id: str, rev: str, name: str) -> None:
-        """Answer with a file or, on ``Range: bytes=A-B``, with a part of it."""
+        """Answer with a whole file; no library here asks for a part of one."""
         repo = self.repo(kind, id, rev)
-        path = repo.path(name)
-        if path is None:
+        if (path := repo.path(name)) is None:
             raise Missing("EntryNotFound", repo.sha)
-        size = path.stat().st_size
-        headers = {"ETag": f'"{repo.etag(name)}"', "X-Repo-Commit": repo.sha, "Accept-Ranges": "bytes"}
-        part = re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or "")
-        start, stop = (int(part[1]), min(int(part[2] or size) + 1, size)) if part else (0, size)
-        if part and start >= size:
-            return self.send_bytes(416, b"", {**headers, "Content-Range": f"bytes */{size}"})
-        if part:
-            headers["Content-Range"] = f"bytes {start}-{stop - 1}/{size}"
-        self.send_head(206 if part else 200, {**headers, "Content-Length": str(stop - start)})
-        if self.command == "GET":
-            self.send_part(path, start, stop)
-
-    def send_part(self, path: Path, start: int, stop: int) -> None:
-        """Stream bytes ``start`` to ``stop`` of a file."""
-        with path.open("rb") as file:
-            file.seek(start)
-            while start < stop and (block := file.read(min(1 << 20, stop - start))):
-                self.wfile.write(block)
-                start += len(block)
+        self.send_bytes(200, path.read_bytes(), {"ETag": f'"{repo.etag(name)}"', "X-Repo-Commit": repo.sha})
 
     _ID = r"(?P<id>[^/]+(?:/[^/]+)?)"
     _API = rf"/api/(?P<kind>models|datasets|spaces)/{_ID}"
     routes: tuple[tuple[str, str, Callable[..., None]], ...] = (
         ("GET", rf"{_API}/revision/(?P<rev>[^/]+)", info),
-        ("GET", rf"{_API}/commits/(?P<rev>[^/]+)", commits),
         ("GET", rf"{_API}/tree/(?P<rev>[^/]+)(?:/(?P<under>.+))?", tree),
-        ("POST", rf"{_API}/paths-info/(?P<rev>[^/]+)", paths_info),
         ("GET", _API, info),
         ("GET HEAD", rf"/(?P<kind>datasets/|spaces/|){_ID}/resolve/(?P<rev>[^/]+)/(?P<name>.+)", file),
     )
@@ -252,21 +205,19 @@ class Hub:
         self._server.server_close()
         self._closed_port.close()
 
-    def add_model(self, id: str, folder: str | Path, sha: str | None = None) -> Repo:
-        """Serve a folder as a model; ``sha`` is its commit (default: made from the id and the files)."""
-        return self._add("models", id, folder, sha)
+    def add_model(self, id: str, folder: str | Path) -> Repo:
+        """Serve a folder as a model."""
+        return self._add("models", id, Path(folder).resolve(), None)
 
     def add_dataset(self, id: str, folder: str | Path, sha: str | None = None) -> Repo:
-        """Serve a folder as a data set; ``sha`` is its commit (default: made from the id and the files)."""
-        return self._add("datasets", id, folder, sha)
+        """Serve a folder as a data set; ``sha`` is its commit (default: of the id and the files)."""
+        return self._add("datasets", id, Path(folder).resolve(), sha)
 
-    def _add(self, kind: str, id: str, folder: str | Path, sha: str | None) -> Repo:
-        repo = Repo(kind, id, Path(folder).resolve(), sha or "")
-        if sha is None:
-            content = json.dumps([kind, id, [(name, repo.etag(name)) for name in repo.files()]])
-            repo = Repo(kind, id, repo.folder, hashlib.sha1(content.encode()).hexdigest())
-        self.repos[kind, id] = repo
-        return repo
+    def _add(self, kind: str, id: str, folder: Path, sha: str | None) -> Repo:
+        files = [(file.name, file.stat().st_mtime_ns) for file in sorted(folder.rglob("*"))]
+        sha = sha or hashlib.sha1(repr((kind, id, files)).encode()).hexdigest()
+        self.repos[kind, id] = Repo(kind, id, folder, sha)
+        return self.repos[kind, id]
 
     def env(self, cache_dir: str | Path) -> dict[str, str]:
         """Make a subprocess's environment: this Hub, caches under ``cache_dir``, none of the user's own."""

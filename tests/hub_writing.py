@@ -63,11 +63,6 @@ class WritingHandler(Handler):
 
     do_HEAD = do_POST = do_PUT = do_GET
 
-    def send_head(self, status: int, headers: dict[str, str]) -> None:
-        """Send the head, unless the answer is to be lost."""
-        if not self.muted:
-            super().send_head(status, headers)
-
     def send_bytes(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
         """Send an answer, unless it is to be lost."""
         if not self.muted:
@@ -114,25 +109,20 @@ class WritingHandler(Handler):
         if ignored is None:
             ignored = (repo.folder / ".gitignore").read_text() if repo.path(".gitignore") else ""
         patterns = [*ignored.split("\n"), *self.server.hub.dropped]
-        for file in asked["files"] if self.allowed() else ():
-            name = file["path"]
-            files.append(
-                {
-                    "path": name,
-                    "uploadMode": "lfs" if Path(name).suffix in LFS_SUFFIXES else "regular",
-                    "shouldIgnore": any(fnmatch(name, pattern) for pattern in patterns),
-                    "oid": repo.etag(name) if repo.path(name) else None,
-                }
-            )
-        if files:
-            self.send_json({"files": files})
+        if not self.allowed():
+            return
+        for name in (file["path"] for file in asked["files"]):
+            mode = "lfs" if Path(name).suffix in LFS_SUFFIXES else "regular"
+            files.append({"path": name, "uploadMode": mode, "oid": repo.etag(name) if repo.path(name) else None})
+            files[-1]["shouldIgnore"] = any(fnmatch(name, pattern) for pattern in patterns)
+        self.send_json({"files": files})
 
     def lfs_batch(self, kind: str, id: str) -> None:
         """Say where each large file goes, unless it is there."""
         hub, objects = self.server.hub, []
         for asked in json.loads(self.body)["objects"]:
             place = {"href": f"{hub.url}/lfs/{asked['oid']}"}
-            actions = {} if asked["oid"] in hub.objects else {"actions": {"upload": place, "verify": place}}
+            actions = {} if asked["oid"] in hub.objects else {"actions": {"upload": place}}
             objects.append({**asked, **actions})
         self.send_json({"objects": objects, "transfer": "basic"})
 
@@ -142,11 +132,6 @@ class WritingHandler(Handler):
             return self.refuse(400, "The content is not of this hash")
         self.server.hub.objects[oid] = self.body
         self.send_bytes(200, b"")
-
-    def lfs_verify(self, oid: str) -> None:
-        """Say whether a large file came."""
-        size = len(self.server.hub.objects.get(oid, b""))
-        self.send_bytes(200 if size == json.loads(self.body)["size"] else 404, b"{}")
 
     def commit(self, kind: str, id: str, rev: str) -> None:
         """Make one commit of all the lines, or none; or a pull request with it."""
@@ -160,7 +145,13 @@ class WritingHandler(Handler):
         folder = hub.new_folder()
         shutil.copytree(repo.folder, folder, dirs_exist_ok=True)
         for line in lines[1:]:
-            self.apply(folder, line["key"], line["value"])
+            value, file = line["value"], folder / line["value"]["path"]
+            if line["key"] == "deletedFile":
+                file.unlink()
+                continue
+            file.parent.mkdir(parents=True, exist_ok=True)
+            large = line["key"] == "lfsFile"
+            file.write_bytes(hub.objects[value["oid"]] if large else base64.b64decode(value["content"]))
         sha = hashlib.sha1(f"{repo.sha} {len(hub.commits)}".encode()).hexdigest()
         hub.commits.append((header, [line["value"]["path"] for line in lines[1:]]))
         number = 1 + sum(ref.startswith("refs/pr/") for _, _, ref in hub.refs)
@@ -170,26 +161,16 @@ class WritingHandler(Handler):
             answer["pullRequestUrl"] = f"{hub.url}/{id}/discussions/{number}"
         self.send_json(answer)
 
-    def apply(self, folder: Path, key: str, value: dict[str, Any]) -> None:
-        """Carry out one line of a commit."""
-        file = folder / value["path"]
-        if key == "deletedFile":
-            return file.unlink()
-        file.parent.mkdir(parents=True, exist_ok=True)
-        content = self.server.hub.objects[value["oid"]] if key == "lfsFile" else base64.b64decode(value["content"])
-        file.write_bytes(content)
-
     def refs(self, kind: str, id: str) -> None:
         """List branches and tags."""
         hub = self.server.hub
-        found = {ref: repo.sha for (_, name, ref), repo in hub.refs.items() if name == id} | {
-            "main": self.repo(kind, id).sha
-        }
-        entries = {ref: {"name": ref, "ref": ref, "targetCommit": sha} for ref, sha in found.items()}
-        tags = [entry for ref, entry in entries.items() if (id, ref) in hub.tagged]
-        branches = [entry for ref, entry in entries.items() if not re.fullmatch(r"refs/.*|[0-9a-f]{40}", ref)]
-        branches = [entry for entry in branches if entry not in tags]
-        self.send_json({"branches": branches, "tags": tags, "converts": [], "pullRequests": []})
+        listed: dict[str, list] = {"branches": [], "tags": [], "converts": [], "pullRequests": []}
+        found = {ref: repo.sha for (_, name, ref), repo in hub.refs.items() if name == id}
+        for ref, sha in (found | {"main": self.repo(kind, id).sha}).items():
+            if not re.fullmatch(r"refs/.*|[0-9a-f]{40}", ref):
+                kinds = listed["tags" if (id, ref) in hub.tagged else "branches"]
+                kinds.append({"name": ref, "ref": ref, "targetCommit": sha})
+        self.send_json(listed)
 
     def ref(self, kind: str, id: str, what: str, rev: str) -> None:
         """Make a tag of a revision, or a branch of ``main``."""
@@ -210,7 +191,6 @@ class WritingHandler(Handler):
         ("POST", rf"{Handler._API}/preupload/(?P<rev>[^/]+)", preupload),
         ("POST", rf"/(?P<kind>datasets/|spaces/|){Handler._ID}\.git/info/lfs/objects/batch", lfs_batch),
         ("PUT", r"/lfs/(?P<oid>[0-9a-f]{64})", lfs_put),
-        ("POST", r"/lfs/(?P<oid>[0-9a-f]{64})", lfs_verify),
         ("POST", rf"{Handler._API}/commit/(?P<rev>[^/]+)", commit),
         ("POST", rf"{Handler._API}/(?P<what>tag|branch)/(?P<rev>[^/]+)", ref),
         ("GET", rf"{Handler._API}/refs", refs),

@@ -3,6 +3,7 @@
 import json
 import math
 import shutil
+import time
 from pathlib import Path
 
 import datasets
@@ -11,6 +12,7 @@ import mteb
 import numpy as np
 import pytest
 import torch
+from hub import Hub
 from mteb.types import PromptType
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
@@ -50,11 +52,14 @@ def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
     return counts
 
 
-@pytest.fixture
-def offline(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Let the Hub's clients fail at once instead of after their retries."""
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
-    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+@pytest.fixture(params=["offline", "dead"])
+def no_hub(request: pytest.FixtureRequest, hub: Hub, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Have no Hub: the user says so, or its port refuses connections, of which the clients try more than one."""
+    dead = hub.dead_env(tmp_path)["HF_ENDPOINT"]
+    for config, endpoint in ((huggingface_hub.constants, "ENDPOINT"), (datasets.config, "HF_ENDPOINT")):
+        monkeypatch.setattr(config, "HF_HUB_OFFLINE", request.param == "offline")
+        monkeypatch.setattr(config, endpoint, dead)
+    monkeypatch.setattr(time, "sleep", lambda seconds: None)
 
 
 def by_hand(model: SentenceTransformer | Encoder, pairs=PAIRS, prompt: str = "") -> float:
@@ -175,17 +180,6 @@ def test_results_are_mtebs_own(tmp_path, data):
     assert result.dataset_revision == data_sources(find_tasks(["STS12"], data))["STS12"]["revision"]
 
 
-def test_fingerprint_is_of_the_embeddings_not_of_the_place(tmp_path):
-    model = tiny_model(tmp_path / "model")
-    shutil.copytree(tmp_path / "model", tmp_path / "copy")
-    (tmp_path / "copy" / "run.json").write_text("{}")
-    one = fingerprint(load_model(tmp_path / "model"))
-    model.encode(["text"])
-    assert one == fingerprint(load_model(tmp_path / "copy")) == fingerprint(model)
-    model.max_seq_length = 8
-    assert one != fingerprint(model)
-
-
 def test_scored_in_fp32(tmp_path, data):
     model = tiny_model(tmp_path / "model").bfloat16()
     model.save_pretrained(str(tmp_path / "half"))
@@ -213,7 +207,8 @@ def test_model_size(quantized):
         assert model_size(scored) == {"parameters": parameters, "megabytes": round(size / 1e6, 2)}
 
 
-def test_what_is_not_a_model(tmp_path, offline):
+@pytest.mark.usefixtures("no_hub")
+def test_what_is_not_a_model(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "nothing", tmp_path / "file"):

@@ -30,7 +30,7 @@ def test_the_space_is_described():
     assert len(told["short_description"]) <= 60
 
 
-def test_the_versions_are_the_cards_and_the_lock_names_no_registry():
+def test_versions_are_the_cards_and_no_registry_is_named():
     package, lock = (json.loads((DEMO / name).read_text()) for name in ("package.json", "package-lock.json"))
     locked, named = lock["packages"], "@huggingface/transformers"
     assert package["dependencies"][named] == read_facts()["versions"]["transformers.js"]
@@ -43,7 +43,7 @@ def test_the_versions_are_the_cards_and_the_lock_names_no_registry():
     assert [name for name in locked if name.endswith(f"/{runtime}")] == [f"node_modules/{runtime}"]
 
 
-def test_the_sources_name_no_host_but_the_hub_and_set_text_alone():
+def test_the_sources_name_no_other_host_and_set_text_alone():
     for name, source in page_sources().items():
         found = set(re.findall(r"(?:https?:)?//[\w-]+\.[\w./-]+", source))
         assert found <= {"https://huggingface.co/", "http://www.w3.org/2000/svg"}, name

@@ -130,7 +130,7 @@ def test_every_vector_is_pythons(visit, model):
     assert visit.page.locator("main img").count() == 0
 
 
-def test_the_heat_map_is_of_the_first_lines_or_of_those_that_are_picked(visit):
+def test_the_heat_map_is_of_the_first_or_the_picked_lines(visit):
     visit.fill(TEXTS)
     vectors = unit(np.array([visit.vectors()[text] for text in TEXTS]))
     wanted = vectors @ vectors.T
@@ -187,7 +187,7 @@ def test_a_narrow_screen_needs_no_sideways_scrolling(browser, page, address, mod
         assert visit.page.get_attribute("#theme", "aria-pressed") == str(scheme == "dark").lower()
 
 
-def test_of_many_lines_the_first_thousand_are_read_and_a_query_does_not_wait_for_them(visit):
+def test_a_thousand_lines_are_read_and_a_query_does_not_wait(visit):
     visit.page.fill("#text", "\n".join([*(f"Line number {number}." for number in range(1100)), "Line number 7."]))
     visit.wait("document.querySelector('#counts').textContent.startsWith('1,000')")
     counts = visit.page.inner_text("#counts")

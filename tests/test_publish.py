@@ -11,10 +11,11 @@ from pathlib import Path
 import huggingface_hub.constants
 import numpy as np
 import pytest
-from hub import run_python
 from hub_writing import TOKEN, Fault, WritableHub
 from huggingface_hub.utils import close_session
+from sentence_transformers import SentenceTransformer
 from tiny import sentences, tiny_model
+from transformers import AutoModel
 
 from distilface import cli
 from distilface.cards.card import write_card
@@ -28,15 +29,6 @@ SCRIPT = ROOT / "model_card" / "push_to_hub.py"
 ID = "org/distilface"
 CARD = "---\nlicense: apache-2.0\nlanguage: en\n---\n\n# distilface\n\nIt embeds text.\n"
 SCORE = publish.score_again
-LOAD = """
-import json, sys
-from sentence_transformers import SentenceTransformer
-from transformers import AutoModel
-
-model = SentenceTransformer("org/distilface")
-assert AutoModel.from_pretrained("org/distilface").config.model_type == "distilbert"
-print(json.dumps(model.encode(json.loads(sys.argv[1])).tolist()))
-"""
 
 
 def make_folder(place: Path, seed: int = 0) -> Path:
@@ -71,15 +63,21 @@ def waits(monkeypatch) -> list[float]:
 
 
 @pytest.fixture
-def push(hub, folder, waits, monkeypatch):
-    """Run the verb in this process; the score has tests of its own."""
-    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", hub.url)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", False)
-    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", True)
-    monkeypatch.setattr(publish, "score_again", lambda folder: 50.0)
+def client(hub, monkeypatch) -> None:
+    """Have the libraries of this process ask the Hub on loopback."""
+    constants = {"ENDPOINT": hub.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
+    constants["HUGGINGFACE_CO_URL_TEMPLATE"] = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    for name, value in constants.items():
+        monkeypatch.setattr(huggingface_hub.constants, name, value)
     monkeypatch.setenv("HF_TOKEN", TOKEN)
     monkeypatch.setenv("NO_PROXY", "127.0.0.1")
     close_session()
+
+
+@pytest.fixture
+def push(client, folder, waits, monkeypatch):
+    """Run the verb in this process; the score has tests of its own."""
+    monkeypatch.setattr(publish, "score_again", lambda folder: 50.0)
 
     def run(*words: str, path: Path = folder, yes: bool = True) -> dict:
         return cli.run(["push", "--folder", str(path), "--repo-id", ID, *(["--yes"] if yes else []), *words])
@@ -90,6 +88,11 @@ def push(hub, folder, waits, monkeypatch):
 def contents(hub: WritableHub, rev: str = "main") -> dict[str, bytes]:
     repo = hub.repos["models", ID] if rev == "main" else hub.refs["models", ID, rev]
     return {name: (repo.folder / name).read_bytes() for name in repo.files()}
+
+
+def holds(hub: WritableHub, folder: Path, rev: str = "main") -> bool:
+    """Tell whether a revision has the weights of a folder."""
+    return contents(hub, rev)["model.safetensors"] == (folder / "model.safetensors").read_bytes()
 
 
 def refused(push, *words: str, **options) -> str:
@@ -105,33 +108,30 @@ def refused(push, *words: str, **options) -> str:
 # ---- the round trip
 
 
-def test_a_pushed_folder_loads_by_its_id_with_the_same_vectors(made, tmp_path):
-    """The script as a user runs it, then a fresh process that knows nothing of the folder."""
-    texts = sentences(5)
-    folder = shutil.copytree(made[0], tmp_path / "model")
+def test_a_pushed_folder_gives_the_same_vectors_by_its_id(folder, hub, client, tmp_path):
+    """The script as a user runs it, then the libraries, which have nothing of the folder but its id."""
     run = {"settings": {"dev": "sample", "data": ["/home/somebody/my text/a.txt"], "output_dir": str(folder)}}
     score = SCORE(publish.Folder(folder))
     (folder / "run.json").write_text(json.dumps(run | {"scores": {"stsb_dev": score, "teacher_stsb_dev": None}}))
-    with WritableHub(tmp_path / "hub") as hub:
-        words = [sys.executable, str(SCRIPT), "--folder", str(folder), "--repo-id", ID, "--tag", "v1", "--yes"]
-        environment = hub.env(tmp_path / "pusher") | {"HF_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
-        done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=240, check=False)
-        assert done.returncode == 0, done.stderr
-        reader = hub.env(tmp_path / "reader") | {"PYTHONPATH": str(ROOT)}
-        vectors = json.loads(run_python(LOAD, reader, json.dumps(texts)))
-        np.testing.assert_array_equal(np.float32(vectors), load(folder).encode(texts))
-        assert TOKEN not in done.stdout + done.stderr
-        assert f"score: {score:.2f} on our own 180 pairs, now; run.json: stsb_dev {score:.2f} on sample" in done.stderr
-        assert "license: apache-2.0" in done.stderr
-        commit = hub.repos["models", ID].sha
-        assert f"published: {hub.url}/{ID}/commit/{commit}" in done.stdout
-        assert hub.refs["models", ID, "v1"].sha == commit
-        published = json.loads(contents(hub)["run.json"])
-        assert published["settings"] == {"dev": "sample", "data": ["a.txt"], "output_dir": "model"}
-        assert json.loads((folder / "run.json").read_text())["settings"] == run["settings"], "the user's own stays"
+    words = [sys.executable, str(SCRIPT), "--folder", str(folder), "--repo-id", ID, "--tag", "v1", "--yes"]
+    environment = hub.env(tmp_path / "pusher") | {"HF_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
+    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    assert done.returncode == 0, done.stderr
+    vectors = SentenceTransformer(ID, device="cpu", cache_folder=str(tmp_path / "reader")).encode(sentences(5))
+    np.testing.assert_array_equal(vectors, load(folder).encode(sentences(5)))
+    assert AutoModel.from_pretrained(ID, cache_dir=tmp_path / "reader").config.model_type == "distilbert"
+    assert TOKEN not in done.stdout + done.stderr
+    assert f"score: {score:.2f} on our own 180 pairs, now; run.json: stsb_dev {score:.2f} on sample" in done.stderr
+    assert "license: apache-2.0" in done.stderr
+    commit = hub.repos["models", ID].sha
+    assert f"published: {hub.url}/{ID}/commit/{commit}" in done.stdout
+    assert hub.refs["models", ID, "v1"].sha == commit
+    published = json.loads(contents(hub)["run.json"])
+    assert published["settings"] == {"dev": "sample", "data": ["a.txt"], "output_dir": "model"}
+    assert json.loads((folder / "run.json").read_text())["settings"] == run["settings"], "the user's own stays"
 
 
-def test_all_files_are_one_commit_and_a_second_push_replaces_them(push, hub, folder, made):
+def test_one_commit_holds_all_and_a_second_replaces_it(push, hub, folder, made):
     (folder / "2_Dense").mkdir()
     (folder / "2_Dense" / "config.json").write_text("{}")
     first = push()
@@ -161,27 +161,17 @@ def test_a_rerun_finds_nothing_to_do_and_can_tag(push, hub, caplog):
     assert {hub.refs["models", ID, tag].sha for tag in ("v1", "v1.0")} == {first["commit"]}
 
 
-def test_a_pull_request_leaves_main_as_it_is(push, hub, made):
+@pytest.mark.parametrize(
+    ("words", "ref", "page"),
+    [(["--create-pr"], "refs/pr/1", "discussions/1"), (["--revision", "next"], "next", "commit/")],
+)
+def test_another_branch_leaves_main_as_it_is(push, hub, made, caplog, words, ref, page):
     push()
     before = contents(hub)
-    found = push("--create-pr", path=made[1])
+    assert push(*words, path=made[1])["url"].startswith(f"{hub.url}/{ID}/{page}")
+    assert ("next is new" in caplog.text) is (ref == "next")
     assert contents(hub) == before
-    assert found["url"] == f"{hub.url}/{ID}/discussions/1"
-    assert contents(hub, "refs/pr/1")["model.safetensors"] == (made[1] / "model.safetensors").read_bytes()
-
-
-def test_another_branch_leaves_main_as_it_is(push, hub, made, caplog):
-    push()
-    before = contents(hub)
-    push("--revision", "next", path=made[1])
-    assert "next is new" in caplog.text
-    assert contents(hub) == before
-    assert contents(hub, "next")["model.safetensors"] == (made[1] / "model.safetensors").read_bytes()
-
-
-def test_private_is_private(push, hub):
-    push("--private")
-    assert hub.repos["models", ID].private
+    assert holds(hub, made[1], ref)
 
 
 def test_what_the_hub_would_ignore_is_sent_all_the_same(push, hub):
@@ -251,15 +241,12 @@ def test_without_a_terminal_it_is_refused(push, hub, monkeypatch):
     assert hub.requests == []
 
 
-def test_the_placeholder_of_a_card_is_warned_of(push, tmp_path, caplog):
+def test_a_card_without_a_licence_is_warned_of(push, tmp_path, caplog):
+    push("--dry-run")
+    assert not [record for record in caplog.records if record.levelname == "WARNING"]
     save_folder(tiny_model(tmp_path / "made"), tmp_path / "m")
     push("--dry-run", path=tmp_path / "m")
     assert f"{tmp_path / 'm'} lacks a card: README.md names no licence" in caplog.text
-
-
-def test_a_card_with_a_licence_is_not_warned_of(push, folder, caplog):
-    push("--dry-run")
-    assert not [record for record in caplog.records if record.levelname == "WARNING"]
 
 
 def test_a_card_of_other_weights_is_refused(push, hub, folder, made):
@@ -290,8 +277,10 @@ def test_a_mistake_is_one_sentence(push, hub, words, sentence):
     assert hub.writes() == []
 
 
-def test_a_public_repository_is_not_taken_for_private(push, hub):
+def test_a_repository_is_as_private_as_it_was_made(push, hub):
     """The Hub keeps the visibility of a repository that is there, without a word."""
+    push("--private")
+    assert hub.repos.pop(("models", ID)).private
     push()
     assert "is there and is public; make it private" in refused(push, "--private")
 
@@ -427,7 +416,7 @@ def test_a_failure_leaves_the_repository_as_it_was(push, hub, made, fault, sente
     assert (contents(hub), len(hub.commits)) == (before, commits)
     hub.faults.clear()
     push(path=made[1])
-    assert contents(hub)["model.safetensors"] == (made[1] / "model.safetensors").read_bytes()
+    assert holds(hub, made[1])
 
 
 @pytest.mark.parametrize("fault", [Fault(PREUPLOAD, 500), Fault(BATCH, 503), Fault(PUT)], ids=lambda fault: fault.call)
@@ -481,16 +470,13 @@ def test_a_tag_that_fails_says_that_the_model_is_published(push, hub):
     assert "model.safetensors" in contents(hub)
 
 
-def test_a_card_that_the_hub_refuses(push, hub, folder):
+def test_a_first_push_that_fails_makes_nothing(push, hub, folder):
+    hub.faults.append(Fault(CREATE, 403, times=1))
+    assert "status 403" in refused(push)
+    assert ("models", ID) not in hub.repos
     (folder / "README.md").write_text(CARD.replace("apache-2.0", "none-known"))
     assert '"license" must be one of mit' in refused(push)
     assert hub.commits == []
-
-
-def test_an_owner_that_is_not_yours(push, hub):
-    hub.faults.append(Fault(CREATE, 403))
-    assert "status 403" in refused(push)
-    assert ("models", ID) not in hub.repos
 
 
 def test_a_wrong_login_is_told(push, hub, monkeypatch):

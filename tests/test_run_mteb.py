@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -12,11 +13,9 @@ from hub import Hub
 from tiny import PAIRS, tiny_backbone, tiny_model, write_pairs
 
 from benchmarks.sts import comparison, figure, run
-from distilface.data.samples import sts_sample
 from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS, means
 from distilface.evaluation.tasks import find_tasks
-from distilface.exporters.exporting import export
-from distilface.model.folder import save_folder
+from distilface.exporters.onnx import to_int8
 from distilface.settings import InputError
 
 ROOT = Path(__file__).parents[1]
@@ -82,27 +81,15 @@ def test_end_to_end(trained, data, tmp_path, capsys):
         assert shown in printed
 
 
-def test_only_the_model(trained, data, tmp_path, capsys):
-    words = [
-        "--data-dir",
-        str(data),
-        "--cache-dir",
-        str(tmp_path / "cache"),
-        "--only-model",
-        "--tasks",
-        "STS12",
-    ]
-    result = run.main(["--model", str(trained), *words])
-    assert (list(result["scores"]), result["compared"], result["mean_of_5"]) == (["STS12"], {}, None)
-    assert "DistilBERT" not in capsys.readouterr().out
-
-
-def test_an_exported_file_in_place_of_the_weights(data, tmp_path, capsys):
-    save_folder(tiny_model(tmp_path / "made"), tmp_path / "small")
-    export(tmp_path / "small", sts_sample().select(range(20)), ["quantized"])
+def test_only_the_model_and_an_exported_file_of_it(trained, students, data, tmp_path, capsys):
+    onnx = shutil.copytree(students["mean"], tmp_path / "small") / "onnx"
+    to_int8(onnx / "model.onnx", onnx / "model_quantized.onnx", signed=False)
+    shutil.copy(trained / "run.json", tmp_path / "small")
     words = ["--model", str(tmp_path / "small"), "--data-dir", str(data), "--cache-dir", str(tmp_path / "cache")]
     words += ["--only-model", "--tasks", "STS12"]
     whole = run.main(words)
+    assert (list(whole["scores"]), whole["compared"], whole["mean_of_5"]) == (["STS12"], {}, None)
+    assert "DistilBERT" not in capsys.readouterr().out
     small = run.main([*words, "--file", "onnx/model_quantized.onnx"])
     assert small["name"].endswith("small/onnx/model_quantized.onnx")
     assert small["fingerprint"] != whole["fingerprint"]
@@ -129,13 +116,16 @@ def test_pairs_of_languages(trained, tmp_path, capsys, caplog):
     assert result["data"]["tasks"]["STS17"]["missing"] == missing
 
 
-def test_relative_that_is_gone(trained, data, tmp_path, caplog):
+def test_a_relative_that_is_gone_and_a_damaged_run(trained, data, tmp_path, caplog):
     training = json.loads((trained / "run.json").read_text()) | {"teacher": "./gone", "baseline_model": "./gone"}
     (trained / "run.json").write_text(json.dumps(training))
     words = ["--data-dir", str(data), "--cache-dir", str(tmp_path / "cache"), "--tasks", "STS12"]
     assert run.main(["--model", str(trained), *words])["compared"] == {}
     assert "without its teacher: ./gone" in caplog.text
     assert "without its untrained self: ./gone" in caplog.text
+    (trained / "run.json").write_text("[1, 2]")
+    with pytest.raises(InputError, match=r"run\.json is damaged"):
+        run.main(["--model", str(trained)])
 
 
 @pytest.mark.parametrize(
@@ -160,12 +150,6 @@ def test_refused_with_nothing_written(trained, tmp_path, monkeypatch, words, mes
     assert not any((tmp_path / "empty").iterdir())
 
 
-def test_damaged_run_file(trained):
-    (trained / "run.json").write_text("[1, 2]")
-    with pytest.raises(InputError, match=r"run\.json is damaged"):
-        run.main(["--model", str(trained)])
-
-
 def test_labels_of_the_figure_do_not_overlap(tmp_path):
     peers = comparison.published()
     near = peers[2]
@@ -187,25 +171,21 @@ def test_published_peers():
 
 
 def test_from_the_hub(hub: Hub, tmp_path):
-    """By default the data are the Hub's, at the very commit that mteb pins."""
+    """By default the data of all seven are the Hub's, each at the very commit that mteb pins."""
     tiny_model(tmp_path / "model")
-    write_pairs(tmp_path / "sts12" / "test.jsonl.gz")
-    (task,) = find_tasks(["STS12"])
-    hub.add_dataset(task.metadata.dataset["path"], tmp_path / "sts12", sha=task.metadata.dataset["revision"])
-    words = [
-        "--model",
-        str(tmp_path / "model"),
-        "--tasks",
-        "STS12",
-        "--output",
-        str(tmp_path / "result.json"),
-    ]
+    pinned = {task.metadata.name: task.metadata.dataset for task in find_tasks(STS_TASKS)}
+    for name, source in pinned.items():
+        write_pairs(tmp_path / name / "test.jsonl.gz")
+        hub.add_dataset(source["path"], tmp_path / name, sha=source["revision"])
+    words = ["--model", str(tmp_path / "model"), "--output", str(tmp_path / "result.json")]
     environment = hub.env(tmp_path / "cache") | {"PYTHONPATH": str(ROOT)}
     command = [sys.executable, str(ROOT / "benchmarks" / "run_mteb.py"), *words]
     done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "result.json").read_text())
-    assert result["data"] == {"from": "Hugging Face Hub", "tasks": {"STS12": task.metadata.dataset}}
+    assert result["data"] == {"from": "Hugging Face Hub", "tasks": pinned}
+    assert len(pinned) == 7
+    assert set(result["scores"].values()) == {result["scores"]["STS12"]}, "of the same pairs"
     assert f"scores: {result['scores']['STS12']:.2f}" in done.stdout
 
 

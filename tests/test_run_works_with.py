@@ -6,26 +6,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from datasets import Dataset
-from tiny import PAIRS, tiny_model
 
 from benchmarks.works_with import run, runtimes
-from distilface.exporters.exporting import export
-from distilface.model.folder import save_folder
 from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 GOLDEN_CARD = Path(__file__).parent / "golden_card.md"
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory) -> Path:
-    """Save a model with its ONNX file."""
-    place = tmp_path_factory.mktemp("runtimes")
-    save_folder(tiny_model(place / "made"), place / "mine")
-    rows = [{"sentence1": a, "sentence2": b, "score": score} for a, b, score in PAIRS]
-    export(place / "mine", Dataset.from_list(rows), ["onnx"])
-    return place / "mine"
 
 
 def test_a_card_has_a_snippet_for_every_runtime():
@@ -77,9 +63,9 @@ def test_torch_is_installed_first_and_alone(tmp_path, monkeypatch):
     assert (first, second) == (["--disable-pip-version-check", "torch==1"], ["torch==1", "other==2"])
 
 
-def test_a_runtime_is_measured_on_the_folder(folder, tmp_path, capsys):
+def test_a_runtime_is_measured_on_the_folder(students, tmp_path, capsys):
     output = tmp_path / "r.json"
-    words = ["--model", str(folder), "--runtimes", "onnxruntime", "--sentences", "3", "--output", str(output)]
+    words = ["--model", str(students["mean"]), "--runtimes", "onnxruntime", "--sentences", "3", "--output", str(output)]
     result = run.main(words)
     assert result == json.loads(output.read_text())
     row = result["runtimes"]["onnxruntime"]
@@ -88,15 +74,15 @@ def test_a_runtime_is_measured_on_the_folder(folder, tmp_path, capsys):
     assert row["fp32"]["max_length_difference"] < 1e-5
     assert "int8" not in row, "there is no such file"
     assert row["versions"]["onnxruntime"]
-    assert (result["sentences"], result["short"], result["model"]["name"]) == (3 + len(run.EDGES), [], folder.name)
+    assert (result["sentences"], result["short"], result["model"]["name"]) == (3 + len(run.EDGES), [], "mean")
     assert "| onnxruntime | " in capsys.readouterr().out
 
 
-def test_a_snippet_that_fails_says_why(folder, tmp_path):
+def test_a_snippet_that_fails_says_why(students, tmp_path):
     with pytest.raises(InputError, match=r"onnxruntime failed: (.|\n)*model_quantized\.onnx"):
-        runtimes.run_snippet(runtimes.RUNTIMES["onnxruntime"], folder, tmp_path, ["a dog"], int8=True)
+        runtimes.run_snippet(runtimes.RUNTIMES["onnxruntime"], students["mean"], tmp_path, ["a dog"], int8=True)
     with pytest.raises(InputError, match="unknown runtime 'onnx'"):
-        run.main(["--model", str(folder), "--runtimes", "onnx"])
+        run.main(["--model", str(students["mean"]), "--runtimes", "onnx"])
 
 
 def test_the_result_names_what_is_below_its_goal():

@@ -14,16 +14,13 @@ import pytest
 import torch
 from safetensors import safe_open
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.base.modules import Dense, Normalize, Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling
+from sentence_transformers.base.modules import Dense
 from sentence_transformers.util import pairwise_cos_sim
-from tiny import sentences, tiny_albert, tiny_backbone, tiny_model
+from tiny import sentences
 from tokenizers import Tokenizer
 from transformers import AutoModel
 
 from distilface.cards.card import make_card
-from distilface.compression.student import load_student
-from distilface.exporters.onnx import to_onnx
 from distilface.model.folder import load, save_folder
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -41,25 +38,6 @@ ACTIVATIONS = {"torch.nn.modules.activation.Tanh", "torch.nn.modules.linear.Iden
 TEXTS = [*sentences(11), "the dog " * 100]
 #: The most texts in a batch of its ONNX backend.
 BATCH = 8
-
-
-@pytest.fixture(scope="module")
-def folders(tmp_path_factory) -> dict[str, Path]:
-    """Save a model of each kind, all but ``last4`` with an ONNX file."""
-    place = tmp_path_factory.mktemp("served")
-    mean = tiny_model(place / "made")
-    models = {
-        "mean": mean,
-        "cls": SentenceTransformer(modules=[*tiny_model(place / "made-cls", pooling="cls"), Normalize()], device="cpu"),
-        "dense": SentenceTransformer(modules=[*mean, Dense(32, 12)], device="cpu"),
-        "last4": load_student(str(tiny_backbone(place / "backbone", layers=4)), pooling="last4"),
-    }
-    for name, model in models.items():
-        save_folder(model, place / name)
-        if name != "last4":
-            (place / name / "onnx").mkdir()
-            to_onnx(load(place / name), place / name / "onnx" / "model.onnx")
-    return {name: place / name for name in models}
 
 
 def read(file: Path, fields: dict[str, type] | None = None) -> Any:
@@ -108,9 +86,9 @@ def embed(folder: Path, later: bool) -> np.ndarray:
 
 
 @pytest.mark.parametrize("kind", ["mean", "cls", "dense"])
-def test_every_field_that_it_reads_is_there(folders, kind):
+def test_every_field_that_it_reads_is_there(students, kind):
     """Its ONNX backend reads the width and the layers by names that DistilBERT's own configuration does not have."""
-    folder = folders[kind]
+    folder = students[kind]
     config = read(folder / "config.json", {**ROUTER, **ONNX, **CANDLE})
     assert (config["hidden_size"], config["num_hidden_layers"]) == (config["dim"], config["n_layers"])
     assert not config["architectures"][0].endswith("Classification"), "it would serve classes"
@@ -127,14 +105,12 @@ def test_every_field_that_it_reads_is_there(folders, kind):
         )
 
 
-def test_a_dense_layer_it_knows(folders):
+def test_a_dense_layer_it_knows(students, tmp_path):
     """Its Candle backend knows two activations, and does not start with another."""
-    for name, known in (("dense", True), ("tanh", True), ("relu", False)):
-        folder = folders["dense"].parent / name
-        if name != "dense":
-            activation = torch.nn.Tanh() if known else torch.nn.ReLU()
-            modules = [*load(folders["mean"]), Dense(32, 12, activation_function=activation)]
-            save_folder(SentenceTransformer(modules=modules, device="cpu"), folder)
+    for activation, known in ((torch.nn.Identity(), True), (torch.nn.Tanh(), True), (torch.nn.ReLU(), False)):
+        modules = [*load(students["mean"]), Dense(32, 12, activation_function=activation)]
+        folder = tmp_path / type(activation).__name__
+        save_folder(SentenceTransformer(modules=modules, device="cpu"), folder)
         config = read(folder / "2_Dense" / "config.json", DENSE)
         assert (config["activation_function"] in ACTIVATIONS) is known
         assert ("on a CPU only" in make_card(folder)[0]) is not known
@@ -142,20 +118,19 @@ def test_a_dense_layer_it_knows(folders):
 
 @pytest.mark.parametrize("kind", ["mean", "cls", "dense"])
 @pytest.mark.parametrize("later", [False, True], ids=["1.7", "later"])
-def test_its_vectors_are_the_folders(folders, kind, later):
+def test_its_vectors_are_the_folders(students, kind, later):
     """1.7 left a Dense out; the card's words hold from the later ones on."""
-    expected, theirs = load(folders[kind]).encode(TEXTS), embed(folders[kind], later)
+    expected, theirs = load(students[kind]).encode(TEXTS), embed(students[kind], later)
     if kind == "dense" and not later:
         assert theirs.shape != expected.shape
         return
     assert pairwise_cos_sim(theirs, expected).min() > 0.9999
-    if kind != "cls" or later:  # 1.7 has no Normalize, but it normalises every vector that it returns by default
-        assert np.allclose(theirs, expected, atol=1e-5)
+    assert np.allclose(theirs, expected, atol=1e-5)
 
 
-def test_the_last_four_layers_would_be_pooled_in_another_way(folders):
+def test_the_last_four_layers_would_be_pooled_in_another_way(students):
     """It has no pooling file to read and takes the first token of the last layer; only its log says so."""
-    folder = folders["last4"]
+    folder = students["last4"]
     assert pooling(folder) == "cls"
     tokens = torch.tensor([encode(folder)[0]])
     with torch.no_grad():
@@ -164,10 +139,7 @@ def test_the_last_four_layers_would_be_pooled_in_another_way(folders):
     assert "Do not serve it by [Text Embeddings Inference]" in make_card(folder)[0]
 
 
-def test_a_recurrent_student_needs_its_onnx_file(tmp_path):
+def test_a_recurrent_student_needs_its_onnx_file(students):
     """Candle has no ALBERT; the ONNX backend, of its CPU images, reads the fields that it needs."""
-    backbone = tiny_albert(tmp_path / "backbone", num_hidden_layers=2, max_position_embeddings=64)
-    transformer = Transformer(str(backbone))
-    save_folder(SentenceTransformer(modules=[transformer, Pooling(16, "mean")], device="cpu"), tmp_path / "albert")
-    read(tmp_path / "albert" / "config.json", {**ROUTER, **ONNX})
-    assert "on a CPU only" in make_card(tmp_path / "albert")[0]
+    read(students["albert"] / "config.json", {**ROUTER, **ONNX})
+    assert "on a CPU only" in make_card(students["albert"])[0]
