@@ -324,6 +324,7 @@ def test_each_switch_is_made_and_reported(keep, materials, tmp_path, caplog):
 
     with scores(), patch.object(online.DistillCSELoss, "__init__", noted), each_step(look):
         record = train("online", words)
+    assert record["loss_settings"]["keep"] == keep
     assert (made[0].best is None) == (keep == "last")
     second = 3 if keep == "best_dev" else 6
     for step, source in ((2, 0), (3, 3), (5, 3), (6, second), (9, second)):

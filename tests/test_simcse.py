@@ -105,7 +105,9 @@ def test_projection_starts_at_the_principal_components(rows, teacher_width, widt
 def test_make_loss_reads_a_sample_of_the_labels(student, monkeypatch):
     labels = numbers(30, 40, seed=1) + 2
     dataset = Dataset.from_dict({"text": sentences(30), "label": labels.tolist()})
-    assert embedding.make_loss(student, dataset).projection is None
+    plain = embedding.make_loss(student, dataset)
+    assert plain.get_config_dict() == {"distance_metric": "mse", "projection_dim": None}
+    assert plain.projection is None
     loss = embedding.make_loss(student, dataset.with_format("torch"), "l2", projection=True)
     assert loss.projection.weight.shape == (40, 32)
     np.testing.assert_allclose(loss.projection.bias.detach(), labels.mean(0), atol=1e-5)

@@ -47,8 +47,8 @@ from distilface.training.trainer import LOSS_STATE, EncoderTrainer
 from distilface.training.verdict import Measure, finish, verdict_lines
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
-SAME = ("loss", "curve", "steps", "best_step", "scores", "data", "verdict", "parameters")
-SAME += ("loss_settings", "generations")
+SAME = ("loss", "curve", "steps", "best_step", "scores", "data", "verdict", "parameters", "loss_settings")
+SAME += ("generations",)  # of the methods that have some
 
 
 @pytest.fixture
@@ -184,7 +184,7 @@ def test_a_run_killed_at_any_moment_goes_on(warm, materials, tmp_path):
     assert (done.code, "checkpoint-10\n" in done.stderr) == (0, True)
     assert equal(output, unbroken)
     ours, theirs = (json.loads((f / "run.json").read_text()) for f in (output, unbroken))
-    assert {key: ours[key] for key in SAME} == {key: theirs[key] for key in SAME}
+    assert {key: ours.get(key) for key in SAME} == {key: theirs.get(key) for key in SAME}
     assert sorted(f.name for f in tmp_path.iterdir()) == ["model", "unbroken"]
 
 
