@@ -151,7 +151,7 @@ def test_distillation_brings_the_student_to_its_teacher(student, teacher, tmp_pa
         tokens, target = batches[step % 4]
         return [dict(tokens)], target
 
-    train(embedding.make_loss(student, rows, metric), batch, steps=100, rate=3e-3)
+    train(embedding.make_loss(student, rows, metric), batch, steps=40, rate=3e-3)
     assert before < 0.3
     assert closeness() > before + 0.5
     assert same(state(teacher), untouched)
