@@ -40,8 +40,8 @@ class Made:
             task = Assistant(ParallelTask(settings, sentences(pairs), pairs, held_out))
         else:
             task = Task(settings, read_texts(settings.data))
-        for teacher in task.task.teachers if kind == "multistage" else task.teachers:
-            teacher.train()  # its dropout would blur what it says: whoever reads it sees to that
+        if kind.startswith(("codir", "distillcse")):  # a loss that runs its teacher sees to its dropout itself
+            task.teacher.train()
         torch.manual_seed(0)
         self.trainer: Any = method.trainer(task)[0]
         self.student, self.loss = self.trainer.model, getattr(self.trainer, "loss", self.trainer.model)
