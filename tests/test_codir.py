@@ -7,9 +7,10 @@ import oracles
 import pytest
 import torch
 from datasets import Dataset
+from oracles import unit
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from students import numbers, unit
+from students import assert_same, features, numbers
 from tiny import PAIRS, sentences, tiny_model
 
 from distilface.methods import embedding, simcse
@@ -25,7 +26,6 @@ from distilface.methods.codir import (
     make_contrast,
     prepare,
 )
-from distilface.model.folder import save_folder
 from distilface.settings import InputError
 from distilface.training.fitting import encoder_trainer
 from distilface.training.settings import TrainSettings
@@ -59,7 +59,10 @@ def tensors(*arrays: np.ndarray) -> list[torch.Tensor]:
 @pytest.mark.parametrize("positive", ["current", "bank"])
 @pytest.mark.parametrize("objective", ["nce", "infonce"])
 def test_the_loss_is_the_papers_equation_in_value_and_gradient(objective, positive, monkeypatch):
-    """One example has a row that is no negative of it: it is left out. Keys are constants: only anchors move."""
+    """One example has a row that is no negative of it: it is left out. Keys are constants: only anchors move.
+
+    Silent if broken, as in the published code: padding enters the means, or a term is a sum over the batch.
+    """
     loss = core(objective=objective, positive=positive)
     rows = unit(numbers(2, EXAMPLES, DIMENSION, seed=7))
     loss.banks.rows.copy_(torch.tensor(rows))
@@ -85,19 +88,14 @@ def test_the_loss_is_the_papers_equation_in_value_and_gradient(objective, positi
         scale[:] = scale or [oracles.side_z(side, EXAMPLES) for side in sides]
         return sum(oracles.nce_side(side, z, NEGATIVES / EXAMPLES) for side, z in zip(sides, scale, strict=True)) / 2
 
-    given = torch.tensor(states, requires_grad=True)
-    value = loss(given, torch.tensor(mask), *tensors(teacher_states, teacher_mask), torch.tensor(index))
-    value.backward()
-    assert value.item() == pytest.approx(both(states, *maps), rel=1e-9)
     fixed = (
         oracles.summary(states, mask, [1, 2], *maps[0]),
         oracles.summary(teacher_states, teacher_mask, [0, 3], *maps[1]),
     )
-    expected = oracles.gradient(lambda x: both(x, *maps, fixed), states)
-    assert np.abs(expected).max() > 1e-3
-    np.testing.assert_allclose(given.grad.numpy(), expected, atol=1e-6)
+    rest = (*tensors(mask, teacher_states, teacher_mask), torch.tensor(index))
+    assert_same(lambda x: loss(x, *rest), lambda x: both(x, *maps, fixed), states)
     expected = oracles.gradient(lambda w: both(states, maps[0], (w, maps[1][1]), fixed), maps[1][0])
-    np.testing.assert_allclose(loss.teacher.linear.weight.grad.numpy(), expected, atol=1e-6)
+    np.testing.assert_allclose(loss.teacher.linear.weight.grad, expected, atol=1e-6)
 
 
 def test_z_is_that_of_the_first_batch():
@@ -111,33 +109,7 @@ def test_z_is_that_of_the_first_batch():
     assert first.isfinite().all()
 
 
-def test_a_batch_is_a_mean_and_not_a_sum(monkeypatch):
-    """The published code summed two terms and averaged the third: its weight hung on the batch size."""
-    values = []
-    for repeats in (1, 4):
-        loss = core(objective="infonce", banks=MemoryBanks(12, DIMENSION))
-        loss.banks.rows.copy_(torch.tensor(unit(numbers(2, 12, DIMENSION, seed=7))))
-        places = torch.tensor([[4, 5, 6]] * 3 * repeats)
-        monkeypatch.setattr(loss.banks, "draw", lambda *_, p=places: (p, torch.ones_like(p, dtype=torch.bool)))
-        student, mask, teacher, teacher_mask = batch(3)
-        repeated = [np.concatenate([x] * repeats, axis) for x, axis in ((student, 1), (mask, 0), (teacher, 1))]
-        values.append(
-            loss.eval()(*tensors(*repeated, np.concatenate([teacher_mask] * repeats)), torch.arange(3 * repeats)).item()
-        )
-    assert values[0] == pytest.approx(values[1], rel=1e-12)
-
-
 # ---- summaries
-
-
-def test_padding_changes_nothing():
-    """Silent if broken, as in the published code: a sentence's summary then depends on its neighbours' length."""
-    torch.manual_seed(0)
-    made = Summary([1, 2], WIDTH, DIMENSION).double()
-    states, mask, *_ = batch(3)
-    padded = np.concatenate([states, 1e3 * numbers(3, 3, 4, WIDTH, seed=5)], axis=2)
-    longer = np.concatenate([mask, np.zeros((3, 4))], axis=1)
-    torch.testing.assert_close(made(*tensors(states, mask)), made(*tensors(padded, longer)))
 
 
 def test_the_first_token_alone_is_an_option():
@@ -340,31 +312,6 @@ def text_loss(student, teacher, texts: list[str], views: int = 1, **settings) ->
     return CoDIRTextLoss(student, contrast, base, teacher, rows, chosen.weight, targets)
 
 
-def features(model: SentenceTransformer, texts: list[str], padding: int = 0) -> dict[str, torch.Tensor]:
-    tokens = model.preprocess(texts)
-    pad = torch.nn.functional.pad
-    return {k: pad(v, (0, padding)) if isinstance(v, torch.Tensor) else v for k, v in tokens.items()}
-
-
-@pytest.mark.parametrize("views", [1, 2])
-def test_the_student_learns_and_the_teacher_stays(student, teacher, views):
-    texts = sentences(8)
-    loss = text_loss(student, teacher.train(), texts, views)
-    before = {name: tensor.clone() for name, tensor in teacher.state_dict().items()}
-    loss.train()
-    assert not any(module.training for module in teacher.modules()), "its dropout would blur what it says"
-    parts = loss([features(student, texts[2:6])] * views, torch.arange(2, 6))
-    sum(parts.values()).backward()
-    assert set(parts) == {"base", "codir"}
-    assert student[0].model.embeddings.word_embeddings.weight.grad.abs().sum() > 0
-    assert all(p.grad.abs().sum() > 0 for p in loss.codir.parameters())
-    assert all(p.grad is None and not p.requires_grad for p in teacher.parameters())
-    own = {id(p) for p in loss.parameters()}
-    assert not own & {id(p) for p in teacher.parameters()}
-    assert not any("teacher" in name and "codir" not in name for name in loss.state_dict())
-    assert all(torch.equal(before[name], tensor) for name, tensor in teacher.state_dict().items())
-
-
 def test_the_total_is_the_base_and_the_weighted_contrast(student, teacher):
     texts, index = sentences(8), torch.tensor([5, 1, 6])
     parts = {}
@@ -378,16 +325,6 @@ def test_the_total_is_the_base_and_the_weighted_contrast(student, teacher):
     expected = np.mean([1 - unit(a) @ unit(b) for a, b in zip(vectors, goals, strict=True)])
     assert parts[1.0]["base"].item() == pytest.approx(float(expected), abs=1e-5)
     assert parts[0.25]["codir"].item() == pytest.approx(parts[1.0]["codir"].item() / 4, rel=1e-6)
-
-
-def test_more_padding_changes_nothing_on_text(student, teacher):
-    texts = sentences(6)
-    values = []
-    for padding in (0, 7):
-        loss = text_loss(student.eval(), teacher, texts)
-        loss.codir.train()
-        values.append({k: v.item() for k, v in loss([features(student, texts, padding)], torch.arange(6)).items()})
-    assert values[0] == pytest.approx(values[1], abs=1e-5)
 
 
 @pytest.mark.parametrize("why", ["another vocabulary", "a prompt", "a shorter limit"])
@@ -426,7 +363,7 @@ def test_shared_tokens_give_the_teachers_own_states(student, teacher):
         torch.testing.assert_close(a, b)
 
 
-def test_the_checkpoint_holds_banks_and_maps_and_the_folder_neither(student, teacher, tmp_path):
+def test_the_checkpoint_holds_the_rows_of_the_banks(student, teacher, tmp_path):
     texts = sentences(8)
     loss, dataset = text_loss(student, teacher, texts), prepare(Dataset.from_dict({"text": texts}))
     assert dataset.column_names == ["sentence1", "label"]
@@ -434,18 +371,10 @@ def test_the_checkpoint_holds_banks_and_maps_and_the_folder_neither(student, tea
     dev = Dataset.from_list([{"sentence1": a, "sentence2": b, "score": score} for a, b, score in PAIRS])
     settings = TrainSettings(output_dir=str(tmp_path / "out"), steps=2, batch_size=4, bf16="no", seed=1)
     trainer, _ = encoder_trainer(student, loss, dataset, dev, settings)
-    trained = {id(p) for group in trainer.create_optimizer().param_groups for p in group["params"]}
-    assert trained == {id(p) for p in (*student.parameters(), *loss.codir.parameters())}
     trainer.train()
-    trainer._save(str(tmp_path / "checkpoint"))
-    kept = load_file(tmp_path / "checkpoint" / LOSS_STATE)
-    assert {name.removeprefix("codir.") for name in kept} == set(loss.codir.state_dict())
+    kept = load_file(tmp_path / "out.unfinished" / "checkpoint-2" / LOSS_STATE)
     assert kept["codir.banks.batches"] == 2
     assert (kept["codir.banks.owners"] >= 0).all(), "an epoch of 8 in two batches of 4"
-    save_folder(student, tmp_path / "folder")
-    published = {name for file in (tmp_path / "folder").rglob("*.safetensors") for name in load_file(file)}
-    assert published == set(student[0].model.state_dict())
-    assert '"output_hidden_states": true' not in (tmp_path / "folder" / "config.json").read_text()
 
 
 def test_the_memory_it_takes_is_reported(student, teacher, caplog):
@@ -461,10 +390,8 @@ def test_the_memory_it_takes_is_reported(student, teacher, caplog):
 
 def test_the_card_can_tell_what_it_was(student, teacher):
     loss = text_loss(student, teacher, sentences(4), objective="infonce", student_layers=[2], teacher_layers=[4])
-    told = loss.get_config_dict()
-    assert (told["base"], told["weight"], told["codir"]["objective"]) == ("EmbeddingLoss", 1.0, "infonce")
-    assert (told["codir"]["student_layers"], told["codir"]["teacher_layers"]) == ([2], [4])
-    assert all(name in loss.citation for name in ("sun2020codir", "tian2020crd", "kim2023embeddistill"))
+    told = loss.get_config_dict()["codir"]
+    assert (told["objective"], told["student_layers"], told["teacher_layers"]) == ("infonce", [2], [4])
 
 
 def test_a_teacher_without_layers_is_refused():

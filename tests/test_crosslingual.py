@@ -1,14 +1,13 @@
 """Multi-stage distillation as a user runs it: four stages, alone, found again, resumed, and by mistake."""
 
-import itertools
 import json
 import logging
 import random
 import re
 import shutil
-import signal
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
+from io import StringIO
 from pathlib import Path
 from unittest.mock import patch
 
@@ -16,7 +15,7 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from runs import BATCH, EVAL_STEPS, each_step, equal
+from runs import BATCH, EVAL_STEPS, equal, stopped_at
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Dense, Pooling
@@ -40,6 +39,10 @@ OPTIONS = (
     f"--steps {STEPS} --stage_batch_sizes {BATCH} 16 {BATCH} {BATCH} --eval_steps {EVAL_STEPS} --learning_rate 1e-3 "
     "--vocabulary 150 --held_out 4 --keep_layers 2 --repeats 2 --embedding_size 8 --dropout 0.1 --bf16 no"
 )
+
+
+#: The folders beside the output.
+BEFORE = ("0-start", "1-assistant", "2-bottleneck", "3-recurrent")
 
 
 @pytest.fixture(scope="module")
@@ -78,16 +81,11 @@ def rising_scores() -> Iterator[None]:
 
 
 @contextmanager
-def stopped_in(stage: int) -> Iterator[None]:
-    """Press Ctrl-C in the fourth step of a stage, where the stages before it are trained too."""
-    steps = itertools.count(1)
-
-    def press(step: int, inputs: object) -> None:
-        if next(steps) == (stage - 1) * STEPS + 4:
-            signal.raise_signal(signal.SIGINT)
-
-    with rising_scores(), each_step(press), pytest.raises(KeyboardInterrupt, match=f"saved at step 4 of {STEPS}"):
+def stopped() -> Iterator[None]:
+    """Press Ctrl-C in the fourth step of whichever stage comes to one."""
+    with rising_scores(), stopped_at(4) as stop:
         yield
+    assert str(stop.value).startswith(f"saved at step 4 of {STEPS}")
 
 
 @contextmanager
@@ -97,21 +95,39 @@ def no_training() -> Iterator[None]:
 
 
 @pytest.fixture(scope="module")
-def reference(words, tmp_path_factory) -> Path:
-    """Train all four stages at one go; nothing else writes here."""
-    output = tmp_path_factory.mktemp("reference") / "m"
-    with rising_scores(), on_one_thread():
-        train(words(output))
-    return output
+def finished(words, tmp_path_factory) -> tuple[Path, dict, list[str], list[str]]:
+    """Train all four stages at one go: the folder, its record, the lines on stdout, and what was logged.
+
+    Nothing else writes there.
+    """
+    output, out, logged = tmp_path_factory.mktemp("reference") / "m", StringIO(), []
+    logger, note = logging.getLogger("distilface"), logging.Handler()
+    note.emit = lambda record: logged.append(record.getMessage())
+    with rising_scores(), on_one_thread(), redirect_stdout(out), pytest.MonkeyPatch.context() as patch:
+        patch.setattr(logger, "handlers", [note])
+        patch.setattr(logger, "level", logging.INFO)
+        record = train(words(output))
+    return output, record, out.getvalue().splitlines(), logged
 
 
-def test_four_stages(words, parallel, tmp_path, capsys, caplog):
-    caplog.set_level(logging.INFO, logger="distilface")
-    last = train(words(tmp_path / "m"))
-    folders = [tmp_path / "m.stages" / name for name in ("0-start", "1-assistant", "2-bottleneck", "3-recurrent")]
-    assert sorted(tmp_path.iterdir()) == [tmp_path / "m", tmp_path / "m.stages"]
-    assert sorted((tmp_path / "m.stages").iterdir()) == folders
-    start, *runs = [json.loads((folder / "run.json").read_text()) for folder in [*folders, tmp_path / "m"]]
+@pytest.fixture(scope="module")
+def reference(finished) -> Path:
+    return finished[0]
+
+
+def copied(reference: Path, folder: Path, *stages: str) -> Path:
+    """Copy some stages of a training, as if it had not come further; give its output."""
+    for stage in stages:
+        shutil.copytree(reference.with_name("m.stages") / stage, folder / "m.stages" / stage)
+    return folder / "m"
+
+
+def test_four_stages(finished, parallel):
+    output, last, printed, logged = finished
+    folders = [output.with_name("m.stages") / name for name in BEFORE]
+    assert sorted(output.parent.iterdir()) == [output, output.with_name("m.stages")]
+    assert sorted(output.with_name("m.stages").iterdir()) == folders
+    start, *runs = [json.loads((folder / "run.json").read_text()) for folder in [*folders, output]]
     assert "stage" not in start
     assert runs[-1] == last
     teacher, zero, one, two, three = map(str, [parallel / "teacher", *folders])
@@ -126,27 +142,29 @@ def test_four_stages(words, parallel, tmp_path, capsys, caplog):
     for run, name in zip(runs, measures, strict=True):
         assert list(run["scores"]) == [f"baseline_{name}", f"teacher_{name}", name]
         assert (run["scores"][f"teacher_{name}"] is None) == (run["stage"] == "bottleneck")
-    student = load(tmp_path / "m")
+    student = load(output)
     config = student[0].model.config
     assert (config.model_type, config.num_hidden_layers, config.inner_group_num) == ("albert", 2, 2)
     assert config.hidden_dropout_prob == config.attention_probs_dropout_prob == 0.1
     assert student.max_seq_length == 64
     assert student.encode(["a dog", "собака"]).shape == (2, 32)
-    out = [line for line in capsys.readouterr().out.splitlines() if not line.startswith("{")]
+    out = [line for line in printed if not line.startswith("{")]
     assert [line.split()[0] for line in out] == ["folder:", "VERDICT:"]
-    ends = [line.split()[0] for line in [*out, *caplog.messages] if line.startswith(("folder:", "VERDICT:"))]
+    ends = [line.split()[0] for line in [*out, *logged] if line.startswith(("folder:", "VERDICT:"))]
     assert ends == ["folder:", "VERDICT:"] * 4
-    ours = [record.getMessage() for record in caplog.records if record.name.startswith("distilface")]
-    assert re.match(r"stage 4 \(contrastive\): [\d,]+ parameters, baseline_stsb_dev_and_tr", ours[-1])
+    assert re.match(r"stage 4 \(contrastive\): [\d,]+ parameters, baseline_stsb_dev_and_tr", logged[-1])
 
 
-@pytest.mark.parametrize("stage", [1, 2, 3, 4])
-def test_a_resumed_stage_is_the_one_that_never_stopped(stage, reference, words, tmp_path):
+def test_stopped_in_every_stage_it_ends_as_if_it_never_was(reference, words, tmp_path):
     options = words(tmp_path / "m")
-    with stopped_in(stage):
+    with stopped():
         train(options)
-    with pytest.raises(InputError, match="holds an unfinished run; go on with --resume"):
-        train(options)
+    for stage in (2, 3, 4):
+        with pytest.raises(InputError, match="holds an unfinished run; go on with --resume"):
+            train(options)
+        with stopped():
+            train([*options, "--resume"])
+        assert [name for name in BEFORE if (tmp_path / "m.stages" / name).exists()] == [*BEFORE[:stage]]
     with rising_scores():
         train([*options, "--resume"])
     assert equal(tmp_path / "m", reference)
@@ -187,16 +205,17 @@ def test_a_checkpoint_of_another_assistant_is_dropped(reference, words, tmp_path
 
     It has the same shapes and settings, so that nothing else would tell.
     """
-    output, rates = tmp_path / "m", ["--stage_learning_rates", "1e-2", "1e-3", "1e-3", "1e-3"]
-    with stopped_in(3):
+    rates = ["--stage_learning_rates", "1e-2", "1e-3", "1e-3", "1e-3"]
+    output = copied(reference, tmp_path, *BEFORE[:3])
+    with stopped():
         train(words(output))
-    with stopped_in(1):
+    with stopped():
         train(words(output, *rates, "--overwrite"))
     with rising_scores():
         train(words(output, *rates, "--resume", "--stages", "1", "2", "--overwrite"))
+    straight = copied(output, tmp_path / "straight", *BEFORE[:3])
     with pytest.raises(InputError, match=r"origin was .* and is .*; set it back, or start over with --overwrite"):
         train(words(output, *rates, "--resume"))
-    straight = tmp_path / "straight"
     with rising_scores():
         train(words(output, *rates, "--resume", "--overwrite"))
         train(words(straight, *rates))

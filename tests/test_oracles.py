@@ -1,4 +1,4 @@
-"""Every loss against :mod:`oracles`, whose author had the papers and not the code: values and gradients in float64."""
+"""The losses against :mod:`oracles`, whose author had the papers and not the code: values and gradients in float64."""
 
 import math
 
@@ -7,25 +7,64 @@ import oracles
 import pytest
 import torch
 from datasets import Dataset
-from students import Emitter, numbers
+from students import Emitter, Reader, assert_same, given, labels, mean_cosines, numbers
 
 from benchmarks.glue.models import kd_loss, task_loss
-from distilface.methods.codir.summary import Summary
-from distilface.methods.multistage import losses as multistage
+from distilface.methods import embedding, simcse
+from distilface.methods.multistage.losses import MatchLoss, MultilingualContrastiveLoss
 from distilface.methods.online import relations as relation
+from distilface.methods.online.loss import DistillCSELoss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def assert_same(ours, theirs, at: np.ndarray) -> None:
-    """Compare the value and the gradient of our function (of a tensor) and of the oracle (of an array) in one place."""
-    given = torch.tensor(at, requires_grad=True)
-    value = ours(given)
-    value.backward()
-    assert value.item() == pytest.approx(theirs(at), rel=1e-9)
-    expected = oracles.gradient(theirs, at)
-    assert np.abs(expected).max() > 1e-6
-    np.testing.assert_allclose(given.grad.numpy(), expected, atol=1e-6)
+@pytest.mark.parametrize("head", [False, True])
+@pytest.mark.parametrize("temperature", [0.05, 0.2])
+def test_simcse(temperature, head):
+    loss, views = simcse.SimCSELoss(Emitter(5), scale=1 / temperature, mlp_head=head).double(), numbers(2, 4, 5)
+
+    def expected(x):
+        if head:
+            weight, bias = (p.detach().numpy() for p in loss.head[0].parameters())
+            x = np.tanh(x @ weight.T + bias)
+        return oracles.simcse(*x, temperature)
+
+    assert_same(lambda x: loss(given(x), None), expected, views)
+    assert expected(views) != pytest.approx(expected(views[::-1]), rel=1e-6), "one direction only"
+
+
+@pytest.mark.parametrize("projected", [False, True])
+@pytest.mark.parametrize("metric", ["mse", "cosine", "l2"])
+def test_embedding(metric, projected):
+    at, target = numbers(4, 5, seed=1), numbers(4, 7 if projected else 5, seed=2)
+    loss = embedding.EmbeddingLoss(Emitter(5), metric, numbers(20, 7, seed=3) if projected else None).double()
+    weight, bias = (p.detach().numpy() for p in loss.parameters()) if projected else (np.eye(5), np.zeros(5))
+
+    def expected(x, weight=weight):
+        return oracles.distance(metric, x @ weight.T + bias, target)
+
+    fixed = torch.tensor(target, requires_grad=True)
+    assert_same(lambda x: loss(given([x]), fixed), expected, at)
+    assert fixed.grad is None, "the teacher's embeddings are fixed"
+    if projected:
+        by_weight = oracles.gradient(lambda w: expected(at, w), weight)
+        np.testing.assert_allclose(loss.projection.weight.grad, by_weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("count", [1, 3])
+@pytest.mark.parametrize("weight", [1.0, 0.3])
+def test_distillcse(count, weight):
+    """Several teachers are averaged as cosines; a batch comes in another order than the texts stand in."""
+    teachers, rows = [numbers(9, 4 + seed, seed=seed) for seed in range(count)], [7, 0, 3, 2, 8]
+    target = mean_cosines(*(teacher[rows] for teacher in teachers))
+    texts = Dataset.from_dict({"text": [str(i) for i in range(9)]})
+    options = {"student_temperature": 0.3, "teacher_temperature": 0.2, "weight": weight, "group_p": 0.0}
+    loss = DistillCSELoss(Emitter(), [Reader(teacher) for teacher in teachers], texts, **options).double()
+    assert_same(
+        lambda x: loss(given(x), torch.tensor(rows)),
+        lambda x: oracles.simcse(*x, 0.05) + weight * oracles.relation_loss(x[0], target, 0.3, 0.2),
+        numbers(2, 5, 5, seed=8),
+    )
 
 
 @pytest.mark.parametrize("p", [0.1, 0.15, 0.3, 0.7, 1.0])
@@ -42,50 +81,38 @@ def test_group_p(p):
             assert sorted(row[group]) == sorted(after[group])
 
 
-def test_a_summary():
-    states, mask, made = numbers(3, 4, 5, 6), np.ones((4, 5)), Summary([2, 0], 6, 7).double()
-    mask[1, 2:] = 0
-    weight, bias = (tensor.detach().numpy() for tensor in (made.linear.weight, made.linear.bias))
-    direction = numbers(4, 7, seed=8)
-    assert_same(
-        lambda x: (made(x, torch.tensor(mask)) * torch.tensor(direction)).sum(),
-        lambda x: float((oracles.summary(x, mask, [2, 0], weight, bias) * direction).sum()),
-        states,
-    )
-
-
 @pytest.mark.parametrize("beta", [0.0, 0.5, 1.0])
 def test_kd_beside_the_cross_entropy(beta):
-    student, teacher, labels = numbers(5, 3), numbers(5, 3, seed=1), np.array([0, 2, 1, 1, 0])
+    student, teacher, classes = numbers(5, 3), numbers(5, 3, seed=1), np.array([0, 2, 1, 1, 0])
 
     def ours(x):
-        cross = task_loss(x, torch.tensor(labels))
+        cross = task_loss(x, torch.tensor(classes))
         return (1 - beta) * cross + beta * kd_loss(x, torch.tensor(teacher), 2.0)
 
-    assert_same(ours, lambda x: oracles.kd(x, teacher, labels, beta, 2.0), student)
+    assert_same(ours, lambda x: oracles.kd(x, teacher, classes, beta, 2.0), student)
 
 
-@pytest.mark.parametrize("stage", ["match", "contrastive"])
-@pytest.mark.parametrize("side", [0, 1])
-def test_the_stages_across_languages(stage, side):
-    sides, wanted = numbers(2, 4, 6), numbers(2, 4, 6, seed=1)
-    kept = [Dataset.from_dict({"label": rows.tolist()}).with_format("torch", dtype=torch.float64) for rows in wanted]
-    if stage == "match":
-        loss = multistage.MatchLoss(Emitter(6), *kept)
-    else:
-        loss = multistage.MultilingualContrastiveLoss(Emitter(6), kept[0], weight=3.0)
+cosines_match = oracles.multilingual_contrastive
+STAGES = {
+    "assistant": (MatchLoss, 1, 1.0, lambda s, x, t, a: oracles.match(s, x, t, t)),
+    "recurrent": (MatchLoss, 2, 1.0, oracles.match),
+    "recurrent, weighted": (MatchLoss, 2, 3.0, lambda s, x, t, a: 3 * oracles.match(s, x, t, a)),
+    "contrastive": (MultilingualContrastiveLoss, 1, 1.0, lambda s, x, t, a: cosines_match(s, x, t)),
+    "contrastive, weighted": (MultilingualContrastiveLoss, 1, 7.0, lambda s, x, t, a: cosines_match(s, x, t, 7.0)),
+}
 
-    def placed(moved, other):
-        return (moved, other) if side == 0 else (other, moved)
 
-    def expected(x):
-        given = placed(x, sides[1 - side])
-        match = oracles.match(*given, *wanted)
-        return match if stage == "match" else oracles.multilingual_contrastive(*given, wanted[0], 3.0)
-
-    fixed = torch.tensor(sides[1 - side])
-    rows = torch.arange(4)
-    assert_same(lambda x: loss([{"given": view} for view in placed(x, fixed)], rows), expected, sides[side])
+@pytest.mark.parametrize("stage", STAGES)
+def test_the_stages_across_languages(stage):
+    """The batch comes in another order than the targets stand in, and no checkpoint holds them."""
+    kind, sides, weight, oracle = STAGES[stage]
+    rows, targets = [3, 0, 4], numbers(2, 5, 6)
+    loss = kind(Emitter(6), *map(labels, targets[:sides]), weight=weight)
+    assert_same(
+        lambda x: loss(given(x), torch.tensor(rows)), lambda x: oracle(*x, *targets[:, rows]), numbers(2, 3, 6, seed=1)
+    )
+    assert not loss.state_dict()
+    assert loss.get_config_dict() == {"weight": weight}
 
 
 def test_the_oracles_know_values_worked_by_hand():

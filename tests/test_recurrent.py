@@ -152,16 +152,6 @@ def assistant(tmp_path) -> SentenceTransformer:
 TEXTS = ["a dog runs in the park", "the old cat", "a child sings with a happy bird near the green river " * 9]
 
 
-def test_the_student_is_saved_and_comes_back(assistant, tmp_path):
-    student = recurrent_student(assistant, 2, 2, 8).eval()
-    assert isinstance(student[-1], Normalize)
-    assert student.max_seq_length == assistant.max_seq_length == 64
-    before = student.encode(TEXTS)
-    save_folder(student, tmp_path / "model")
-    assert np.abs(load(tmp_path / "model").encode(TEXTS) - before).max() < 1e-5
-    assert np.linalg.norm(before, axis=1) == pytest.approx(1, abs=1e-5)
-
-
 ALONE = """
 import sys
 import torch
@@ -185,12 +175,17 @@ print(type(encoder).__name__, torch.nn.functional.normalize(pooled, dim=1).tolis
 """
 
 
-def test_the_folder_loads_without_any_code_of_ours(assistant, tmp_path):
+def test_the_folder_comes_back_with_and_without_our_code(assistant, tmp_path):
     student = recurrent_student(assistant, 2, 2, 8).eval()
+    assert isinstance(student[-1], Normalize)
+    assert student.max_seq_length == assistant.max_seq_length == 64
+    expected = student.encode(TEXTS)
+    assert np.linalg.norm(expected, axis=1) == pytest.approx(1, abs=1e-5)
     save_folder(student, tmp_path / "model")
+    assert np.abs(load(tmp_path / "model").encode(TEXTS) - expected).max() < 1e-5
     command = [sys.executable, "-c", ALONE, str(tmp_path / "model"), *TEXTS]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
     kind, _, vectors = done.stdout.partition(" ")
     assert kind == "AlbertModel"
-    assert np.abs(np.array(eval(vectors)) - student.encode(TEXTS)).max() < 1e-5
+    assert np.abs(np.array(eval(vectors)) - expected).max() < 1e-5

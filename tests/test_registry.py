@@ -1,16 +1,200 @@
-"""What every method brings with it, whichever there are: its paper, its settings, its name."""
+"""What every method must do, whichever there are; equations are in test_oracles or in a method's own file."""
 
+import json
 import re
 from dataclasses import fields
+from typing import Any
 
 import pytest
+import torch
+from runs import VARIANTS, weights
+from safetensors.torch import load_file
+from students import same, state
+from torch import nn
 
+from distilface.data.parallel import held_out_split, read_parallel, sentences
+from distilface.data.texts import read_texts
 from distilface.methods import find_method, methods
-from distilface.methods.base import Paper
-from distilface.settings import InputError
+from distilface.methods.base import Paper, Task
+from distilface.methods.multistage.stages import Assistant, ParallelTask
+from distilface.model.folder import save_folder
+from distilface.settings import InputError, parse
 from distilface.training.settings import TrainSettings
+from distilface.training.trainer import LOSS_STATE, EncoderTrainer
 
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 NAMES = list(methods())
+#: Every method, and the ways of one in which another loss or another teacher is at work.
+KINDS = [*NAMES, "simcse with a head", "codir with a queue", "distillcse"]
+
+
+class Made:
+    """A trainer by a method, the teachers that its loss reads, and one batch."""
+
+    def __init__(self, kind: str, materials, folder) -> None:
+        method: Any = find_method(VARIANTS.get(kind, kind))
+        self.settings = settings = parse(method.Settings, materials.words(kind, folder / "model"), "")
+        task: Any
+        if kind == "multistage":
+            pairs, held_out = held_out_split(read_parallel(settings.data), settings.held_out)
+            task = Assistant(ParallelTask(settings, sentences(pairs), pairs, held_out))
+        else:
+            task = Task(settings, read_texts(settings.data))
+        if kind.startswith(("codir", "distillcse")):  # a loss that runs its teacher sees to its dropout itself
+            task.teacher.train()
+        torch.manual_seed(0)
+        self.trainer: Any = method.trainer(task)[0]
+        self.student, self.loss = self.trainer.model, getattr(self.trainer, "loss", self.trainer.model)
+        self.teachers = [task.teacher] if kind == "multistage" else [*task.teachers]
+        if getattr(self.loss, "past", None) is not None:
+            self.loss.switch()
+            self.teachers += [self.loss.past, self.loss.best]
+        self.batch = next(iter(self.trainer.get_train_dataloader()))
+
+    def value(self, rows: int = 8, padding: int = 0) -> torch.Tensor:
+        """Compute the loss of the first rows of the batch, with columns of padding."""
+        inputs = {}
+        for name, value in self.batch.items():
+            rest = value[:rows] if isinstance(value, torch.Tensor) else value
+            tokens = name.endswith(("input_ids", "attention_mask", "labels"))
+            inputs[name] = nn.functional.pad(rest, (0, padding), value=-100 * (name == "labels")) if tokens else rest
+        return self.trainer.compute_loss(self.student, inputs)
+
+
+@pytest.fixture(scope="module")
+def make(materials, tmp_path_factory):
+    """Give what a kind of training is made of; each is made once, and has made a step."""
+    known: dict[str, Made] = {}
+
+    def made(kind: str) -> Made:
+        if kind not in known:
+            known[kind] = Made(kind, materials, tmp_path_factory.mktemp("method"))
+        return known[kind]
+
+    return made
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_step_moves_the_student_and_no_teacher(kind, make):
+    """Silent if broken: an untrained weight, a dropout in the teacher, or a forgotten layer costs a little score."""
+    made = make(kind)
+    own = {id(p) for p in (*made.student.parameters(), *made.loss.parameters()) if p.requires_grad}
+    optimizer = made.trainer.create_optimizer()
+    assert {id(p) for group in optimizer.param_groups for p in group["params"]} == own
+    before = [state(model) for model in (made.student, *made.teachers)]
+    made.loss.train()
+    assert made.student.training
+    assert not any(module.training for teacher in made.teachers for module in teacher.modules())
+    made.loss.zero_grad()
+    made.value().backward()
+    without = {n for n, p in made.loss.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
+    # a bias that is added to every key of a softmax alike changes nothing
+    assert {name for name in without if "k_lin.bias" not in name} == set()
+    assert all(p.grad is None and not p.requires_grad for teacher in made.teachers for p in teacher.parameters())
+    optimizer.step()
+    assert [same(state(m), old) for m, old in zip((made.student, *made.teachers), before, strict=True)] == [
+        False,
+        *[True] * len(made.teachers),
+    ]
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_padding_changes_nothing(kind, make):
+    """Silent if broken: what a sentence teaches would depend on its neighbours' length."""
+    made = make(kind)
+    made.loss.train()
+    made.value()  # CoDIR's banks and scale are those of the first batch
+    made.loss.eval()
+    with torch.no_grad():
+        torch.testing.assert_close(made.value(padding=5), made.value(), rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_batch_of_one(kind, make):
+    """The last one of an epoch may be: nothing to tell apart, and no NaN."""
+    made = make(kind)
+    made.loss.train()
+    made.loss.zero_grad()
+    value = made.value(rows=1)
+    value.backward()
+    assert torch.isfinite(value)
+    assert all(torch.isfinite(p.grad).all() for p in made.loss.parameters() if p.grad is not None)
+    if kind in ("simcse", "simcse with a head", "online", "distillcse"):
+        assert value.item() == pytest.approx(0, abs=1e-6), "nothing to tell apart"
+
+
+#: What checkpoints keep beside the student, by the first word of its name; ``None``: whatever it is.
+KEPT = {
+    "simcse": set(),
+    "simcse with a head": {"head"},
+    "embedding": {"projection"},
+    "leaf": set(),
+    "codir": {"base", "codir"},
+    "codir with a queue": {"codir"},
+    "online": {"past", "best", "best_score", "generation", "step"},
+    "distillcse": {"best_score", "generation", "step"},
+    "multistage": set(),
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mlm"])
+def test_a_checkpoint_keeps_the_loss_and_a_folder_does_not(kind, make, tmp_path):
+    """Silent if broken: a resumed run would train a fresh projection; a published one is dead weight."""
+    made = make(kind)
+    assert isinstance(made.trainer, EncoderTrainer)
+    made.trainer._save(str(tmp_path / "checkpoint"))
+    file = tmp_path / "checkpoint" / LOSS_STATE
+    kept = load_file(file) if file.exists() else {}
+    own = {name for name in made.loss.state_dict() if not name.startswith(("model.", "base.model."))}
+    assert set(kept) == own
+    assert {name.split(".")[0] for name in kept} == KEPT.get(kind, {name.split(".")[0] for name in own})
+    save_folder(made.student, tmp_path / "folder")
+    published = sum(tensor.numel() for tensor in weights(tmp_path / "folder").values())
+    assert published == sum(tensor.numel() for tensor in made.student.state_dict().values())
+    assert not list((tmp_path / "folder").rglob(f"*{LOSS_STATE}"))
+    assert '"output_hidden_states": true' not in (tmp_path / "folder" / "config.json").read_text()
+
+
+#: Of a kind: what run.json says of its loss, and what its citation holds.
+TOLD: dict[str, tuple[dict[str, Any], list[str]]] = {
+    "simcse": ({"scale": 20, "directions": ["query_to_doc"], "mlp_head": False}, ["2401.12472", "SimCSE"]),
+    "simcse with a head": ({"mlp_head": True}, ["SimCSE"]),
+    "embedding": ({"distance_metric": "mse", "projection_dim": 48}, ["2301.12005"]),
+    "codir": (
+        {"base": "EmbeddingLoss", "weight": 1.0, "distance_metric": "cosine", "projection_dim": 48},
+        ["sun2020codir", "tian2020crd", "kim2023embeddistill"],
+    ),
+    "codir with a queue": ({"base": "SimCSELoss"}, ["sun2020codir", "SimCSE"]),
+    "distillcse": (
+        {
+            "scale": 20.0,
+            "mlp_head": False,
+            "weight": 1.0,
+            "student_temperature": 0.02,
+            "teacher_temperature": 0.01,
+            "group_p": 0.5,
+            "teacher_max_length": 32,
+            "teachers": 1,
+            "keep": None,
+        },
+        ["DistillCSE", "SimCSE"],
+    ),
+    "online": ({"teachers": 0, "keep": "best_dev"}, ["DistillCSE", "SimCSE"]),
+    "multistage": ({"weight": 1.0}, ["Multi-stage Distillation"]),
+}
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mlm"])
+def test_a_loss_tells_its_settings_and_papers(kind, make):
+    """The card and run.json are written from these."""
+    loss, (settings, papers) = make(kind).loss, TOLD.get(kind, ({}, []))
+    told = json.loads(json.dumps(loss.get_config_dict()))
+    assert {name: told.get(name) for name in settings} == settings
+    assert all(paper in loss.citation for paper in papers)
+    assert loss.citation
+
+
+# ---- what a method says of itself
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -26,26 +210,15 @@ def test_a_method_brings_its_paper(name):
         assert paper.links
         assert len(re.findall(r"^@\w+\{\w+,$", paper.bibtex, re.MULTILINE)) >= 1
         assert paper.bibtex.count("{") == paper.bibtex.count("}")
-
-
-@pytest.mark.parametrize("name", NAMES)
-def test_a_methods_settings_have_a_help_each(name):
-    settings = find_method(name).Settings
-    assert issubclass(settings, TrainSettings)
-    assert all(field.metadata["help"] for field in fields(settings))
+    assert issubclass(method.Settings, TrainSettings)
+    assert all(field.metadata["help"] for field in fields(method.Settings))
 
 
 def test_names_and_aliases_are_one_methods_own():
     names = [name for method in methods().values() for name in (method.name, *method.aliases)]
     assert len(names) == len(set(names))
-    assert {find_method(alias).name for alias in ("distill", "unsup", "distillcse")} == {
-        "embedding",
-        "simcse",
-        "online",
-    }
-
-
-def test_an_unknown_method_names_the_nearest():
+    aliases = [find_method(alias).name for alias in ("distill", "unsup", "distillcse")]
+    assert aliases == ["embedding", "simcse", "online"]
     with pytest.raises(InputError, match=r"^unknown method 'distil': did you mean 'distill'"):
         find_method("distil")
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 import yaml
 from hub import Hub
-from runs import Materials, tree
+from runs import VARIANTS, Materials, tree
 from tiny import PAIRS
 from transformers import AutoModel
 from warm import TRAINING
@@ -20,9 +20,10 @@ from warm import TRAINING
 from distilface import cli
 from distilface.compression.layers import cut_layers
 from distilface.compression.student import load_backbone
+from distilface.console import run_command
 from distilface.methods import find_method, methods
 from distilface.model.folder import Folder, load
-from distilface.settings import InputError, parse
+from distilface.settings import parse
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 #: The scripts that users name, and the method that each trains by.
@@ -63,8 +64,8 @@ def two_steps(name: str, materials: Materials) -> list[str]:
         "simcse": ["--pooling", "mean"],
         "online": ["--teachers", materials.teacher],
         "multistage": [
-            *("--teacher", materials.backbone),
-            *("--vocabulary", "150", "--held_out", "2", "--keep_layers", "2", "--embedding_size", "8"),
+            *("--teacher", materials.backbone, "--vocabulary", "150", "--held_out", "2"),
+            *("--keep_layers", "2", "--embedding_size", "8"),
         ],
     }
     data = materials.parallel if name == "multistage" else materials.text
@@ -200,83 +201,120 @@ MISTAKES = {
 }
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
-def test_a_mistake_is_one_line(mistake, warm, materials, tmp_path):
-    """Each is found before anything is read: the line is alone on stderr, and nothing is written."""
-    words, sentence = MISTAKES[mistake]
-    (tmp_path / "recipe.yaml").write_text("batchsize: 8\n")
-    before = tree(tmp_path)
-    words = [word.replace("RECIPE", "recipe.yaml") for word in words]
-    done = warm("train_unsup.py", *two_steps("simcse", materials), *words, cwd=tmp_path)
-    assert (done.code, done.stdout) == (2, "")
-    assert re.fullmatch(r"error: [^\n]+\n", done.stderr), done.stderr
-    assert sentence.replace("RECIPE", "recipe.yaml") in done.stderr
-    assert tree(tmp_path) == before
+def refused(capsys: pytest.CaptureFixture[str], name: str, *words: str) -> str:
+    """Run ``distilface train`` as a user does, who made a mistake; give what stands on stderr."""
+    with pytest.raises(SystemExit) as leave:
+        run_command(lambda: cli.run(["train", name, *words]))
+    printed = capsys.readouterr()
+    assert (leave.value.code, printed.out) == (2, "")
+    return printed.err
 
 
-@pytest.mark.parametrize("mistake", MISTAKES)
 @pytest.mark.parametrize("name", NAMES)
-def test_each_method_refuses_it_first(name, mistake, materials, tmp_path, monkeypatch):
-    """A method that forgot the common checks would fail in the middle of its work."""
-    words, sentence = MISTAKES[mistake]
+def test_each_method_refuses_a_mistake_first(name, materials, tmp_path, monkeypatch, capsys):
+    """A method that forgot the common checks would fail in the middle of its work.
+
+    Each is found before anything is read: the line is alone on stderr, and nothing is written.
+    """
     monkeypatch.chdir(tmp_path)
     Path("recipe.yaml").write_text("batchsize: 8\n")
     before = tree(tmp_path)
-    with pytest.raises(InputError, match=re.escape(sentence.replace("RECIPE", "recipe.yaml"))):
-        cli.run(["train", name, *two_steps(name, materials), *(w.replace("RECIPE", "recipe.yaml") for w in words)])
-    assert tree(tmp_path) == before
+    for words, sentence in MISTAKES.values():
+        words = [word.replace("RECIPE", "recipe.yaml") for word in words]
+        said = refused(capsys, name, *two_steps(name, materials), *words)
+        assert re.fullmatch(r"error: [^\n]+\n", said), said
+        assert sentence.replace("RECIPE", "recipe.yaml") in said
+        assert tree(tmp_path) == before
+
+
+def test_a_mistake_ends_the_process_in_one_line(warm, materials, tmp_path):
+    words, sentence = MISTAKES["an unknown option"]
+    done = warm("train_unsup.py", *two_steps("simcse", materials), *words, cwd=tmp_path)
+    assert (done.code, done.stdout, done.stderr) == (2, "", f"error: {sentence}\n")
+    assert not any(tmp_path.iterdir())
+
+
+READ = [
+    (
+        "embedding",
+        ["--projection", "false", "--backbone", "BACKBONE"],
+        "have 48 dimensions and the student's 32",
+    ),
+    ("embedding", ["--layers", "0", "7"], "layer 7 is out of range; the encoder has layers 0 to 1"),
+    ("simcse", ["--layers", "2"], "layer 2 is out of range; the encoder has layers 0 to 1"),
+    ("mlm", ["--layers", "-1"], "layer -1 is out of range; the encoder has layers 0 to 1"),
+    ("embedding", ["--teacher", "empty"], "empty is no model that can be loaded"),
+    ("simcse", ["--backbone", "empty"], "empty is no model that can be loaded"),
+    ("mlm", ["--backbone", "./gone"], "./gone is no folder and no Hub id"),
+    ("embedding", ["--metric", "cosin"], "unknown metric 'cosin': did you mean 'cosine'?"),
+    ("embedding", ["--normalize", "on"], "unknown value of --normalize 'on'"),
+    ("codir", ["--base", "simces"], "unknown base 'simces': did you mean 'simcse'?"),
+    ("codir", ["--objective", "info"], "unknown objective 'info': did you mean 'infonce'?"),
+    ("codir", ["--negatives", "0"], "--negatives 0 is out of range; it must be 1 or more"),
+    ("codir", ["--momentum", "1"], "--momentum 1.0 is out of range; it must be from 0 to below 1"),
+    ("codir", ["--queue", "1"], "--queue 1 is too short to draw from; it must be 2 or more"),
+    ("codir", ["--queue", "9", "--positive", "bank"], "--positive bank needs a row for each example"),
+    ("codir", ["--student_layers", "3"], "layer 3 of the student is out of range; it has 1 to 2"),
+    ("codir", ["--teacher_layers", "-1"], "layer -1 of the teacher is out of range; it has 1 to 2"),
+    ("codir", ["--base", "simcse", "--dropout", "0"], "the student has no dropout"),
+    ("simcse", ["--pooling", "men"], "unknown pooling 'men': did you mean 'mean'?"),
+    ("simcse", ["--pooling", "last4"], "pooling 'last4' needs 4 layers or more and this encoder has 2"),
+    ("simcse", ["--dropout", "0"], "the student has no dropout, so the two views of a sentence are equal"),
+    ("simcse", ["--max_seq_length", "65"], "max_seq_length 65 is out of range; the encoder has 64 positions"),
+    ("mlm", ["--held_out", "28"], "--held-out 28 of 28 sentences leaves none for one side"),
+    ("simcse", ["--data", "gone.txt"], "gone.txt does not exist"),
+    ("simcse", ["--dev", "gone.csv"], "gone.csv does not exist"),
+    ("online", ["--switch_every", "0"], "without a teacher and without a switch this is plain SimCSE; name --teachers"),
+    ("online", ["--max_switches", "0"], "without a teacher and without a switch this is plain SimCSE"),
+    ("online", ["--switch_every", "4"], "4 is no multiple of --eval_steps 3.*set it to 6, or --eval_steps to 4"),
+    ("online", ["--switch_every", "12"], "12 in a training of 10 steps never switches.* no teacher at all"),
+    ("distillcse", ["--switch_every", "12"], "never switches, so it has no other teacher than those named; lower it"),
+    ("online", ["--switch_every", "-3"], "--switch_every -3 is out of range"),
+    ("distillcse", ["--max_switches", "-1"], "--max_switches -1 is out of range"),
+    ("distillcse", ["--group_p", "-0.1"], "--group_p -0.1 is out of range; it is a probability"),
+    ("distillcse", ["--group_p", "1.5"], "--group_p 1.5 is out of range"),
+    ("distillcse", ["--weight", "-1"], "--weight -1.0 is out of range"),
+    ("distillcse", ["--student_temperature", "0"], "--student_temperature 0.0 is out of range; it must be above 0"),
+    ("distillcse", ["--teacher_temperature", "-1"], "--teacher_temperature -1.0 is out of range"),
+    ("distillcse", ["--teacher_max_length", "0"], "--teacher_max_length 0 is out of range"),
+    ("online", ["--teacher_from", "best"], "unknown value of --teacher_from 'best': did you mean 'best_dev'"),
+    ("online", ["--dropout", "0"], "the student has no dropout, so the two views of a sentence are equal"),
+    ("distillcse", ["--teachers", "nobody"], "nobody is no folder and no Hub id"),
+]
+
+
+@pytest.mark.parametrize(("kind", "words", "sentence"), READ, ids=lambda value: " ".join(value[:2]))
+def test_a_mistake_in_what_is_read_is_one_sentence(kind, words, sentence, materials, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    Path("empty").mkdir()
+    words = [word.replace("BACKBONE", str(materials.backbone)) for word in words]
+    said = refused(capsys, VARIANTS.get(kind, kind), *materials.words(kind, Path("model"), *words))
+    assert len(re.findall(r"^error: ", said, re.MULTILINE)) == 1, said
+    assert said.splitlines()[-1].startswith("error: ")
+    assert all(part in said.splitlines()[-1] for part in sentence.split(".*")), said
+    assert "Traceback" not in said
+    assert tree(tmp_path) == {"empty": None}
 
 
 @pytest.mark.parametrize(
-    ("name", "words", "sentence"),
+    ("script", "words", "sentence"),
     [
-        (
-            "embedding",
-            ["--projection", "false", "--backbone", "BACKBONE"],
-            "have 48 dimensions and the student's 32",
-        ),
-        ("embedding", ["--layers", "0", "7"], "layer 7 is out of range; the encoder has layers 0 to 1"),
-        ("simcse", ["--layers", "2"], "layer 2 is out of range; the encoder has layers 0 to 1"),
-        ("mlm", ["--layers", "-1"], "layer -1 is out of range; the encoder has layers 0 to 1"),
-        ("embedding", ["--teacher", "empty"], "empty is no model that can be loaded"),
-        ("simcse", ["--backbone", "empty"], "empty is no model that can be loaded"),
-        ("mlm", ["--backbone", "./gone"], "./gone is no folder and no Hub id"),
-        ("embedding", ["--metric", "cosin"], "unknown metric 'cosin': did you mean 'cosine'?"),
-        ("embedding", ["--normalize", "on"], "unknown value of --normalize 'on'"),
-        ("codir", ["--base", "simces"], "unknown base 'simces': did you mean 'simcse'?"),
-        ("codir", ["--objective", "info"], "unknown objective 'info': did you mean 'infonce'?"),
-        ("codir", ["--negatives", "0"], "--negatives 0 is out of range; it must be 1 or more"),
-        ("codir", ["--momentum", "1"], "--momentum 1.0 is out of range; it must be from 0 to below 1"),
-        ("codir", ["--queue", "1"], "--queue 1 is too short to draw from; it must be 2 or more"),
-        ("codir", ["--queue", "9", "--positive", "bank"], "--positive bank needs a row for each example"),
-        ("codir", ["--student_layers", "3"], "layer 3 of the student is out of range; it has 1 to 2"),
-        ("codir", ["--teacher_layers", "-1"], "layer -1 of the teacher is out of range; it has 1 to 2"),
-        ("codir", ["--base", "simcse", "--dropout", "0"], "the student has no dropout"),
-        ("simcse", ["--pooling", "men"], "unknown pooling 'men': did you mean 'mean'?"),
-        ("simcse", ["--pooling", "last4"], "pooling 'last4' needs 4 layers or more and this encoder has 2"),
-        ("simcse", ["--dropout", "0"], "the student has no dropout, so the two views of a sentence are equal"),
-        ("simcse", ["--max_seq_length", "65"], "max_seq_length 65 is out of range; the encoder has 64 positions"),
-        ("mlm", ["--held_out", "28"], "--held-out 28 of 28 sentences leaves none for one side"),
-        ("simcse", ["--data", "gone.txt"], "gone.txt does not exist"),
-        ("simcse", ["--dev", "gone.csv"], "gone.csv does not exist"),
-        ("mlm", ["--data", "princeton-nlp/datasets-for-simcse"], "could not be had from the Hub"),
-        ("simcse", ["--backbone", "distilbert/distilbert-base-uncased"], "could not be had from the Hub"),
-        ("embedding", ["--teacher", "owner/name"], "could not be had from the Hub"),
-        ("simcse", ["--dev", "mteb/stsbenchmark-sts"], "give scored pairs with --dev FILE, or --dev sample"),
+        ("train_mlm", ["--data", "princeton-nlp/datasets-for-simcse"], "could not be had from the Hub"),
+        ("train_unsup", ["--backbone", "distilbert/distilbert-base-uncased"], "could not be had from the Hub"),
+        ("train_distill", ["--teacher", "owner/name"], "could not be had from the Hub"),
+        ("train_unsup", ["--dev", "mteb/stsbenchmark-sts"], "give scored pairs with --dev FILE, or --dev sample"),
     ],
 )
-def test_a_mistake_in_what_is_read_is_one_sentence(name, words, sentence, warm, materials, tmp_path):
-    (tmp_path / "empty").mkdir()
-    words = [word.replace("BACKBONE", str(materials.backbone)) for word in words]
+def test_a_hub_out_of_reach_is_one_sentence(script, words, sentence, warm, materials, tmp_path):
+    """In a process of its own, whose Hub is dead."""
     no_waiting = "import time; time.sleep = lambda seconds: None"
-    script = next(script for script, method in SCRIPTS.items() if method == name)
-    done = warm(f"{script}.py", *two_steps(name, materials), *words, cwd=tmp_path, before=no_waiting)
+    given = two_steps(SCRIPTS[script], materials)
+    done = warm(f"{script}.py", *given, *words, cwd=tmp_path, before=no_waiting)
     assert (done.code, done.stdout) == (2, ""), done.stderr
     assert len(re.findall(r"^error: ", done.stderr, re.MULTILINE)) == 1, done.stderr
-    assert done.stderr.splitlines()[-1].startswith("error: ")
     assert sentence in done.stderr.splitlines()[-1]
     assert "Traceback" not in done.stderr
-    assert tree(tmp_path) == {"empty": None}
+    assert not any(tmp_path.iterdir())
 
 
 def test_a_failure_in_the_midst_has_a_line_of_its_own(warm, materials, tmp_path):

@@ -111,7 +111,7 @@ CHANGES = {
 }
 
 
-def test_the_fingerprint_differs_for_whatever_changes_the_vectors(tmp_path):
+def test_whatever_changes_the_vectors_changes_the_fingerprint(tmp_path):
     """The weights of two poolings over one encoder are the same: one's embeddings would be found for the other."""
     folder = tiny_backbone(tmp_path)
     ids = {}

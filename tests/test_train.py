@@ -21,11 +21,10 @@ from runs import (
     STEPS,
     each_step,
     equal,
-    rising_scores,
+    scores,
     stopped_at,
     train,
     tree,
-    weights,
 )
 from safetensors import SafetensorError
 from safetensors.torch import load_file
@@ -39,14 +38,17 @@ from distilface.data.pairs import read_sts
 from distilface.methods import base, methods, mlm
 from distilface.model import folder as folder_module
 from distilface.model.folder import Folder, load
+from distilface.run import Run
 from distilface.settings import InputError
 from distilface.training import fitting as train_module
 from distilface.training.checkpoints import last_whole
 from distilface.training.evaluators import DevEvaluator
-from distilface.training.trainer import EncoderTrainer
+from distilface.training.trainer import LOSS_STATE, EncoderTrainer
+from distilface.training.verdict import Measure, finish, verdict_lines
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 SAME = ("loss", "curve", "steps", "best_step", "scores", "data", "verdict", "parameters", "loss_settings")
+SAME += ("generations",)  # of the methods that have some
 
 
 @pytest.fixture
@@ -57,7 +59,7 @@ def reference(materials, tmp_path_factory):
     def run(kind: str, *more: str) -> tuple[Path, dict[str, Any]]:
         if (kind, more) not in made:
             output = tmp_path_factory.mktemp("reference") / "model"
-            with rising_scores():
+            with scores():
                 made[kind, more] = (output, train(kind, materials.words(kind, output, *more)))
         return made[kind, more]
 
@@ -73,12 +75,11 @@ reference_runs: dict[Any, tuple[Path, dict[str, Any]]] = {}
         ("simcse", 5, []),
         ("simcse", 4, []),
         ("simcse", 6, ["--bf16", "yes"]),
-        ("simcse with a head", 5, []),
-        ("embedding", 5, []),
-        ("mlm", 5, []),
-        ("codir", 5, []),
         ("codir with a queue", 5, []),
-        *((name, 5, []) for name in sorted(set(methods()) - {"simcse", "embedding", "mlm", "codir", "multistage"})),
+        *(("online", stop, []) for stop in (2, 3, 4, 8)),  # before a switch, in its step, right after, past the last
+        ("distillcse", 5, []),
+        ("distillcse, then online", 5, []),
+        *((name, 5, []) for name in sorted(set(methods()) - {"simcse", "online", "multistage"})),
     ],
 )
 def test_a_resumed_run_is_the_one_that_never_stopped(kind, stop, more, materials, reference, tmp_path, monkeypatch):
@@ -88,14 +89,18 @@ def test_a_resumed_run_is_the_one_that_never_stopped(kind, stop, more, materials
     output = tmp_path / "model"
     words = materials.words(kind, output, *more)
     monkeypatch.setattr(sys, "argv", ["training/train.py", "--output_dir", "my model"])
-    with rising_scores(), stopped_at(stop) as stopped:
+    with scores(), stopped_at(stop) as stopped:
         train(kind, words)
     assert str(stopped.value) == (
         f"saved at step {stop} of {STEPS}; go on with: python training/train.py --output_dir 'my model' --resume"
     )
     assert not output.exists()
+    if "generations" in expected:
+        kept = load_file(last_whole(tmp_path / "model.unfinished") / LOSS_STATE)
+        assert kept["step"].item() == stop
+        assert kept["generation"].item() == (0 if kind == "distillcse" else min(stop // EVAL_STEPS, 2))
     steps: list[int] = []
-    with rising_scores(), each_step(lambda step, _: steps.append(step)):
+    with scores(), each_step(lambda step, _: steps.append(step)):
         record = train(kind, [*words, "--resume"])
     assert steps == list(range(stop + 1, STEPS + 1))
     assert equal(output, uninterrupted)
@@ -104,21 +109,36 @@ def test_a_resumed_run_is_the_one_that_never_stopped(kind, stop, more, materials
     assert [f.name for f in tmp_path.iterdir()] == ["model"]
 
 
+def test_a_resume_that_forgot_a_part_of_the_loss_would_show(materials, reference, tmp_path, monkeypatch):
+    """So that the test above sees each of them."""
+    output, work, kept = (tmp_path / name for name in ("model", "model.unfinished", "kept"))
+    words = materials.words("online", output)
+    with scores(), stopped_at(4):
+        train("online", words)
+    work.rename(kept)
+    for forgotten in ("past", "step", "generation"):
+        shutil.rmtree(output, ignore_errors=True)
+        shutil.copytree(kept, work)
+
+        def forgetful(file, forgotten=forgotten):
+            return {name: t * 0 if name.split(".")[0] == forgotten else t for name, t in load_file(file).items()}
+
+        monkeypatch.setattr("distilface.training.trainer.load_file", forgetful)
+        with scores():
+            train("online", [*words, "--resume"])
+        assert not equal(output, reference("online")[0]), forgotten
+
+
 def test_it_can_be_stopped_again_and_again(materials, reference, tmp_path):
     output = tmp_path / "model"
     words = materials.words("simcse with a head", output)
     for stop in (1, 2, 7):
-        with rising_scores(), stopped_at(stop):
+        with scores(), stopped_at(stop):
             train("simcse with a head", words)
         words = [*words, "--resume"] if stop == 1 else words
-    with rising_scores():
+    with scores():
         train("simcse with a head", words)
     assert equal(output, reference("simcse with a head")[0])
-
-
-def test_a_stop_in_the_last_step_is_no_stop(materials, tmp_path):
-    with each_step(lambda step, _: signal.raise_signal(signal.SIGINT) if step == STEPS else None):
-        assert train("simcse", materials.words("simcse", tmp_path / "model"))["steps"] == STEPS
 
 
 @pytest.mark.parametrize("kind", ["simcse with a head", "mlm"])
@@ -126,7 +146,7 @@ def test_a_seed_decides_the_weights(kind, materials, reference, tmp_path):
     """Whatever the process did before: a head that is made before the seed is set would differ each time."""
     torch.manual_seed(123)
     torch.rand(7)
-    with rising_scores():
+    with scores():
         train(kind, materials.words(kind, tmp_path / "same"))
         train(kind, materials.words(kind, tmp_path / "other", "--seed", "43"))
     assert equal(tmp_path / "same", reference(kind)[0])
@@ -145,7 +165,7 @@ MOMENTS = [
 ]
 
 
-def test_a_run_killed_at_any_moment_goes_on_from_the_last_whole_checkpoint(warm, materials, tmp_path):
+def test_a_run_killed_at_any_moment_goes_on(warm, materials, tmp_path):
     """One run, killed again and again, ends with the weights of one that never was; the old folder stays till then."""
     output, unbroken = tmp_path / "model", tmp_path / "unbroken"
     kind = "simcse with a head"
@@ -164,7 +184,7 @@ def test_a_run_killed_at_any_moment_goes_on_from_the_last_whole_checkpoint(warm,
     assert (done.code, "checkpoint-10\n" in done.stderr) == (0, True)
     assert equal(output, unbroken)
     ours, theirs = (json.loads((f / "run.json").read_text()) for f in (output, unbroken))
-    assert {key: ours[key] for key in SAME} == {key: theirs[key] for key in SAME}
+    assert {key: ours.get(key) for key in SAME} == {key: theirs.get(key) for key in SAME}
     assert sorted(f.name for f in tmp_path.iterdir()) == ["model", "unbroken"]
 
 
@@ -281,19 +301,14 @@ def assert_last_line(messages: list[str], record: dict[str, Any], name: str, sig
     ("gain", "verdict"),
     [(5.0, "WIN"), (1.0, "WIN"), (0.99, "MARGINAL"), (0.01, "MARGINAL"), (0.0, "REGRESSION"), (-3.0, "REGRESSION")],
 )
-def test_the_verdict(gain, verdict, materials, tmp_path, monkeypatch, capsys):
-    calls: list[float] = []
-
-    def score(self, model, *arguments, **options):
-        calls.append(64.0 + (gain if calls else 0.0))
-        return {"spearman": calls[-1], "mean_cosine": 0.0}
-
-    monkeypatch.setattr(DevEvaluator, "__call__", score)
-    record = train("simcse", materials.words("simcse", tmp_path / "model", "--steps", "1"))
-    assert record["verdict"] == verdict
-    assert capsys.readouterr().out.splitlines()[-1] == (
-        f"VERDICT: {verdict} score={64 + gain:.2f} baseline=64.00 teacher=none delta={gain:+.2f}"
-    )
+def test_the_verdict(gain, verdict, tmp_path):
+    """The numbers of a real training are held against its last line above."""
+    measure = Measure("dev", lambda _: 64.0 + gain, lambda _, folder: folder.mkdir(parents=True), load=str, key="")
+    run = Run.from_dict({"scores": {"baseline_dev": 64.0, "teacher_dev": None}, "parameters": 1})
+    record = finish(None, measure, tmp_path / "work" / "folder", tmp_path / "model", run, overwrite=False)
+    assert (record["verdict"], record["gain"]) == (verdict, pytest.approx(gain))
+    line = verdict_lines(Run.from_dict(record), tmp_path / "model")[-1]
+    assert line == f"VERDICT: {verdict} score={64 + gain:.2f} baseline=64.00 teacher=none delta={gain:+.2f}"
 
 
 def test_masked_lm_is_measured_by_a_loss_that_must_fall(materials, tmp_path, capsys):
@@ -338,18 +353,15 @@ def test_the_length_of_the_training_is_not_the_models(kind, materials, tmp_path)
     assert model.preprocess([long])["input_ids"].shape == (1, 64)
 
 
-def test_the_folder_carries_its_own_name(materials, tmp_path):
-    train("simcse", materials.words("simcse", tmp_path / "small-and-good", "--steps", "1"))
-    assert "# small-and-good\n" in (tmp_path / "small-and-good" / "README.md").read_text()
-
-
-def test_the_cost_is_reported_before_it_starts(materials, tmp_path, caplog):
+def test_the_cost_is_reported_first_and_the_folder_has_its_name(materials, tmp_path, caplog):
     said: list[str] = []
+    words = materials.words("simcse", tmp_path / "small-and-good", "--steps", "-1", "--epochs", "1.5")
     with each_step(lambda step, _: said.append("\n".join(caplog.messages)) if step == 1 else None):
-        train("simcse", materials.words("simcse", tmp_path / "model", "--steps", "-1", "--epochs", "1.5"))
+        train("simcse", words)
     assert f"; {SENTENCES} sentences, 6 steps of {BATCH}" in said[0]
     assert re.search(r"^baseline: stsb_dev -?\d+\.\d\d; ", said[0], re.MULTILINE)
     assert len(said) == 1
+    assert "# small-and-good\n" in (tmp_path / "small-and-good" / "README.md").read_text()
 
 
 FULL = [
@@ -359,25 +371,28 @@ FULL = [
 ]
 
 
-@pytest.mark.parametrize("error", FULL, ids=lambda error: type(error).__name__)
-def test_a_full_disk_while_a_checkpoint_is_written(error, materials, reference, tmp_path, monkeypatch):
+def test_a_full_disk_while_a_checkpoint_is_written(materials, reference, tmp_path, monkeypatch):
+    """Each library tells of it in its own words; the run goes on from the checkpoint before."""
     output = tmp_path / "model"
     words = materials.words("simcse", output, "--overwrite")
     tiny_model(output, seed=3)
     old = tree(output)
-    if isinstance(error, RuntimeError):
-        monkeypatch.setattr(shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**9, 10**9 - 4096, 4096))
-    with rising_scores(), monkeypatch.context() as patch:
-        patch.setattr(EncoderTrainer, "_save_optimizer_and_scheduler", failing_from(2, error))
-        with pytest.raises(InputError) as refused:
-            train("simcse", words)
-    assert str(refused.value) == (
-        "the disk is full: the checkpoint of step 6 cannot be written; free some space and go on with --resume"
-    )
-    assert tree(output) == old
-    assert [f.name for f in (tmp_path / "model.unfinished").glob("checkpoint-*")] == ["checkpoint-3"]
-    with rising_scores():
-        train("simcse", [*words, "--resume"])
+    for call, error in zip((2, 1, 1), FULL, strict=True):
+        with scores(), monkeypatch.context() as patch:
+            if isinstance(error, RuntimeError):
+                full = shutil._ntuple_diskusage(10**9, 10**9 - 4096, 4096)
+                patch.setattr(shutil, "disk_usage", lambda path, full=full: full)
+            patch.setattr(EncoderTrainer, "_save_optimizer_and_scheduler", failing_from(call, error))
+            with pytest.raises(InputError) as refused:
+                train("simcse", words)
+        assert str(refused.value) == (
+            "the disk is full: the checkpoint of step 6 cannot be written; free some space and go on with --resume"
+        )
+        assert tree(output) == old
+        assert [f.name for f in (tmp_path / "model.unfinished").glob("checkpoint-*")] == ["checkpoint-3"]
+        words = [*words, "--resume"]
+    with scores():
+        train("simcse", words)
     assert equal(output, reference("simcse")[0])
 
 
@@ -408,7 +423,7 @@ def test_a_full_disk_while_the_folder_is_written(kind, materials, reference, tmp
     words = materials.words(kind, output, "--overwrite")
     tiny_model(output, seed=3)
     old = tree(output)
-    with rising_scores(), monkeypatch.context() as patch:
+    with scores(), monkeypatch.context() as patch:
         owner, name = (folder_module, "card") if kind == "simcse" else (mlm.MaskedLM, "save_pretrained")
         real = getattr(owner, name)
 
@@ -425,7 +440,7 @@ def test_a_full_disk_while_the_folder_is_written(kind, materials, reference, tmp
     )
     assert tree(output) == old
     assert not any(f.name == "folder" or f.suffix == ".tmp" for f in tmp_path.rglob("*"))
-    with rising_scores(), each_step(lambda step, _: pytest.fail(f"step {step}")):
+    with scores(), each_step(lambda step, _: pytest.fail(f"step {step}")):
         record = train(kind, [*words, "--resume"])
     assert equal(output, reference(kind)[0])
     assert record["curve"] == reference(kind)[1]["curve"]
@@ -474,7 +489,7 @@ def test_an_unfinished_run_is_neither_dropped_nor_changed(unfinished, materials,
 def test_an_overwrite_is_kept_in_the_words_to_go_on(materials, tmp_path, monkeypatch):
     """Without it they would be refused, for the old folder is still there."""
     tiny_model(tmp_path / "model")
-    words = materials.words("simcse", tmp_path / "model", "--overwrite", "true")
+    words = materials.words("simcse", tmp_path / "model", "--overwrite", "true", "--steps", "5")
     monkeypatch.setattr(sys, "argv", ["t.py", *words])
     with stopped_at(2) as stopped:
         train("simcse", words)
@@ -484,7 +499,7 @@ def test_an_overwrite_is_kept_in_the_words_to_go_on(materials, tmp_path, monkeyp
     with stopped_at(4) as stopped:
         train("simcse", said[1:])
     assert str(stopped.value).partition("python ")[2].split() == said
-    assert train("simcse", said[1:])["steps"] == STEPS
+    assert train("simcse", said[1:])["steps"] == 5
 
 
 def test_what_cannot_be_replaced_is_refused_before_the_training(materials, tmp_path):
@@ -515,26 +530,25 @@ def test_a_folder_that_cannot_be_written_to_is_refused_first(materials, tmp_path
     assert not any(tmp_path.iterdir())
 
 
-def test_the_work_folder_is_beside_the_output_and_no_step_is_forgotten_in_it(materials, tmp_path):
-    """At every moment of a run: the output is not there, and a whole checkpoint is, from the first one on."""
+def test_the_work_folder_always_holds_a_whole_checkpoint(materials, tmp_path):
+    """At every moment of a run: the output is not there, and a whole checkpoint is, from the first one on.
+
+    A stop in the last step is no stop.
+    """
     seen: list[tuple[bool, str | None]] = []
     work = tmp_path / "model.unfinished"
 
     def look(step, _):
         whole = last_whole(work)
         seen.append(((tmp_path / "model").exists(), whole and whole.name))
+        if step == STEPS:
+            signal.raise_signal(signal.SIGINT)
 
     with each_step(look):
-        train("simcse", materials.words("simcse", tmp_path / "model"))
+        assert train("simcse", materials.words("simcse", tmp_path / "model"))["steps"] == STEPS
     assert not any(there for there, _ in seen)
     names = [None] * EVAL_STEPS + [f"checkpoint-{n}" for n in (3, 3, 3, 6, 6, 6, 9)]
     assert [name for _, name in seen] == names
-
-
-def test_the_head_of_the_training_is_not_published(reference):
-    output, _ = reference("simcse with a head")
-    assert not any("head" in name for name in weights(output))
-    assert not list(output.rglob("*.bin")) + list(output.rglob("*.pt"))
 
 
 def test_the_time_before_a_stop_counts(materials, tmp_path, monkeypatch):
@@ -544,13 +558,13 @@ def test_the_time_before_a_stop_counts(materials, tmp_path, monkeypatch):
     def tick(step, _):
         clock[0] += 10.0
 
-    words = materials.words("simcse", tmp_path / "model")
-    with each_step(tick), stopped_at(5):
+    words = materials.words("simcse", tmp_path / "model", "--steps", "4")
+    with each_step(tick), stopped_at(2):
         train("simcse", words)
     clock[0] += 1000.0
     with each_step(tick):
         record = train("simcse", [*words, "--resume"])
-    assert record["train_seconds"] == 100.0
+    assert record["train_seconds"] == 40.0
 
 
 @pytest.mark.parametrize(("kind", "trainer"), [("simcse", EncoderTrainer), ("mlm", Trainer)])

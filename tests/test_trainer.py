@@ -67,7 +67,7 @@ def test_epochs_and_seeds_differ_and_can_be_repeated():
     assert all(len(a & b) < len(a) / 4 for i, a in enumerate(as_sets) for b in as_sets[:i])
 
 
-def test_batches_hold_sentences_of_like_length_without_a_curriculum():
+def test_batches_are_of_like_length_without_a_curriculum():
     """Short sentences first would be learned first; a sort of the whole epoch would make the same batches always."""
     found = batches()
     order = np.random.default_rng(1).permutation(len(ROWS))
@@ -85,7 +85,7 @@ def test_the_length_is_the_column_of_that_name_or_the_text():
         assert np.mean([max(batch) - min(batch) for batch in batches(size=4, rows=rows)]) < 20
 
 
-def test_few_sentences_of_different_lengths_do_not_meet_the_same_others_in_every_epoch():
+def test_few_sentences_meet_others_in_every_epoch():
     """Sorted as a whole, they would: each sentence would have the same negatives for ever."""
     rows = Dataset.from_dict({"text": ["x" * n for n in range(1, 401)]})
     first, second = ({frozenset(batch) for batch in batches(rows=rows, epoch=epoch)} for epoch in (0, 1))
@@ -161,7 +161,7 @@ def test_no_damaged_checkpoint_is_taken(two):
     assert last_whole(two) == two / "checkpoint-3"
 
 
-def test_checkpoints_are_ordered_by_number_and_others_are_no_checkpoints(tmp_path):
+def test_checkpoints_are_ordered_by_number(tmp_path):
     assert last_whole(tmp_path / "nowhere") is None
     for name in ("checkpoint-9", "checkpoint-10", "checkpoint-11.bak", "checkpoint-", "folder"):
         (tmp_path / name).mkdir()
@@ -170,20 +170,6 @@ def test_checkpoints_are_ordered_by_number_and_others_are_no_checkpoints(tmp_pat
     (tmp_path / "checkpoint-12").mkdir()
     assert last_whole(tmp_path) == tmp_path / "checkpoint-10"
     assert not is_whole(tmp_path / "checkpoint-12")
-
-
-def test_the_state_of_the_loss_is_kept_and_comes_back(checkpoints, materials, tmp_path):
-    """Upstream forgets it, silently: a resumed run trains a fresh projection under the moments of its old one."""
-    trainer = make_trainer(materials, tmp_path, lambda m: simcse.SimCSELoss(m, mlp_head=True))
-    before = {name: tensor.clone() for name, tensor in trainer.loss.state_dict().items()}
-    trainer._load_from_checkpoint(str(checkpoints / "checkpoint-3"))
-    third = {name: tensor.clone() for name, tensor in trainer.loss.state_dict().items()}
-    trainer._load_from_checkpoint(str(checkpoints / "checkpoint-6"))
-    sixth = trainer.loss.state_dict()
-    heads = [name for name in before if name.startswith("head.")]
-    assert len(heads) == 2
-    assert not any(torch.equal(before[name], third[name]) for name in heads)
-    assert not any(torch.equal(third[name], sixth[name]) for name in heads)
 
 
 @pytest.mark.parametrize(

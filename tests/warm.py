@@ -15,7 +15,7 @@ from typing import Any
 
 TRAINING = Path(__file__).parents[1] / "training"
 SERVER = """
-import json, os, runpy, sys, traceback
+import gc, json, os, runpy, sys, traceback
 
 def run(argv, cwd, before, stdout, stderr):
     for stream, file in ((1, stdout), (2, stderr)):
@@ -38,6 +38,7 @@ import accelerate, torch, distilface.cli
 from distilface.methods import methods
 methods()
 torch.set_num_threads(1)
+gc.freeze()  # a collection in a fork would copy every page of what is imported
 for line in sys.stdin:
     job = json.loads(line)
     child = os.fork()
