@@ -6,7 +6,6 @@ token vectors that the folder's pooling reads, so that a runtime that pools by i
 """
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
@@ -19,6 +18,7 @@ from distilface.environment import environment
 from distilface.exporters.formats import FORMATS
 from distilface.exporters.onnx import to_onnx
 from distilface.exporters.parity import Parity, compare
+from distilface.locks import locked, temporary_files_in, temporary_folder
 from distilface.model.folder import Folder, open_folder
 from distilface.runtimes.base import Batch, padded, token_ids
 from distilface.runtimes.extras import ONNX
@@ -56,10 +56,17 @@ def export(
         The measurements of each format, with the reason where it was refused.
 
     Raises:
-        InputError: on an unknown format, a folder that is not a whole model, missing packages, or no calibration text.
+        InputError: on an unknown format, a folder that is not a whole model or that another process writes to, missing
+            packages, or no calibration text.
     """
     names = _chosen(formats)
     folder = open_folder(path)
+    with locked(folder.path):
+        return _export(folder, pairs, names, calibration)
+
+
+def _export(folder: Folder, pairs: Dataset, names: Sequence[str], calibration: Sequence[str]) -> dict[str, Parity]:
+    """Write the files of the formats, and the report; for who has the lock of the folder."""
     model = folder.model
     texts = [*pairs["sentence1"], *pairs["sentence2"]]
     samples = calibration_samples(model, calibration, texts) if any(FORMATS[name].calibrated for name in names) else []
@@ -69,12 +76,12 @@ def export(
     report = {"fingerprint": fingerprint, "pairs": len(pairs), "files": rows}
     report |= environment("onnxruntime", "openvino", "nncf")
     logger.info(f"{len(names)} formats, each of {len(texts):,} sentences")
-    with tempfile.TemporaryDirectory(dir=folder.path.resolve().parent, prefix=".") as temporary:
-        source = Path(temporary) / "source.onnx"
+    with temporary_folder(folder.path) as temporary, temporary_files_in(temporary):
+        source = temporary / "source.onnx"
         to_onnx(model, source)
         for name in names:
             known, form = FILES[name], FORMATS[name]
-            made = Path(temporary) / known.path
+            made = temporary / known.path
             made.parent.mkdir(exist_ok=True)
             form.make(source, made, *([samples] if form.calibrated else []))
             results[name] = compare(open_file(made, model), pairs, reference, form.exact)
