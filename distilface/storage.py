@@ -4,7 +4,6 @@ import ctypes
 import errno
 import json
 import os
-import secrets
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,6 +11,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from distilface.locks import beside, check_writable, locked, temporary_folder
 from distilface.settings import InputError
 
 
@@ -20,30 +20,27 @@ def whole_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     """Give a new folder to write into, and put it at ``path`` when the block ends without an error.
 
     ``path`` is at any moment, a kill or a full disk included, what it was or the new folder; what it was is
-    then removed. A failure leaves nothing behind; a kill leaves ``.NAME.*.tmp`` beside it.
+    then removed. A failure leaves nothing behind; a kill leaves ``.NAME.*.tmp`` beside it, which the next writing of
+    ``path`` clears away.
 
     Args:
         path: where the folder shall be.
         overwrite: replace a model folder that is at ``path``.
 
     Raises:
-        InputError: if ``path`` is taken (:func:`check_output`).
+        InputError: if ``path`` is taken (:func:`check_output`), or another process writes to it.
         OSError: if it cannot be written; ``errno`` is ``ENOSPC`` on a full disk, whichever library met it.
     """
     check_output(path, overwrite)
     place = Path(path).resolve()
-    place.parent.mkdir(parents=True, exist_ok=True)
-    new = place.with_name(f".{place.name}.{secrets.token_hex(4)}.tmp")
     try:
-        new.mkdir()
-        yield new
-        put_in_place(new, place, overwrite)
+        with locked(path), temporary_folder(place) as new:
+            yield new
+            put_in_place(new, place, overwrite)
     except Exception as error:
         if "No space left on device" in str(error):
             raise OSError(errno.ENOSPC, "No space left on device", str(path)) from error
         raise
-    finally:
-        shutil.rmtree(new, ignore_errors=True)
 
 
 def check_output(path: str | Path, overwrite: bool = False) -> None:
@@ -64,9 +61,7 @@ def check_output(path: str | Path, overwrite: bool = False) -> None:
             raise InputError(f"{path} is not empty; name another folder or remove it")
         if not (path / "config.json").is_file():
             raise InputError(f"{path} is not empty and no model, so it is not replaced; name another folder")
-    there = next(parent for parent in path.resolve().parents if parent.exists())
-    if not (there.is_dir() and os.access(there, os.W_OK)):
-        raise InputError(f"{there} cannot be written to; name a folder elsewhere")
+    check_writable(path)
 
 
 def put_in_place(new: str | Path, path: str | Path, overwrite: bool = False) -> None:
@@ -110,7 +105,7 @@ def _exchange(first: Path, second: Path) -> bool:
 
 def _replace(new: Path, place: Path) -> Path:
     """Give ``new`` the name ``place`` in two steps, and return where the folder that had it lies now."""
-    aside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.old")
+    aside = beside(place, ".old")
     place.rename(aside)
     try:
         new.rename(place)

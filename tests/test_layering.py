@@ -15,7 +15,7 @@ import distilface
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "distilface"
 ROOMS = [
-    *("settings", "storage", "console", "environment", "hub_ids", "run"),
+    *("settings", "locks", "storage", "console", "environment", "hub_ids", "run"),
     *("data", "model", "compression", "runtimes", "embedding", "exporters"),
     *("training", "methods", "evaluation", "cards", "hub", "api", "cli"),
 ]

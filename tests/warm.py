@@ -8,6 +8,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
@@ -15,7 +16,8 @@ from typing import Any
 
 TRAINING = Path(__file__).parents[1] / "training"
 SERVER = """
-import gc, json, os, runpy, sys, traceback
+import importlib
+import gc, json, os, runpy, signal, sys, time, traceback
 
 def run(argv, cwd, before, stdout, stderr):
     for stream, file in ((1, stdout), (2, stderr)):
@@ -37,14 +39,27 @@ def run(argv, cwd, before, stdout, stderr):
 import accelerate, torch, distilface.cli
 from distilface.methods import methods
 methods()
+for name in sys.argv[1:]:
+    importlib.import_module(name)
 torch.set_num_threads(1)
 gc.freeze()  # a collection in a fork would copy every page of what is imported
 for line in sys.stdin:
     job = json.loads(line)
+    kill_after, began = job.pop("kill_after"), time.monotonic()
     child = os.fork()
     if not child:
         run(**job)
-    print(os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]), flush=True)
+    if kill_after is not None:
+        os.setpgid(child, child)
+    ended, status = os.waitpid(child, 0 if kill_after is None else os.WNOHANG)
+    while not ended:
+        if time.monotonic() - began >= kill_after:
+            os.killpg(child, signal.SIGKILL)
+            ended, status = os.waitpid(child, 0)
+        else:
+            time.sleep(0.001)
+            ended, status = os.waitpid(child, os.WNOHANG)
+    print(os.waitstatus_to_exitcode(status), time.monotonic() - began, flush=True)
 """
 KILL = """
 import os, pkgutil, signal
@@ -70,22 +85,29 @@ def kill_at(where: str, call: int = 1) -> str:
 
 @dataclass(frozen=True)
 class Done:
-    """How a process ended; a negative code is the signal that killed it."""
+    """How a process ended, and after how many seconds; a negative code is the signal that killed it."""
 
     code: int
     stdout: str
     stderr: str
+    seconds: float
 
 
 class Warm:
-    """The interpreter; a context manager. ``env`` is its whole environment, ``folder`` a place of its own."""
+    """The interpreter; a context manager.
 
-    def __init__(self, env: dict[str, str], folder: Path) -> None:
+    Args:
+        env: its whole environment.
+        folder: a place of its own.
+        imports: modules that it imports beside the package's own.
+    """
+
+    def __init__(self, env: dict[str, str], folder: Path, imports: Sequence[str] = ()) -> None:
         threads = {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false"}
-        self.env, self.folder = env | threads, folder
+        self.env, self.folder, self.imports = env | threads, folder, imports
 
     def __enter__(self) -> "Warm":
-        command: list[Any] = [sys.executable, "-c", SERVER]
+        command: list[Any] = [sys.executable, "-c", SERVER, *self.imports]
         pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
         self.process = subprocess.Popen(command, env=self.env, **pipes)
         return self
@@ -94,13 +116,17 @@ class Warm:
         self.process.kill()
         self.process.communicate()
 
-    def __call__(self, script: str, *words: str, cwd: Path, before: str = "") -> Done:
-        """Run a script of ``training/`` in ``cwd``, after the source ``before`` in the same process."""
+    def __call__(self, script: str, *words: str, cwd: Path, before: str = "", kill_after: float | None = None) -> Done:
+        """Run a script of ``training/`` in ``cwd``, after the source ``before`` in the same process.
+
+        With ``kill_after`` its whole process group is killed after so many seconds, if it has not ended.
+        """
         files = [self.folder / "stdout", self.folder / "stderr"]
-        job = {"argv": [str(TRAINING / script), *words], "cwd": str(cwd), "before": before}
+        job = {"argv": [str(TRAINING / script), *words], "cwd": str(cwd), "before": before, "kill_after": kill_after}
         job |= dict(zip(("stdout", "stderr"), map(str, files), strict=True))
         assert self.process.stdin is not None
         assert self.process.stdout is not None
         self.process.stdin.write(json.dumps(job) + os.linesep)
         self.process.stdin.flush()
-        return Done(int(self.process.stdout.readline()), *(file.read_text() for file in files))
+        code, seconds = self.process.stdout.readline().split()
+        return Done(int(code), *(file.read_text() for file in files), float(seconds))

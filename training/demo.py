@@ -9,7 +9,6 @@ on 2 cores. So short a run shows that all of it works, not what it can reach: a 
 printed as it is.
 """
 
-import json
 import logging
 import time
 from dataclasses import dataclass
@@ -32,6 +31,7 @@ from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.model.folder import load
 from distilface.runtimes.files import FILES
 from distilface.settings import parse, setting
+from distilface.storage import write_result
 from distilface.training.evaluators import DevEvaluator
 from distilface.training.teacher import load_teacher
 
@@ -134,7 +134,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
     output = Path(settings.output_dir)
     files = make_publishable(folders["distilled"])
     result = {"rungs": rungs, "exports": files, "seconds": round(time.monotonic() - began), **environment()}
-    (output / "demo.json").write_text(json.dumps(result, indent=2) + "\n", encoding="utf-8")
+    write_result(output / "demo.json", result)
     draw_rungs(rungs, output / "demo.png")
     print_rungs(rungs)
     for before, after in ((rungs[0], rungs[1]), (rungs[2], rungs[3])):

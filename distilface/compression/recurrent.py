@@ -4,7 +4,6 @@ Its embedding layer is factorised (V x e, then e -> h) and its k layers run r ti
 a b c: stages 2 and 3 of multi-stage distillation (arXiv 2209.05869). It loads with ``AutoModel``, no code of ours.
 """
 
-import tempfile
 from typing import Any
 
 import torch
@@ -13,6 +12,7 @@ from torch import Tensor
 from transformers import AlbertConfig, AlbertModel, PreTrainedModel
 
 from distilface.compression.student import load_student
+from distilface.locks import scratch_folder
 from distilface.model.pooling import is_normalized
 from distilface.settings import InputError
 
@@ -182,7 +182,7 @@ def recurrent_student(
     """
     transformer: Any = assistant[0]
     made = recurrent_encoder(transformer.model, keep_layers, repeats, embedding_size, dropout)
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         made.save_pretrained(folder)
         assistant.tokenizer.save_pretrained(folder)
         normalize = is_normalized(assistant)

@@ -2,7 +2,6 @@
 
 import contextlib
 import logging
-import tempfile
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -21,6 +20,7 @@ from transformers import (
 
 from distilface.compression.layers import check_foldable, cut_layers
 from distilface.hub_ids import DEFAULT_BACKBONE, resolve
+from distilface.locks import scratch_folder
 from distilface.model.loading import LOAD_ERRORS, no_model
 from distilface.model.pooling import PoolingMode, pooling_modules
 from distilface.settings import InputError
@@ -76,7 +76,7 @@ def _distilbert_tokenizer(tokenizer: PreTrainedTokenizerBase, limit: int) -> Pre
     # A BERT with another vocabulary than WordPiece (multilingual MiniLM has a Unigram) keeps its own class.
     kind = DistilBertTokenizer if isinstance(tokenizer, BertTokenizer) else AutoTokenizer
     inputs = ["input_ids", "attention_mask"]
-    with tempfile.TemporaryDirectory() as temporary:
+    with scratch_folder() as temporary:
         tokenizer.save_pretrained(temporary)
         return kind.from_pretrained(temporary, model_max_length=limit, model_input_names=inputs)
 
@@ -105,7 +105,7 @@ def load_student(
         InputError: as :func:`load_backbone`, or where ``last4`` meets an encoder of fewer than four layers.
     """
     encoder, tokenizer = load_backbone(source, layers)
-    with tempfile.TemporaryDirectory() as temporary:
+    with scratch_folder() as temporary:
         encoder.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
         transformer = Transformer(temporary, config_kwargs=_dropout(encoder.config, dropout))

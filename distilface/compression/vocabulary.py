@@ -1,7 +1,6 @@
 """A multilingual assistant where none can be had: an English teacher's layers under a new, multilingual vocabulary."""
 
 import json
-import tempfile
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from distilface.compression.student import load_backbone, load_student
+from distilface.locks import scratch_folder
 from distilface.settings import InputError
 
 #: The special tokens and their roles, in the order of their ids; BERT's names, so that a teacher's rows are found.
@@ -158,7 +158,7 @@ def make_assistant(
     rows = new_table(encoder.get_input_embeddings().weight.detach(), old, tokenizer, seed)
     encoder.set_input_embeddings(nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=tokenizer.pad_token_id))
     encoder.config.vocab_size, encoder.config.pad_token_id = len(rows), tokenizer.pad_token_id
-    with tempfile.TemporaryDirectory() as folder:
+    with scratch_folder() as folder:
         encoder.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
         return load_student(folder, normalize=normalize, max_seq_length=max_seq_length, dropout=dropout)

@@ -91,6 +91,7 @@ def encode(settings: EncodeSettings) -> Encoded:
     """
     output = Output(Path(settings.output), settings.folder)
     source = TextFile(Path(settings.input), settings.text_column, settings.chunk_rows)
+    output.drop_empty()
     check(settings, output)
     source.check()
     folder = open_folder(settings.folder)

@@ -65,11 +65,19 @@ class Store:
         try:
             yield
         finally:
-            lock.release()
-            if not wait:  # the lock's file must stay where a waiting process may hold it by now
-                with contextlib.suppress(OSError):  # the folder stays where shards are left in it
+            if not wait:  # a process that waits would hold a lock without a name
+                with contextlib.suppress(OSError):  # before the release: after it, it may be another process's lock
                     Path(lock.lock_file).unlink(missing_ok=True)
+            lock.release()
+            if not wait:
+                with contextlib.suppress(OSError):  # the folder stays where shards are left in it
                     self.folder.rmdir()
+
+    def drop_empty(self) -> None:
+        """Remove the folder without a shard that a process leaves which is killed at its very end."""
+        if self.folder.is_dir() and not any(file.name != "lock" for file in self.folder.iterdir()):
+            with self.locked():
+                pass  # it ends with the removal of an empty folder
 
     def check_room(self, size: int, elsewhere: str) -> None:
         """Refuse a disk that has fewer than ``size`` bytes left; ``elsewhere`` says what else to name.

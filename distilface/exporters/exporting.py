@@ -6,7 +6,6 @@ token vectors that the folder's pooling reads, so that a runtime that pools by i
 """
 
 import logging
-import tempfile
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -21,6 +20,7 @@ from distilface.exporters.contents import Contents, contents_refusal, read_conte
 from distilface.exporters.formats import FORMATS, Format
 from distilface.exporters.onnx import to_onnx
 from distilface.exporters.parity import EDGES, SAME, Parity, Reference, compare, min_edge, reference_of
+from distilface.locks import locked, temporary_files_in, temporary_folder
 from distilface.model.folder import Folder, open_folder
 from distilface.runtimes.base import Batch, file_refusal, padded, token_ids
 from distilface.runtimes.extras import ONNX
@@ -57,10 +57,17 @@ def export(
         The measurements of each format, with the reason where it was refused.
 
     Raises:
-        InputError: on an unknown format, a folder that is not a whole model, missing packages, or no calibration text.
+        InputError: on an unknown format, a folder that is not a whole model or that another process writes to, missing
+            packages, or no calibration text.
     """
     names = _chosen(formats)
     folder = open_folder(path)
+    with locked(folder.path):
+        return _export(folder, pairs, names, calibration)
+
+
+def _export(folder: Folder, pairs: Dataset, names: Sequence[str], calibration: Sequence[str]) -> dict[str, Parity]:
+    """Write the files of the formats, and the report; for who has the lock of the folder."""
     model = folder.model
     if reason := file_refusal(model):
         raise InputError(f"{folder.path} cannot be exported: {reason}")
@@ -72,13 +79,13 @@ def export(
     report = {"fingerprint": fingerprint, "pairs": len(pairs), "files": rows}
     report |= environment("onnxruntime", "openvino", "nncf")
     logger.info(f"{len(names)} formats, each of {len(texts):,} sentences")
-    with tempfile.TemporaryDirectory(dir=folder.path.resolve().parent, prefix=".") as temporary:
-        source = Path(temporary) / "source.onnx"
+    with temporary_folder(folder.path) as temporary, temporary_files_in(temporary):
+        source = temporary / "source.onnx"
         to_onnx(model, source)
         plain = _check_source(source, model, reference)
         for name in names:
             known, form = FILES[name], FORMATS[name]
-            made = Path(temporary) / known.path
+            made = temporary / known.path
             made.parent.mkdir(exist_ok=True)
             form.make(source, made, *([samples] if form.calibrated else []))
             results[name], contents = _measure(made, form, model, reference, plain)

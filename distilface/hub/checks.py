@@ -9,7 +9,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
 from distilface.model.folder import Folder
-from distilface.runtimes.files import REPORT, read_exports
+from distilface.runtimes.files import REPORT, pieces, read_exports
 from distilface.settings import InputError
 from distilface.storage import read_json
 
@@ -179,8 +179,10 @@ def _check_code(folder: Folder, names: list[str]) -> None:
 
 def _check_exports(folder: Folder, names: list[str]) -> None:
     exports = [name for name in names if name.startswith(("onnx/", "openvino/"))]
-    if exports and not read_exports(folder):
+    files = [piece for file in read_exports(folder).get("files", {}) for piece in pieces(Path(file))] if exports else []
+    # One that is missing in the report may be of older weights, or be left by an export that was killed.
+    if unknown := [name for name in exports if Path(name) not in files]:
         raise InputError(
-            f"{exports[0]} is not known to be an export of these weights ({REPORT} tells of others or is "
+            f"{unknown[0]} is not known to be an export of these weights ({REPORT} tells of others or is "
             f"not there); distilface export {folder.path}, or remove it"
         )

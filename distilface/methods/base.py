@@ -20,7 +20,7 @@ from distilface.data.texts import read_texts
 from distilface.training.checkpoints import WholeCheckpoints
 from distilface.training.evaluators import DevEvaluator
 from distilface.training.fitting import encoder_trainer, fit, make_student
-from distilface.training.run_folder import check_settings
+from distilface.training.run_folder import check_settings, claimed
 from distilface.training.settings import StudentSettings, TrainSettings
 from distilface.training.teacher import load_teacher
 from distilface.training.verdict import Measure
@@ -130,9 +130,14 @@ class Method(ABC):
             texts: sentences in a column ``text``; ``None`` reads ``settings.data``.
 
         Raises:
-            InputError: on settings, data or models that cannot be used, a collapse, or a NaN loss.
+            InputError: on settings, data or models that cannot be used, an output folder that another process trains
+                into, a collapse, or a NaN loss.
             KeyboardInterrupt: after Ctrl-C, with the checkpoint saved and the words to go on.
         """
+        with claimed(settings):
+            return self._train_alone(settings, texts)
+
+    def _train_alone(self, settings: Any, texts: Dataset | None) -> dict[str, Any]:
         self.check(settings)
         set_seed(settings.seed)
         if texts is None:

@@ -1,20 +1,50 @@
 """Where the unfinished state of a run lies, and whether it is the run to go on with."""
 
 import json
-import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from distilface.locks import discard, locked
 from distilface.settings import InputError
-from distilface.storage import check_output, write_whole
+from distilface.storage import check_output, replace_text, write_whole
 from distilface.training.checkpoints import last_whole
 from distilface.training.settings import TrainSettings, check_values, effective
+
+#: In the work folder of a run that is about to end: the ``run.json`` of its model folder.
+FINISHED = "finished.json"
 
 
 def work_folder(settings: TrainSettings) -> Path:
     """Return where an unfinished run keeps its checkpoints: beside the output folder."""
     output = Path(settings.output_dir)
     return output.with_name(output.name + ".unfinished")
+
+
+@contextmanager
+def claimed(settings: TrainSettings) -> Iterator[None]:
+    """Keep other trainings off the output folder, and clear away what a killed one has left there for no other.
+
+    Raises:
+        InputError: if another process trains into it.
+    """
+    with locked(settings.output_dir):
+        drop_finished(settings)
+        yield
+
+
+def note_finished(work: Path, run_file: Path) -> None:
+    """Note in the work folder, before the model folder is moved to its place, which one it is."""
+    replace_text(work / FINISHED, run_file.read_text(encoding="utf-8"))
+
+
+def drop_finished(settings: TrainSettings) -> None:
+    """Drop the work folder of a run that was killed after its model folder got its place."""
+    output, work = Path(settings.output_dir), work_folder(settings)
+    note, run_file = work / FINISHED, output / "run.json"
+    if note.is_file() and run_file.is_file() and note.read_bytes() == run_file.read_bytes():
+        discard(work, output)
 
 
 def check_settings(settings: TrainSettings) -> None:
@@ -77,7 +107,7 @@ def claim(settings: TrainSettings, data: list[dict[str, Any]], origin: dict[str,
     now = json.loads(json.dumps({"settings": effective(settings), "data": data, "origin": origin}))
     if settings.resume and not (settings.overwrite and _origin(work) != now["origin"]):
         return _check_unchanged(work, now)
-    shutil.rmtree(work, ignore_errors=True)
+    discard(work, Path(settings.output_dir))
     work.mkdir(parents=True)
     return dict(now)
 

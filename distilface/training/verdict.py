@@ -7,9 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from distilface.environment import environment
+from distilface.locks import discard
 from distilface.run import Run, read_run, with_sources
 from distilface.storage import put_in_place, write_json
 from distilface.training.checkpoints import WholeCheckpoints, writing
+from distilface.training.run_folder import note_finished
 
 
 @dataclass(frozen=True)
@@ -91,8 +93,9 @@ def finish(model: Any, measure: Measure, staging: Path, output: Path, run: Run, 
         verdict = "WIN" if gain >= measure.margin else "MARGINAL" if gain > 0 else "REGRESSION"
         run = replace(run, scores={**run.scores, measure.name: score}, verdict=verdict, gain=gain)
         write_json(staging / "run.json", run.as_dict())
+        note_finished(staging.parent, staging / "run.json")
     put_in_place(staging, output, overwrite=overwrite)
-    shutil.rmtree(staging.parent, ignore_errors=True)
+    discard(staging.parent, output)
     return read_run(output / "run.json").as_dict()
 
 

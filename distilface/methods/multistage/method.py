@@ -24,7 +24,7 @@ from distilface.model.folder import Folder
 from distilface.run import Run
 from distilface.settings import InputError
 from distilface.training.fitting import encoder_trainer, fit
-from distilface.training.run_folder import check_settings
+from distilface.training.run_folder import check_settings, claimed, drop_finished
 from distilface.training.settings import other_settings
 from distilface.training.trainer import EncoderTrainer
 from distilface.training.verdict import Measure, verdict_lines
@@ -163,6 +163,12 @@ class Multistage(Method):
             InputError: as every method does, and on a stage that is there with other settings.
             KeyboardInterrupt: after Ctrl-C, with the checkpoint saved and the words to go on.
         """
+        with claimed(settings):
+            for stage in STAGES:
+                drop_finished(replace(settings, output_dir=str(stage.folder(settings.output_dir).path)))
+            return self._train_alone(settings, texts)
+
+    def _train_alone(self, settings: Any, texts: Dataset | None) -> dict[str, Any]:
         self.check(settings)
         if texts is None:
             columns = settings.text_column, settings.other_column
