@@ -59,7 +59,14 @@ def words(materials, parallel) -> Callable[..., list[str]]:
     """Return what gives the options of a training that writes a folder."""
     places = f"--teacher {parallel / 'teacher'} --dev {materials.pairs} --cache_dir {materials.cache}"
     files = " ".join(map(str, sorted(parallel.glob("*.tsv"))))
-    return lambda output, *more: [*f"--parallel {files} {places} {OPTIONS} --output_dir {output}".split(), *more]
+
+    def give(output: Path, *more: str) -> list[str]:
+        options = OPTIONS  # without what the options that follow would exclude
+        options = options.replace("--vocabulary 150 ", "") if "--assistant" in more else options
+        options = options.replace(f"--steps {STEPS} ", "") if "--stage_steps" in more else options
+        return [*f"--parallel {files} {places} {options} --output_dir {output}".split(), *more]
+
+    return give
 
 
 def train(options: list[str]) -> dict:

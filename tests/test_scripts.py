@@ -248,7 +248,7 @@ def test_each_method_refuses_it_first(name, mistake, materials, tmp_path, monkey
         ("codir", ["--negatives", "0"], "--negatives 0 is out of range; it must be 1 or more"),
         ("codir", ["--momentum", "1"], "--momentum 1.0 is out of range; it must be from 0 to below 1"),
         ("codir", ["--queue", "1"], "--queue 1 is too short to draw from; it must be 2 or more"),
-        ("codir", ["--queue", "9", "--positive", "bank"], "--positive bank needs a row for each example"),
+        ("codir", ["--queue", "9", "--positive", "bank"], "--queue and --positive exclude each other; leave"),
         ("codir", ["--student_layers", "3"], "layer 3 of the student is out of range; it has 1 to 2"),
         ("codir", ["--teacher_layers", "-1"], "layer -1 of the teacher is out of range; it has 1 to 2"),
         ("codir", ["--base", "simcse", "--dropout", "0"], "the student has no dropout"),

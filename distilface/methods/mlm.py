@@ -21,7 +21,7 @@ from transformers import (
 from transformers.modeling_outputs import MaskedLMOutput
 
 from distilface.compression.student import load_backbone
-from distilface.hub_ids import DEFAULT_BACKBONE, resolve
+from distilface.hub_ids import DEFAULT_BACKBONE, HUB_STSB, resolve
 from distilface.methods.base import Method, Paper, Task
 from distilface.settings import InputError, setting
 from distilface.training.batches import LengthBatchSampler
@@ -60,6 +60,7 @@ class MaskedLMSettings(TrainSettings):
     output_dir: str = setting("models/backbone", "the backbone folder to write")
     backbone: str = setting(DEFAULT_BACKBONE, "a Hub id or folder: a DistilBERT, or an encoder to cut with --layers")
     layers: list[int] | None = setting(None, "cut these layers, counted from 0, into a DistilBERT")
+    dev: str = setting(HUB_STSB, unused="the loss on held-out sentences chooses the checkpoint")
     held_out: int = setting(2000, "sentences kept out of the training, on which the loss is measured")
     dropout: float = setting(0.0, "dropout of this training; what is written keeps the backbone's own")
     learning_rate: float = setting(2e-4, "peak learning rate of AdamW")
