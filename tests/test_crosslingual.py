@@ -41,6 +41,13 @@ OPTIONS = (
     "--vocabulary 150 --held_out 4 --keep_layers 2 --repeats 2 --embedding_size 8 --dropout 0.1 --bf16 no"
 )
 
+#: The options above that others on the same command line would exclude.
+EXCLUDED = {
+    "--assistant": "--vocabulary 150 ",
+    "--stage_steps": f"--steps {STEPS} ",
+    "--stage_learning_rates": "--learning_rate 1e-3 ",
+}
+
 
 @pytest.fixture(scope="module")
 def parallel(tmp_path_factory) -> Path:
@@ -61,9 +68,9 @@ def words(materials, parallel) -> Callable[..., list[str]]:
     files = " ".join(map(str, sorted(parallel.glob("*.tsv"))))
 
     def give(output: Path, *more: str) -> list[str]:
-        options = OPTIONS  # without what the options that follow would exclude
-        options = options.replace("--vocabulary 150 ", "") if "--assistant" in more else options
-        options = options.replace(f"--steps {STEPS} ", "") if "--stage_steps" in more else options
+        options = OPTIONS
+        for own, excluded in EXCLUDED.items():
+            options = options.replace(excluded, "") if own in more else options
         return [*f"--parallel {files} {places} {options} --output_dir {output}".split(), *more]
 
     return give

@@ -185,7 +185,10 @@ MISTAKES = {
         ["--config", "RECIPE"],
         "unknown setting in RECIPE: 'batchsize': did you mean 'batch_size'?",
     ),
-    "a missing recipe": (["--config", "none.yaml"], "recipe none.yaml does not exist; the shipped ones are in "),
+    "a missing recipe": (
+        ["--config", "none.yaml"],
+        "recipe none.yaml does not exist; the shipped ones are distilface, ",
+    ),
     "a word for a number": (["--steps", "many"], "argument --steps: invalid int value: 'many' (see --help)"),
     "a number out of range": (["--batch_size", "0"], "--batch_size 0 is out of range; it must be above 0"),
     "no steps": (["--steps", "0", "--epochs", "0"], "--epochs 0.0 with --steps 0 trains nothing; raise one"),
