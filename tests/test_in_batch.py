@@ -40,9 +40,7 @@ def test_a_batch_too_small_for_its_loss(name, size, words, tmp_path):
     method = find_method(name)
     sizes = [] if "--stage_batch_sizes" in words else ["--batch_size", str(size)]
     settings = parse(method.Settings, ["--output_dir", str(tmp_path / "m"), *words, *sizes], "")
-    with pytest.raises(
-        InputError, match=r"--batch_size [12] is too small for .*: its loss compares the texts of a batch"
-    ):
+    with pytest.raises(InputError, match=r"--batch_size [12] is too small for .*: its loss compares"):
         method.check(settings)
 
 

@@ -47,11 +47,11 @@ def _check_stages(settings: MultistageSettings) -> None:
         if values is not None and len(values) != len(STAGES):
             raise InputError(f"--{several} has {len(values)} values; give {len(STAGES)}, one a stage")
     check_settings(replace(settings, resume=False, overwrite=True))
-    for stage in _chosen(settings):
-        own = stage.own_settings(settings)
-        check_batch(own.batch_size, stage.least_batch, f"stage {stage.number}")
-        if own.weight == 0 and stage.number in (1, 3):
-            raise InputError(f"--weight 0 trains nothing in stage {stage.number}, whose loss is that term; raise it")
+    for kind in _chosen(settings):
+        own = kind.own_settings(settings)
+        check_batch(own.batch_size, kind.least_batch, f"stage {kind.number}")
+        if own.weight == 0 and kind.number in (1, 3):
+            raise InputError(f"--weight 0 trains nothing in stage {kind.number}, whose loss is that term; raise it")
     stages = [stage.own_settings(settings) for stage in _chosen(settings)]
     missing = [stage for stage in stages if not Folder(Path(stage.output_dir)).run_file.is_file()]
     if settings.resume and missing == stages and not any(stage.resume for stage in stages):
