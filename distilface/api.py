@@ -1,7 +1,7 @@
 """The public functions of the package, each one call for one verb of the command."""
 
 from collections.abc import Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -55,11 +55,11 @@ def train(
         KeyboardInterrupt: after Ctrl-C, with the checkpoint saved; the same call with ``resume=True`` goes on.
     """
     chosen = find_method(method)
-    start: Any = parse(chosen.Settings, ["--config", config] if config else [], "")
-    check_known(list(settings), list(vars(start)), f"setting of {method}:")
+    check_known(list(settings), [field.name for field in fields(chosen.Settings)], f"setting of {method}:")
     places = {} if output_dir is None else {"output_dir": str(output_dir)}
     sources, texts = as_texts(data)
-    return chosen.train(replace(start, **settings, **places, **({"data": sources} if sources else {})), texts)
+    values = {**settings, **places, **({"data": sources} if sources else {})}
+    return chosen.train(parse(chosen.Settings, ["--config", config] if config else [], "", values), texts)
 
 
 def load(model: str | Path) -> SentenceTransformer:

@@ -25,7 +25,7 @@ from distilface.hub.settings import PushSettings
 from distilface.methods import find_method, methods
 from distilface.model.folder import open_folder
 from distilface.run import Run
-from distilface.settings import InputError, check_known, parse, setting
+from distilface.settings import InputError, check_known, parse, setting, warn_unused
 from distilface.storage import write_result
 from distilface.training.verdict import verdict_lines
 
@@ -58,7 +58,11 @@ class ExportSettings:
     folder: str = setting("", "the model folder; also as the first word")
     formats: list[str] = setting([], f"of {', '.join(FORMATS)}; default: all whose packages are installed")
     dev: str = setting("sample", "scored pairs to measure on: a file, a Hub data set, or 'sample', 180 of our own")
-    calibration: list[str] = setting(["python"], "text that sets the scales of static int8, as training reads it")
+    calibration: list[str] = setting(
+        ["python"],
+        "text that sets the scales of static int8, as training reads it",
+        needs={"formats": lambda names: not names or any(FORMATS[name].calibrated for name in names)},
+    )
 
 
 @dataclass
@@ -84,6 +88,7 @@ def export_folder(words: list[str]) -> dict[str, Parity]:
     """Export a folder; return what was found of each format."""
     settings = parse(ExportSettings, words, "Write onnx/ and openvino/ beside the weights, each only where it passes.")
     check_known(settings.formats, list(FORMATS), "format")
+    warn_unused(settings)
     pairs = read_sts(settings.dev)
     found = export(settings.folder, pairs, settings.formats or None, settings.calibration)
     passed = sum(parity.refused is None for parity in found.values())

@@ -40,6 +40,13 @@ OPTIONS = (
     "--vocabulary 150 --held_out 4 --keep_layers 2 --repeats 2 --embedding_size 8 --dropout 0.1 --bf16 no"
 )
 
+#: The options above that others on the same command line would exclude.
+EXCLUDED = {
+    "--assistant": "--vocabulary 150 ",
+    "--stage_steps": f"--steps {STEPS} ",
+    "--stage_learning_rates": "--learning_rate 1e-3 ",
+}
+
 
 #: The folders beside the output.
 BEFORE = ("0-start", "1-assistant", "2-bottleneck", "3-recurrent")
@@ -62,7 +69,14 @@ def words(materials, parallel) -> Callable[..., list[str]]:
     """Return what gives the options of a training that writes a folder."""
     places = f"--teacher {parallel / 'teacher'} --dev {materials.pairs} --cache_dir {materials.cache}"
     files = " ".join(map(str, sorted(parallel.glob("*.tsv"))))
-    return lambda output, *more: [*f"--parallel {files} {places} {OPTIONS} --output_dir {output}".split(), *more]
+
+    def give(output: Path, *more: str) -> list[str]:
+        options = OPTIONS
+        for own, excluded in EXCLUDED.items():
+            options = options.replace(excluded, "") if own in more else options
+        return [*f"--parallel {files} {places} {options} --output_dir {output}".split(), *more]
+
+    return give
 
 
 def train(options: list[str]) -> dict:

@@ -13,6 +13,8 @@ import pytest
 from distilface.console import run_command
 from distilface.settings import InputError, check_known, parse, read_recipe, setting
 
+RECIPES = Path(__file__).parent.parent / "distilface" / "recipes"
+
 
 @dataclass
 class Settings:
@@ -180,7 +182,8 @@ def test_wrong_recipes(recipe, text, seen):
 
 
 def test_a_recipe_that_cannot_be_read(tmp_path):
-    assert "distilface/recipes/" in mistake("--config", str(tmp_path / "none.yaml"))
+    assert "the shipped ones are distilface, minilm-distillcse," in mistake("--config", str(tmp_path / "none.yaml"))
+    assert "recipe minilm-13 does not exist; did you mean 'minilm-l3'? the" in mistake("--config", "minilm-13")
     assert "cannot be read" in mistake("--config", str(tmp_path))
     (tmp_path / "latin.yaml").write_bytes("normalize: café".encode("latin-1"))
     assert "cannot be read" in mistake("--config", str(tmp_path / "latin.yaml"))
@@ -292,7 +295,8 @@ def test_a_script_as_a_process_shows_no_traceback():
     )
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
     assert (done.returncode, done.stdout) == (2, "")
-    assert done.stderr == "error: recipe none.yaml does not exist; the shipped ones are in distilface/recipes/\n"
+    shipped = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+    assert done.stderr == f"error: recipe none.yaml does not exist; the shipped ones are {shipped}\n"
 
 
 def test_a_command_shows_what_is_logged_and_stops_after(capsys):

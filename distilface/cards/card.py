@@ -1,6 +1,7 @@
 """The model card: a folder's README.md, made of its ``run.json``, its exports, its scores and facts about the world."""
 
 import json
+import logging
 import re
 from collections.abc import Sequence
 from functools import partial
@@ -13,7 +14,7 @@ from huggingface_hub.errors import HFValidationError
 from huggingface_hub.utils import validate_repo_id  # type: ignore[attr-defined]
 
 import distilface
-from distilface.cards.facts import cell, data_folder, number, pinned, read_facts
+from distilface.cards.facts import cell, data_folder, license_sentence, number, pinned, read_facts
 from distilface.cards.model import exports_section, shape_section
 from distilface.cards.papers import paper_of
 from distilface.cards.results import SCORED, eval_results, model_index, read_scores, score_table
@@ -26,6 +27,7 @@ from distilface.run import Run
 from distilface.settings import InputError
 from distilface.storage import replace_text
 
+logger = logging.getLogger(__name__)
 TAGS = ["sentence-transformers", "sentence-similarity", "feature-extraction", "distilface"]
 _WEIGHTS = re.compile(r"^Weights: sha256 `([0-9a-f]{64})`", re.MULTILINE)
 
@@ -83,6 +85,8 @@ def card_content(
     paper, shape, exports = paper_of(run), shape_section(folder), exports_section(folder)
     tables = [score_table(read_scores(file, folder)) for file in results]
     licence, licence_from = license_of(license, run, facts)
+    if licence and (sentence := license_sentence(licence, facts)):
+        logger.warning(sentence)
     widget = _widget(facts["widget"])
     content: dict[str, Any] = {
         "name": repo_id.rpartition("/")[2],

@@ -1,5 +1,6 @@
 """Facts about the world that a card states (``model_card/facts.yaml``), and how it writes names and numbers."""
 
+import difflib
 import math
 import re
 from dataclasses import dataclass, field
@@ -72,6 +73,20 @@ def pinned(facts: dict[str, Any], *packages: str) -> str:
     'torch==2.13.0'
     """
     return " ".join(f"{package}=={facts['versions'][package]}" for package in packages)
+
+
+def license_sentence(license: str, facts: dict[str, Any]) -> str | None:
+    """Return what is wrong with a licence that is not an identifier of the Hub, or ``None`` if it is one.
+
+    >>> license_sentence("Apache 2.0", {"licenses": {"hub": ["apache-2.0", "mit"]}})
+    "the licence 'Apache 2.0' is not one of the Hub's identifiers; did you mean 'apache-2.0'?"
+    """
+    known = facts["licenses"]["hub"]
+    if license in known:
+        return None
+    close = difflib.get_close_matches(license.lower().replace(" ", "-"), known, n=1)
+    hint = f"did you mean {close[0]!r}?" if close else "give 'other', and its text in the folder's LICENSE"
+    return f"the licence {license!r} is not one of the Hub's identifiers; {hint}"
 
 
 @dataclass(frozen=True)

@@ -14,9 +14,13 @@ from distilface.model.folder import Folder
 from distilface.runtimes.extras import RAY
 from distilface.runtimes.files import digest
 from distilface.runtimes.opening import choose
-from distilface.settings import InputError, check_known, setting
+from distilface.settings import InputError, check_known, setting, warn_unused
 
 ENGINES = ("local", "ray")
+
+
+def _is_txt(file: str) -> bool:
+    return file.lower().removesuffix(".gz").endswith(".txt")
 
 
 @dataclass
@@ -31,7 +35,9 @@ class EncodeSettings:
     folder: str = setting("", "the model folder; also as the first word")
     input: str = setting("", "a .txt (a row a line), .csv, .tsv, .jsonl (also .gz) or .parquet; also the second word")
     output: str = setting("", "the .parquet or .npy file to write; also as the third word")
-    text_column: str = setting("text", "the column of the text, in files with columns")
+    text_column: str = setting(
+        "text", "the column of the text, in files with columns", needs={"input": lambda file: not _is_txt(file)}
+    )
     keep_text: bool = setting(False, "write the text beside each embedding, into a .parquet")
     variant: str = setting(
         "fp32", "fp32 or bf16 by torch; int8 (for this processor), openvino, openvino-int8 by an export"
@@ -52,6 +58,7 @@ def check(settings: EncodeSettings, output: Output) -> None:
         InputError: naming the setting, its value and the remedy.
     """
     file = output.file
+    warn_unused(settings)
     check_known([settings.variant], VARIANTS, "variant")
     check_known([settings.engine], ENGINES, "engine")
     if file.suffix not in OUTPUT_SUFFIXES:

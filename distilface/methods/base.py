@@ -17,11 +17,14 @@ from transformers import TrainerCallback, set_seed
 
 from distilface.data.pairs import read_sts
 from distilface.data.texts import read_texts
+from distilface.settings import warn_unused
+from distilface.training.alike import drop_alike
+from distilface.training.batches import check_batch
 from distilface.training.checkpoints import WholeCheckpoints
 from distilface.training.evaluators import DevEvaluator
-from distilface.training.fitting import encoder_trainer, fit, make_student
+from distilface.training.fitting import encoder_trainer, fit, make_student, read_length
 from distilface.training.run_folder import check_settings, claimed
-from distilface.training.settings import StudentSettings, TrainSettings
+from distilface.training.settings import StudentSettings, TrainSettings, warn_unread
 from distilface.training.teacher import load_teacher
 from distilface.training.verdict import Measure
 
@@ -51,7 +54,8 @@ class Task:
 
     Attributes:
         settings: how to train.
-        texts: the sentences, in a column ``text``.
+        texts: the sentences, in a column ``text``; of those that the student reads alike, only the first where the loss
+            compares them.
         data: the columns that the loss reads; :meth:`EncoderMethod.trainer` sets it to what ``prepare`` returns.
     """
 
@@ -95,12 +99,14 @@ class Method(ABC):
         aliases: other names on the command line.
         paper: what the card says and cites.
         Settings: a dataclass of :func:`distilface.settings.setting` fields.
+        least_batch: the texts of a batch that the loss compares with each other; 1 where it reads each alone.
     """
 
     name: ClassVar[str]
     aliases: ClassVar[tuple[str, ...]] = ()
     paper: ClassVar[Paper]
     Settings: ClassVar[type[TrainSettings]]
+    least_batch: ClassVar[int] = 1
 
     def check(self, settings: Any) -> None:
         """Refuse, before anything is read or written, settings that cannot be followed.
@@ -109,6 +115,7 @@ class Method(ABC):
             InputError: naming the setting, its value and the remedy.
         """
         check_settings(settings)
+        check_batch(settings.batch_size, self.least_batch, self.name)
 
     def cites(self, settings: Mapping[str, Any]) -> list[Paper]:
         """Return the papers of a run with these settings."""
@@ -139,6 +146,8 @@ class Method(ABC):
 
     def _train_alone(self, settings: Any, texts: Dataset | None) -> dict[str, Any]:
         self.check(settings)
+        warn_unused(settings)
+        warn_unread(settings, texts is not None, ".txt", "text_column")
         set_seed(settings.seed)
         if texts is None:
             texts = read_texts(settings.data, settings.max_sentences, settings.text_column)
@@ -156,7 +165,7 @@ class Method(ABC):
         if loss := getattr(trainer, "loss", None):
             run["loss_settings"] = loss.get_config_dict()
         best = max(scores, default=None)
-        return fit(trainer, measure, settings, texts, run, best, lambda: self.outcome(trainer, task))
+        return fit(trainer, measure, settings, task.texts, run, best, lambda: self.outcome(trainer, task))
 
 
 class EncoderMethod(Method):
@@ -191,6 +200,8 @@ class EncoderMethod(Method):
         """Return the trainer of the student, and the measure that chooses its checkpoint."""
         dev = task.dev  # before the teacher's pass, which can take hours, for its mistakes
         student = self.student(task)
+        if self.least_batch > 1:  # of two texts that are the same to the student, one would be a false negative
+            task.texts = drop_alike(task.texts, student, read_length(task.settings, student))
         task.data = self.prepare(task)
         loss = self.loss(student, task)
         callbacks, evaluator = self.callbacks(loss, task), self.evaluator(task)

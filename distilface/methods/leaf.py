@@ -40,6 +40,8 @@ class LeafSettings(TeacherSettings):
 
     output_dir: str = setting("models/leaf", "the model folder to write")
     epochs: float = setting(30.0, "passes over the data, in all cycles together")
+    scheduler: str = setting("linear", unused="--cycles decides the learning rate")
+    warmup: float = setting(0.0, unused="--cycles decides the learning rate")
     cycles: int = setting(3, "cycles of the learning rate, each from its peak down")
     learning_rate: float = setting(1e-4, "peak learning rate of AdamW, at the start of each cycle")
     last_rate: float = setting(0.1, "learning rate at the end of a cycle, as a share of the peak")

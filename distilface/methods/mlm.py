@@ -2,7 +2,6 @@
 
 import logging
 import zlib
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -13,15 +12,13 @@ from torch import nn
 from torch.utils.data import DataLoader
 from transformers import (
     DataCollatorForLanguageModeling,
-    DistilBertForMaskedLM,
     PreTrainedModel,
     PreTrainedTokenizerBase,
     TrainingArguments,
 )
-from transformers.modeling_outputs import MaskedLMOutput
 
-from distilface.compression.student import load_backbone
-from distilface.hub_ids import DEFAULT_BACKBONE, resolve
+from distilface.compression.masked_lm import MaskedLM, load_masked_lm
+from distilface.hub_ids import DEFAULT_BACKBONE, HUB_STSB
 from distilface.methods.base import Method, Paper, Task
 from distilface.settings import InputError, setting
 from distilface.training.batches import LengthBatchSampler
@@ -60,71 +57,13 @@ class MaskedLMSettings(TrainSettings):
     output_dir: str = setting("models/backbone", "the backbone folder to write")
     backbone: str = setting(DEFAULT_BACKBONE, "a Hub id or folder: a DistilBERT, or an encoder to cut with --layers")
     layers: list[int] | None = setting(None, "cut these layers, counted from 0, into a DistilBERT")
+    dev: str = setting(HUB_STSB, unused="the loss on held-out sentences chooses the checkpoint")
     held_out: int = setting(2000, "sentences kept out of the training, on which the loss is measured")
     dropout: float = setting(0.0, "dropout of this training; what is written keeps the backbone's own")
     learning_rate: float = setting(2e-4, "peak learning rate of AdamW")
     batch_size: int = setting(128, "sentences a step")
     train_max_length: int = setting(48, "tokens of a sentence that training reads")
     eval_steps: int = setting(250, "steps between two measurements of the held-out loss, each with a checkpoint")
-
-
-class MaskedLM(DistilBertForMaskedLM):
-    """``DistilBertForMaskedLM`` that projects to the vocabulary only the tokens that are scored.
-
-    The loss is upstream's to rounding. Six of seven tokens are not masked, and their projection (tokens x 30,522)
-    would cost about as much as the encoder itself. Without ``labels`` it is upstream's forward.
-
-    Equation: mean over masked positions i of -log softmax(W h_i + b)[token_i].
-    """
-
-    def forward(
-        self,
-        input_ids: torch.Tensor,
-        attention_mask: torch.Tensor,
-        labels: torch.Tensor | None = None,
-        **kwargs: Any,
-    ) -> MaskedLMOutput:
-        """Return the loss over the tokens whose label is not -100, 0 where a batch has none (upstream: NaN).
-
-        Logits only where no labels are given.
-        """
-        if labels is None:
-            return super().forward(input_ids=input_ids, attention_mask=attention_mask, **kwargs)
-        hidden = self.distilbert(input_ids=input_ids, attention_mask=attention_mask)[0]
-        scored = labels != -100
-        hidden = self.vocab_layer_norm(self.activation(self.vocab_transform(hidden[scored])))
-        loss = nn.functional.cross_entropy(self.vocab_projector(hidden), labels[scored], reduction="sum")
-        return MaskedLMOutput(loss=loss / max(len(hidden), 1))
-
-
-# ``save_pretrained`` writes the name of the class into config.json, where loaders look for the head.
-MaskedLM.__name__ = DistilBertForMaskedLM.__name__
-
-
-def load_masked_lm(source: str, layers: Sequence[int] | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a backbone with a masked-LM head and its tokenizer.
-
-    A backbone that has a head (``distilbert-base-uncased``, or what :mod:`distilface.methods.mlm` wrote) keeps
-    it; a layer cut, or an encoder without one, gets a fresh head, its projection tied to the word embeddings.
-
-    Raises:
-        InputError: if the source is no model, or is neither a DistilBERT nor cut into one.
-    """
-    encoder, tokenizer = load_backbone(source, layers)
-    if encoder.config.model_type != "distilbert":
-        raise InputError(
-            f"{source} is a {encoder.config.model_type} encoder; name the layers to cut into a DistilBERT (--layers)"
-        )
-    if tokenizer.mask_token_id is None:
-        raise InputError(f"the tokenizer of {source} has no mask token; masked-LM needs one")
-    if layers is None and "DistilBertForMaskedLM" in (encoder.config.architectures or []):
-        model = MaskedLM.from_pretrained(resolve(source), dtype=torch.float32)
-    else:
-        config: Any = encoder.config
-        model = MaskedLM(config)
-        model.distilbert.load_state_dict(encoder.state_dict())
-    model.tie_weights()
-    return model, tokenizer
 
 
 def set_dropout(model: PreTrainedModel, dropout: float) -> None:
@@ -217,7 +156,7 @@ def backbone_trainer(
         settings: how to train.
     """
 
-    def save(trained: PreTrainedModel, folder: Path) -> None:
+    def save(trained: MaskedLM, folder: Path) -> None:
         """Write the backbone with its head, and its tokenizer."""
         trained.save_pretrained(folder)
         tokenizer.save_pretrained(folder)

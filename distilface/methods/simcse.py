@@ -111,6 +111,7 @@ class SimCSE(EncoderMethod):
     aliases = ("unsup",)
     paper = PAPER
     Settings = SimCSESettings
+    least_batch = 2
 
     def prepare(self, task: Task) -> Dataset:
         """Pair every sentence with itself."""

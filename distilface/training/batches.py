@@ -1,4 +1,4 @@
-"""Batches of sentences of similar length."""
+"""Batches: of sentences of similar length, and large enough for a loss that compares them."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -7,8 +7,27 @@ import numpy as np
 from datasets import Dataset
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
+from distilface.settings import InputError
+
 #: Batches in one pool of :class:`LengthBatchSampler` at most: sentences are sorted by length inside a pool.
 POOL = 64
+
+
+def check_batch(size: int, least: int, what: str) -> None:
+    """Check that a batch holds as many texts as its loss compares: fewer would teach nothing, at a loss of 0.
+
+    Args:
+        size: of a batch.
+        least: the texts that the loss needs.
+        what: the method or the stage.
+
+    Raises:
+        InputError: naming both.
+    """
+    if size < least:
+        raise InputError(
+            f"--batch_size {size} is too small for {what}: its loss compares the texts of a batch; give {least} or more"
+        )
 
 
 class LengthBatchSampler(DefaultBatchSampler):

@@ -63,9 +63,23 @@ def arguments(settings: TrainSettings, measure: Measure) -> dict[str, Any]:
     }
 
 
+def read_length(settings: TrainSettings, model: SentenceTransformer) -> int:
+    """Return the tokens of a text that a training reads: those asked for, if the model reads as many."""
+    return min(settings.train_max_length, model.max_seq_length or settings.train_max_length)
+
+
+def check_dropout(model: SentenceTransformer, dropout: float | None) -> None:
+    """Log a warning where a student has another dropout than was asked for: its family may name it otherwise."""
+    own = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
+    if dropout is not None and (own - {0.0} if dropout == 0 else dropout not in own):
+        kind = getattr(getattr(model[0], "config", None), "model_type", type(model[0]).__name__)
+        has = f"it has {', '.join(map(str, sorted(own)))}" if own else "it has none"
+        logger.warning(f"--dropout {dropout} has no effect on this {kind} encoder: {has}")
+
+
 def make_student(settings: StudentSettings, source: str, *, normalize: bool = False) -> SentenceTransformer:
     """Make the student of the settings from ``source`` (:func:`distilface.compression.student.load_student`)."""
-    return load_student(
+    student = load_student(
         source,
         settings.layers,
         settings.pooling,  # type: ignore[arg-type]
@@ -73,6 +87,8 @@ def make_student(settings: StudentSettings, source: str, *, normalize: bool = Fa
         max_seq_length=settings.max_seq_length,
         dropout=settings.dropout,
     )
+    check_dropout(student, settings.dropout)
+    return student
 
 
 def encoder_trainer(
@@ -114,7 +130,7 @@ def encoder_trainer(
         evaluator=judge,
         callbacks=[CollapseAlarm(judge.mean_cosine(model)), *callbacks],
     )
-    trainer.data_collator.max_length = min(settings.train_max_length, model.max_seq_length or settings.train_max_length)
+    trainer.data_collator.max_length = read_length(settings, model)
     return trainer, measure
 
 

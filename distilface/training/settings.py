@@ -1,18 +1,27 @@
-"""The settings of a training, and which of their values are out of range."""
+"""The settings of a training, and the ranges of their values."""
 
 import json
+import logging
 import math
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any
 
 from transformers import SchedulerType
 
-from distilface.hub_ids import DEFAULT_BACKBONE, DEFAULT_TEACHER, HUB_STSB
+from distilface.hub_ids import DEFAULT_BACKBONE, DEFAULT_TEACHER, HUB_STSB, HUB_TEXTS
 from distilface.run import Run
-from distilface.settings import InputError, check_known, setting
+from distilface.settings import InputError, check_known, is_default, setting
+
+logger = logging.getLogger(__name__)
 
 #: Settings that say where things lie, and do not decide the weights.
 PLACES = ("output_dir", "cache_dir")
+#: Schedules of transformers without a warm-up, and those that need more than a name.
+NO_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
+NOT_BY_NAME = ("cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay")
+#: Where a warm-up has an effect.
+RISES = {"scheduler": lambda name: name not in NO_WARMUP}
 
 
 @dataclass
@@ -27,12 +36,12 @@ class TrainSettings:
     max_sentences: int | None = setting(None, "train on this many sentences, drawn at random; default all")
     dev: str = setting(HUB_STSB, "scored pairs that choose the checkpoint: a file, a Hub data set, or 'sample'")
     epochs: float = setting(1.0, "passes over the data")
-    steps: int = setting(-1, "optimiser steps; wins over --epochs when above 0")
+    steps: int = setting(-1, "optimiser steps, in place of --epochs when above 0", excludes=["epochs"])
     batch_size: int = setting(64, "sentences a step")
     learning_rate: float = setting(3e-5, "peak learning rate of AdamW")
     weight_decay: float = setting(0.0, "AdamW's weight decay")
     scheduler: str = setting("linear", "learning-rate schedule, as transformers names them")
-    warmup: float = setting(0.0, "share of the steps in which the learning rate rises")
+    warmup: float = setting(0.0, "share of the steps in which the learning rate rises", needs=RISES)
     train_max_length: int = setting(32, "tokens of a sentence that training reads; the model keeps its own limit")
     eval_steps: int = setting(125, "steps between two scores on the development set, each with a checkpoint")
     seed: int = setting(42, "seed of the initial weights, the dropout and the order of the data")
@@ -87,7 +96,10 @@ def check_values(settings: TrainSettings) -> None:
         raise InputError(f"--seed {settings.seed} is out of range; it must be from 0 to {2**32 - 1}")
     if settings.bf16 not in ("auto", "yes", "no"):
         raise InputError(f"--bf16 {settings.bf16!r} must be auto, yes or no")
-    check_known([settings.scheduler], [kind.value for kind in SchedulerType], "scheduler")
+    dropout = getattr(settings, "dropout", None)
+    if dropout is not None and not 0 <= dropout < 1:
+        raise InputError(f"--dropout {dropout} is out of range; it must be from 0 to below 1")
+    check_known([settings.scheduler], [kind.value for kind in SchedulerType if kind not in NOT_BY_NAME], "scheduler")
 
 
 def effective(settings: TrainSettings) -> dict[str, Any]:
@@ -99,3 +111,24 @@ def other_settings(run: Run, settings: TrainSettings) -> list[str]:
     """Name the settings, of those that decide the weights, that a finished training has otherwise or not at all."""
     now = json.loads(json.dumps(effective(settings)))
     return [key for key, value in now.items() if key not in PLACES and run.settings.get(key) != value]
+
+
+def warn_unread(settings: TrainSettings, in_memory: bool, plain: str = ".txt", *columns: str) -> None:
+    """Log a warning for each setting of the reading of text that this text leaves without effect.
+
+    Args:
+        settings: how to train.
+        in_memory: whether the text is given, and not read.
+        plain: the suffix of files without named columns.
+        columns: the settings that name a column.
+    """
+    files = [Path(source).name.lower().removesuffix(".gz") for source in settings.data]
+    no_columns = all(
+        name.endswith(plain) or source in HUB_TEXTS or source == "python"
+        for name, source in zip(files, settings.data, strict=True)
+    )
+    why = "the text is given, not read from files" if in_memory else f"{plain} files have no named columns"
+    names = [*columns, *(["max_sentences"] if in_memory else [])] if in_memory or no_columns else []
+    for name in names:
+        if not is_default(settings, name):
+            logger.warning(f"--{name} {getattr(settings, name)} has no effect: {why}")

@@ -1,5 +1,6 @@
-"""CoDIR on unlabelled text as a method: what it is told, and how its pieces are put together."""
+"""CoDIR on unlabelled text as a method: its settings, and how its pieces are put together."""
 
+import logging
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -17,6 +18,7 @@ from distilface.settings import check_known, setting
 from distilface.training.fitting import make_student
 from distilface.training.settings import TeacherSettings
 
+logger = logging.getLogger(__name__)
 #: What may stand beside the contrast, by its name in the settings.
 BASES = {"embedding": embedding.PAPER, "simcse": simcse.PAPER}
 
@@ -27,9 +29,16 @@ class CoDIRSettings(ContrastSettings, TeacherSettings):
 
     output_dir: str = setting("models/codir", "the model folder to write")
     base: str = setting("embedding", "what stands beside the contrast: embedding (the teacher's) or simcse")
-    metric: str = setting("cosine", "distance to the teacher's embedding: mse, cosine or l2")
-    projection: bool = setting(False, "map the student's embedding to the teacher's width (needed where they differ)")
-    scale: float = setting(20.0, "1 / temperature of SimCSE")
+    metric: str = setting(
+        "cosine", "distance to the teacher's embedding: mse, cosine or l2", needs={"base": "embedding"}
+    )
+    projection: bool = setting(
+        False,
+        "map the student's embedding to the teacher's width (needed where they differ)",
+        needs={"base": "embedding"},
+    )
+    cache_dir: str | None = setting(None, "where the teacher's embeddings are kept", needs={"base": "embedding"})
+    scale: float = setting(20.0, "1 / temperature of SimCSE", needs={"base": "simcse"})
     dropout: float | None = setting(0.0, "the student's dropout in training; SimCSE needs some")
 
 
@@ -51,6 +60,7 @@ class CoDIR(EncoderMethod):
     name = "codir"
     paper = PAPER
     Settings = CoDIRSettings
+    least_batch = 2  # the first batch draws its negatives from itself
 
     def cites(self, settings: Mapping[str, Any]) -> list[Paper]:
         """Return CoDIR's papers and those of what stands beside it."""
@@ -62,6 +72,8 @@ class CoDIR(EncoderMethod):
         check_contrast(settings)
         check_known([settings.base], list(BASES), "base")
         check_known([settings.metric], get_args(embedding.Metric), "metric")
+        if settings.weight == 0:
+            logger.warning("--weight 0.0 leaves the contrast without effect; its banks are kept and its teacher runs")
 
     def student(self, task: Task) -> SentenceTransformer:
         """Return the student: of unit length where its embedding meets a teacher's that is."""

@@ -1,4 +1,4 @@
-"""What the contrast of CoDIR can be told, and the loss that is made of it."""
+"""Options of CoDIR's contrast, and the loss that is made of them."""
 
 from dataclasses import dataclass
 from typing import Any, get_args
@@ -8,29 +8,44 @@ from distilface.methods.codir.loss import CoDIRLoss, Objective, Positive
 from distilface.methods.codir.summary import Summary, SummaryPooling, check_layers, even_spread
 from distilface.settings import InputError, check_known, setting
 
+#: Where an option of the contrast has an effect.
+_WEIGHED = {"weight": True}
+
 
 @dataclass
 class ContrastSettings:
-    """What the contrast can be told; defaults are the paper's, but for ``positive``."""
+    """Options of the contrast; the defaults are the paper's, but for ``positive``."""
 
     weight: float = setting(1.0, "weight of the contrast beside the other terms")
-    objective: str = setting("nce", "nce, as published, or infonce")
-    negatives: int = setting(100, "negatives of each example")
-    temperature: float = setting(0.07, "temperature of the contrast")
-    momentum: float = setting(0.5, "share of the old row in an updated row of the memory banks")
-    queue: int | None = setting(None, "keep only this many of the latest summaries; default a row for each example")
-    positive: str = setting("current", "the positive: current, the batch's own summary, or bank, the row as published")
-    summary_pooling: str = setting("mean", "pooling of each layer: mean over the real tokens, or cls")
+    objective: str = setting("nce", "nce, as published, or infonce", needs=_WEIGHED)
+    negatives: int = setting(100, "negatives of each example", needs=_WEIGHED)
+    temperature: float = setting(0.07, "temperature of the contrast", needs=_WEIGHED)
+    momentum: float = setting(
+        0.5, "share of the old row in an updated row of the memory banks", needs={"queue": False, **_WEIGHED}
+    )
+    queue: int | None = setting(
+        None, "keep only this many of the latest summaries; default a row for each example", needs=_WEIGHED
+    )
+    positive: str = setting(
+        "current",
+        "the positive: current, the batch's own summary, or bank, the row as published",
+        excludes=["queue"],
+        off=lambda positive: positive != "bank",
+        needs=_WEIGHED,
+    )
+    summary_pooling: str = setting("mean", "pooling of each layer: mean over the real tokens, or cls", needs=_WEIGHED)
     student_layers: list[int] | None = setting(
-        None, "layers of the student, from 1 (0 is the embeddings); default all of them"
+        None, "layers of the student, from 1 (0 is the embeddings); default all of them", needs=_WEIGHED
     )
     teacher_layers: list[int] | None = setting(
-        None, "layers of the teacher, from 1; default as many, evenly spread: 1 3 5 7 9 11 of 12 for a student of 6"
+        None,
+        "layers of the teacher, from 1; default as many, evenly spread: 1 3 5 7 9 11 of 12 for a student of 6",
+        needs=_WEIGHED,
     )
 
 
 def check_contrast(settings: ContrastSettings) -> None:
-    """Refuse, before anything is read or written, what the contrast cannot be.
+    """Refuse, before anything is read or written, options that are out of range or exclude each other.
 
     Raises:
         InputError: naming the setting, its value and the remedy.

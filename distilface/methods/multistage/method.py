@@ -22,10 +22,11 @@ from distilface.methods.multistage.settings import EACH, MultistageSettings, che
 from distilface.methods.multistage.stages import STAGES, Assistant, ParallelTask, Stage
 from distilface.model.folder import Folder
 from distilface.run import Run
-from distilface.settings import InputError
+from distilface.settings import InputError, warn_unused
+from distilface.training.batches import check_batch
 from distilface.training.fitting import encoder_trainer, fit
 from distilface.training.run_folder import check_settings, claimed, drop_finished
-from distilface.training.settings import other_settings
+from distilface.training.settings import other_settings, warn_unread
 from distilface.training.trainer import EncoderTrainer
 from distilface.training.verdict import Measure, verdict_lines
 
@@ -46,6 +47,11 @@ def _check_stages(settings: MultistageSettings) -> None:
         if values is not None and len(values) != len(STAGES):
             raise InputError(f"--{several} has {len(values)} values; give {len(STAGES)}, one a stage")
     check_settings(replace(settings, resume=False, overwrite=True))
+    for kind in _chosen(settings):
+        own = kind.own_settings(settings)
+        check_batch(own.batch_size, kind.least_batch, f"stage {kind.number}")
+        if own.weight == 0 and kind.number in (1, 3):
+            raise InputError(f"--weight 0 trains nothing in stage {kind.number}, whose loss is that term; raise it")
     stages = [stage.own_settings(settings) for stage in _chosen(settings)]
     missing = [stage for stage in stages if not Folder(Path(stage.output_dir)).run_file.is_file()]
     if settings.resume and missing == stages and not any(stage.resume for stage in stages):
@@ -170,6 +176,8 @@ class Multistage(Method):
 
     def _train_alone(self, settings: Any, texts: Dataset | None) -> dict[str, Any]:
         self.check(settings)
+        warn_unused(settings)
+        warn_unread(settings, texts is not None, ".tsv", "text_column", "other_column")
         if texts is None:
             columns = settings.text_column, settings.other_column
             texts = read_parallel(settings.data, settings.max_sentences, columns)

@@ -23,7 +23,7 @@ from distilface.model.pooling import is_normalized
 from distilface.model.precision import uses_bf16
 from distilface.training.checkpoints import last_whole
 from distilface.training.evaluators import DevEvaluator
-from distilface.training.fitting import count_steps
+from distilface.training.fitting import check_dropout, count_steps
 from distilface.training.run_folder import work_folder
 
 
@@ -37,6 +37,7 @@ class ParallelTask(Task):
     def student(self, source: str) -> SentenceTransformer:
         """Load an encoder as a student: mean pooling, of unit length where the teacher is."""
         student = load_student(source, normalize=is_normalized(self.teacher), dropout=self.settings.dropout)
+        check_dropout(student, self.settings.dropout)
         length = self.settings.max_seq_length or self.teacher.max_seq_length
         student.max_seq_length = min(filter(None, (student.max_seq_length, length)))
         return student
@@ -67,6 +68,7 @@ class Stage:
     Loss: ClassVar[type[MatchLoss]]
     sides: ClassVar[tuple[str, ...]]  # of a pair, those that the teacher embeds for the loss
     teacher_scored: ClassVar[bool] = True  # by the measure of the student
+    least_batch: ClassVar[int] = 1  # the pairs that the loss compares with each other
 
     def __init__(self, task: ParallelTask) -> None:
         self.task, self.settings = task, self.own_settings(task.settings)
@@ -184,6 +186,7 @@ class Contrastive(Stage):
     number, name, needs = 4, "contrastive", (Recurrent,)
     shape = Recurrent.shape
     Loss, sides = MultilingualContrastiveLoss, ("english",)
+    least_batch = 2
 
     @classmethod
     def folder(cls, output_dir: str) -> Folder:

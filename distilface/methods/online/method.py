@@ -21,6 +21,8 @@ from distilface.training.settings import StudentSettings
 
 #: Settings that the loss takes as they are.
 _OF_THE_LOSS = ("scale", "mlp_head", "weight", "student_temperature", "teacher_temperature", "group_p", "seed")
+#: Where an option of the teachers' relations has an effect.
+_WEIGHED = {"weight": True}
 
 
 @dataclass
@@ -32,15 +34,23 @@ class OnlineSettings(StudentSettings):
     dropout: float | None = setting(None, "the backbone's dropout, which makes the two views; default its own")
     scale: float = setting(20.0, "1 / temperature of SimCSE")
     mlp_head: bool = setting(False, "a linear layer and tanh on the embeddings, in training only")
-    teachers: list[str] = setting([], "Hub ids or folders of sentence encoders; their cosines are averaged")
-    teacher_max_length: int | None = setting(None, "tokens that a teacher reads; default: as many as training reads")
+    teachers: list[str] = setting(
+        [], "Hub ids or folders of sentence encoders; their cosines are averaged", needs=_WEIGHED
+    )
+    teacher_max_length: int | None = setting(
+        None, "tokens that a teacher reads; default: as many as training reads", needs={"teachers": True}
+    )
     weight: float = setting(1.0, "weight of the teachers' relations beside SimCSE's loss")
-    student_temperature: float = setting(0.02, "temperature of the student's relations")
-    teacher_temperature: float = setting(0.01, "temperature of the teachers' relations")
-    group_p: float = setting(0.1, "probability in one group of Group-P shuffling; 0 for none")
+    student_temperature: float = setting(0.02, "temperature of the student's relations", needs=_WEIGHED)
+    teacher_temperature: float = setting(0.01, "temperature of the teachers' relations", needs=_WEIGHED)
+    group_p: float = setting(0.1, "probability in one group of Group-P shuffling; 0 for none", needs=_WEIGHED)
     switch_every: int = setting(0, "steps after which the student's past becomes the teacher; 0 for never")
-    max_switches: int = setting(3, "how often it does so at most")
-    teacher_from: str = setting("last", "which past: 'last', or 'best_dev', the best on the development set so far")
+    max_switches: int = setting(3, "how often it does so at most", needs={"switch_every": True})
+    teacher_from: str = setting(
+        "last",
+        "which past: 'last', or 'best_dev', the best on the development set so far",
+        needs={"switch_every": True, "max_switches": True},
+    )
 
     @property
     def switches(self) -> bool:
@@ -66,6 +76,7 @@ class Online(EncoderMethod):
     aliases = ("distillcse",)
     paper = PAPER
     Settings = OnlineSettings
+    least_batch = 3  # of two, each has one other: there is no relation to learn
 
     def check(self, settings: Any) -> None:
         """Refuse a switch that could not happen, and a training in which nothing ever teaches."""

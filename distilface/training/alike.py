@@ -1,0 +1,57 @@
+"""Texts that a model reads alike: equal tokens, so that one as the negative of the other would be a false one."""
+
+import hashlib
+import logging
+import time
+
+import numpy as np
+from datasets import Dataset
+from sentence_transformers import SentenceTransformer
+
+from distilface.settings import InputError
+
+logger = logging.getLogger(__name__)
+
+
+def first_of_each(texts: Dataset, model: SentenceTransformer, length: int) -> list[int]:
+    """Return the rows of the texts whose tokens no earlier text has.
+
+    Args:
+        texts: a column ``text``.
+        model: whose tokenizer reads them; an uncased one reads "A Cat" as "a cat".
+        length: tokens of a text that the training reads; what follows makes no difference.
+    """
+    seen: set[bytes] = set()
+    rows: list[int] = []
+    for number, batch in enumerate(texts.select_columns(["text"]).iter(batch_size=10_000)):
+        tokens = model.tokenizer(batch["text"], truncation=True, max_length=length, return_attention_mask=False)
+        for row, ids in enumerate(tokens["input_ids"], number * 10_000):
+            # 8 bytes a text: a million lists of tokens would take gigabytes
+            key = hashlib.blake2b(np.asarray(ids, np.int32).tobytes(), digest_size=8).digest()
+            if key not in seen:
+                seen.add(key)
+                rows.append(row)
+    return rows
+
+
+def drop_alike(texts: Dataset, model: SentenceTransformer, length: int) -> Dataset:
+    """Drop each text that a model reads as it reads an earlier one, and log how many; without any, nothing changes.
+
+    Args and the rule are those of :func:`first_of_each`.
+
+    Raises:
+        InputError: if the model reads all of them alike.
+    """
+    began = time.perf_counter()
+    rows = first_of_each(texts, model, length)
+    rate = len(texts) / (time.perf_counter() - began)
+    logger.info(f"{len(texts):,} texts compared as the student reads them, {rate:,.0f} a second")
+    if len(rows) == len(texts):
+        return texts
+    if len(rows) < 2:
+        raise InputError(f"the student's tokenizer reads all {len(texts):,} texts alike; give other text")
+    logger.warning(
+        f"{len(texts) - len(rows):,} of {len(texts):,} texts dropped: the student reads each as an earlier one "
+        f"(case, white space, or what follows {length} tokens), and would learn to tell equal inputs apart"
+    )
+    return texts.select(rows).flatten_indices()
