@@ -9,6 +9,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Weighted
 from torch import nn
 
 from distilface.cards.training import machine_text
+from distilface.model.families import auto_class
 from distilface.model.folder import Folder
 from distilface.model.pooling import is_normalized, pooling_code
 from distilface.model.prompts import default_prompt
@@ -39,6 +40,7 @@ def shape_section(folder: Folder) -> dict[str, Any]:
         "pooling": words + (", then a linear layer" if dense else ""),
         "pooled": modes[0] if modes in (["mean"], ["cls"]) and not dense else None,
         "normalized": is_normalized(model),
+        "loader": auto_class(model[0].model),
         "code": pooling_code(model),
         "prompt": json.dumps(prompt) if prompt else None,
         "prompt_name": model.default_prompt_name,
