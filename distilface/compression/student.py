@@ -10,8 +10,8 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 from transformers import (
-    AutoConfig,
     MODEL_FOR_TEXT_ENCODING_MAPPING,
+    AutoConfig,
     AutoModel,
     AutoModelForTextEncoding,
     AutoTokenizer,
@@ -119,8 +119,8 @@ def load_student(
         dropout: the encoder's dropout in training; ``None`` keeps its own.
 
     Raises:
-        InputError: as :func:`load_backbone`, where ``last4`` meets an encoder of fewer than four layers, or another pooling
-            than ``lasttoken`` a decoder.
+        InputError: as :func:`load_backbone`, where ``last4`` meets an encoder of fewer than four layers, or a
+            decoder is pooled otherwise than by ``lasttoken``.
     """
     encoder, tokenizer = load_backbone(source, layers)
     with tempfile.TemporaryDirectory() as temporary:

@@ -82,8 +82,8 @@ def set_padding(tokenizer: PreTrainedTokenizerBase, encoder: nn.Module) -> None:
     token = next(filter(None, known), None) if counted is None else tokenizer.convert_ids_to_tokens(counted)
     if token is None:
         raise InputError(
-            f"the tokenizer of {family_name(encoder.config)} has no padding token, so texts of two lengths make no batch; "
-            "set its pad_token and save it again"
+            f"the tokenizer of {family_name(encoder.config)} has no padding token, so texts of two lengths make no "
+            "batch; set its pad_token and save it again"
         )
     tokenizer.pad_token = token
     logger.info(f"the tokenizer has no padding token; it pads with {token}, which the attention mask hides")

@@ -36,8 +36,8 @@ def is_normalized(model: SentenceTransformer) -> bool:
 def pooling_modules(transformer: Transformer, mode: PoolingMode) -> list[nn.Module]:
     """Make the modules that follow ``transformer`` in a SentenceTransformer.
 
-    ``mean``, ``cls`` and ``lasttoken`` are one ``Pooling``. ``last4`` is the mean of the last four hidden states, then the
-    masked mean over tokens: a ``WeightedLayerPooling`` whose four weights are one and stay one, then a
+    ``mean``, ``cls`` and ``lasttoken`` are one ``Pooling``. ``last4`` is the mean of the last four hidden states,
+    then the masked mean over tokens: a ``WeightedLayerPooling`` whose four weights are one and stay one, then a
     ``Pooling``. What to know of ``WeightedLayerPooling``:
 
     - It reads every hidden state from ``layer_start`` on, and state 0 is the embeddings: the last four of n
