@@ -60,11 +60,23 @@ FAMILIES = {
     "mpnet": _roberta("MPNetModel"),
     "modernbert": Family(
         "ModernBertModel",
-        _SMALL | _PLACES | {"pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3},
+        _SMALL
+        | _PLACES
+        | {"pad_token_id": 0, "cls_token_id": 2, "sep_token_id": 3, "bos_token_id": 2, "eos_token_id": 3},
     ),
     "deberta-v2": Family(
         "DebertaV2Model",
-        _SMALL | _PLACES | {"relative_attention": True, "pos_att_type": ["p2c", "c2p"], "position_buckets": 16, "share_att_key": True, "norm_rel_ebd": "layer_norm", "position_biased_input": False, "type_vocab_size": 0},
+        _SMALL
+        | _PLACES
+        | {
+            "relative_attention": True,
+            "pos_att_type": ["p2c", "c2p"],
+            "position_buckets": 16,
+            "share_att_key": True,
+            "norm_rel_ebd": "layer_norm",
+            "position_biased_input": False,
+            "type_vocab_size": 0,
+        },
     ),
     "electra": Family("ElectraModel", _SMALL | _PLACES | {"embedding_size": 16}),
     "albert": Family("AlbertModel", _SMALL | _PLACES | {"embedding_size": 16}),
@@ -77,10 +89,10 @@ FAMILIES = {
     ),
     "qwen3": Family(
         "Qwen3Model",
-        _SMALL | _DECODER | {"pad_token_id": 0, "eos_token_id": 0},
-        ("<|endoftext|>",),
-        "$A <|endoftext|>",
-        {"pad_token": "<|endoftext|>", "eos_token": "<|endoftext|>"},
+        _SMALL | _DECODER | {"pad_token_id": 0, "eos_token_id": 1},
+        ("<|endoftext|>", "<|im_end|>"),
+        "$A <|im_end|>",
+        {"pad_token": "<|endoftext|>", "eos_token": "<|im_end|>"},
         _LEFT,
     ),
     "gemma3": Family(
@@ -98,7 +110,7 @@ def words_tokenizer(family: Family, **settings: Any) -> PreTrainedTokenizerFast:
     """Make the tokenizer of a family over the words of the tests; it names no length."""
     words = list(dict.fromkeys([*family.marks, *WORDS.split()]))
     vocabulary = {word: number for number, word in enumerate(words)}
-    unknown = family.roles.get("unk_token", family.marks[0])
+    unknown = family.roles.get("unk_token", family.marks[-1])
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token=unknown))
     tokenizer.normalizer = normalizers.Lowercase()
     tokenizer.pre_tokenizer = pre_tokenizers.Whitespace()

@@ -72,7 +72,7 @@ class Place:
 
     @cached_property
     def published(self) -> Path:
-        """The same, as sentence-transformers publishes it: no length is named but T5's, of which the texts have more."""
+        """The same, as sentence-transformers publishes it; only T5's names a length, for it has no most."""
         transformer = Transformer(str(self.backbone))
         model = SentenceTransformer(modules=[transformer, Pooling(32, pooling_mode=self.pooling)], device="cpu")
         if self.name == "t5":
