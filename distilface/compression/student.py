@@ -126,7 +126,7 @@ def load_student(
     with tempfile.TemporaryDirectory() as temporary:
         encoder.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        transformer = Transformer(temporary, config_kwargs=dropout_settings(encoder.config, dropout))
+        transformer: Any = Transformer(temporary, config_kwargs=dropout_settings(encoder.config, dropout))
     limit = positions(encoder)
     if max_seq_length is not None and not 2 <= max_seq_length <= (limit or NAMED):
         raise InputError(f"max_seq_length {max_seq_length} is out of range; the encoder has {limit or 'any'} positions")

@@ -107,7 +107,8 @@ def make_usable(model: SentenceTransformer) -> SentenceTransformer:
             f"{family_name(encoder.config)} can place {limit} tokens, not {model.max_seq_length}: it is cut there"
         )
         model.max_seq_length = limit
-    set_padding(model.tokenizer, encoder)
+    tokenizer: Any = model.tokenizer
+    set_padding(tokenizer, encoder)
     return model
 
 

@@ -196,7 +196,8 @@ def card(model: SentenceTransformer, name: str, configs: list[dict[str, Any]]) -
     """Return a minimal model card: what the folder is, and how to use it."""
     width, length = model.get_embedding_dimension(), configs[0]["max_seq_length"]
     parameters = sum(p.numel() for p in model.parameters())
-    named, loader = json.dumps(name), auto_class(model[0].model)
+    transformer: Any = model[0]
+    named, loader = json.dumps(name), auto_class(transformer.model)
     code = "\n".join(pooling_code(model))
     read = "from safetensors.torch import load_file\n" if "load_file" in code else ""
     prompt = model.prompts.get(model.default_prompt_name or "", "")

@@ -105,7 +105,7 @@ def pooling_code(modules: Iterable[nn.Module]) -> list[str]:
     left = False
     for place, module in enumerate(modules):
         if isinstance(module, Transformer):
-            left = module.tokenizer.padding_side == "left"
+            left = getattr(module.tokenizer, "padding_side", None) == "left"
         elif isinstance(module, WeightedLayerPooling):
             lines[1] = f"tokens = torch.stack(output.hidden_states[{module.layer_start}:]).mean(0)"
         elif isinstance(module, Pooling):
