@@ -140,11 +140,12 @@ def blocks(text: str, language: str) -> dict[str, str]:
 
 
 @pytest.mark.parametrize("run", [RUN, NEW], ids=["older", "newer"])
-def test_the_whole_card(run, folder, tmp_path):
+def test_the_whole_card(run, folder, tmp_path, monkeypatch):
     """A section that is gone, a table without a row, a sentence that changed or another seed's scores fail here.
 
     After a change that is meant, read the card that this leaves beside the folder and copy it over golden_card.md.
     """
+    monkeypatch.setattr(card, "wrong_snippets", lambda *_: {})  # the files are empty: no snippet of theirs would run
     exported(folder)
     write_whole(folder / "run.json", run)
     write_whole(tmp_path / "seeds.json", {**SEEDS, "models": [SEEDS["models"][0], {**SEEDS["models"][1], "run": run}]})

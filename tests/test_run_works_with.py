@@ -17,7 +17,7 @@ GOLDEN_CARD = Path(__file__).parent / "golden_card.md"
 def test_a_card_has_a_snippet_for_every_runtime():
     """A heading that was changed in the template would leave its runtime out, and the table would only be shorter."""
     text = GOLDEN_CARD.read_text(encoding="utf-8")
-    code = runtimes.snippets(text)
+    code = snippets(text)
     assert set(code) == set(runtimes.RUNTIMES)
     for name, runtime in runtimes.RUNTIMES.items():
         assert "sentences = [" in code[name]

@@ -13,8 +13,9 @@ import numpy as np
 
 from benchmarks import works_with
 from benchmarks.files import save_result
-from benchmarks.works_with.runtimes import RUNTIMES, Runtime, run_snippet, snippets, versions_of
+from benchmarks.works_with.runtimes import RUNTIMES, Runtime, run_snippet, versions_of
 from distilface.cards.card import make_card
+from distilface.cards.snippets import snippets
 from distilface.compression.student import load_student
 from distilface.data.samples import sts_sample
 from distilface.environment import stamp

@@ -170,7 +170,7 @@ def write_card(path: str | Path | Folder, *args: Any, **kwargs: Any) -> Path:
         The card's file.
     """
     folder = open_folder(path)
-    text, files = make_card(folder, *args, run_snippets=True, **kwargs)
+    text, files = make_card(folder, *args, **{"run_snippets": True} | kwargs)
     place = folder.path / ".eval_results"
     for file in place.glob("*.yaml"):
         if file.name not in files and SCORED in file.read_text(encoding="utf-8"):

@@ -9,6 +9,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Weighted
 from torch import nn
 
 from distilface.cards.training import machine_text
+from distilface.model.families import auto_class
 from distilface.model.folder import Folder
 from distilface.model.pooling import is_normalized, pooling_code
 from distilface.model.prompts import default_prompt
@@ -25,6 +26,7 @@ _SERVED = ("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "mpnet",
 def shape_section(folder: Folder) -> dict[str, Any]:
     """Return what the card says of the model's shape; ``pooled`` is a pooling that every runtime knows by name."""
     model = folder.model
+    transformer: Any = model[0]
     pooling = next(module for module in model if isinstance(module, Pooling))
     modes = [pooling.pooling_mode] if isinstance(pooling.pooling_mode, str) else list(pooling.pooling_mode)
     layers = any(isinstance(module, WeightedLayerPooling) for module in model)
@@ -40,6 +42,7 @@ def shape_section(folder: Folder) -> dict[str, Any]:
         "pooling": words + (", then a linear layer" if dense else ""),
         "pooled": modes[0] if modes in (["mean"], ["cls"]) and not dense else None,
         "normalized": is_normalized(model),
+        "loader": auto_class(transformer.model),
         "code": pooling_code(model),
         "prompt": json.dumps(prompt) if prompt else None,
         "prompt_name": model.default_prompt_name,

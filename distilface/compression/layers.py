@@ -10,6 +10,7 @@ from transformers import (
     PreTrainedModel,
 )
 
+from distilface.model.families import family_name
 from distilface.settings import InputError
 
 #: Where a BERT layer's weights go in a DistilBERT layer.
@@ -29,7 +30,9 @@ def check_foldable(config: Any) -> None:
     """Refuse an encoder whose computation a DistilBERT cannot repeat."""
     kind = config.model_type
     if kind not in ("bert", "distilbert"):
-        raise InputError(f"a {kind} encoder cannot be cut into a DistilBERT; layers can be cut from bert or distilbert")
+        raise InputError(
+            f"{family_name(config)} cannot be cut into a DistilBERT; layers can be cut from bert or distilbert"
+        )
     if kind == "distilbert":
         return
     position = getattr(config, "position_embedding_type", None) or "absolute"

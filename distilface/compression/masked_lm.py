@@ -8,8 +8,10 @@ from torch import nn
 from transformers import DistilBertForMaskedLM, PreTrainedModel, PreTrainedTokenizerBase
 from transformers.modeling_outputs import MaskedLMOutput
 
+from distilface.compression.layers import check_foldable
 from distilface.compression.student import load_backbone
 from distilface.hub_ids import resolve
+from distilface.model.families import family_name
 from distilface.settings import InputError
 
 
@@ -57,8 +59,9 @@ def load_masked_lm(source: str, layers: Sequence[int] | None = None) -> tuple[Pr
     """
     encoder, tokenizer = load_backbone(source, layers)
     if encoder.config.model_type != "distilbert":
+        check_foldable(encoder.config)  # a family that no cut is made of has no remedy of layers
         raise InputError(
-            f"{source} is a {encoder.config.model_type} encoder; name the layers to cut into a DistilBERT (--layers)"
+            f"{source} is {family_name(encoder.config)}; name the layers to cut into a DistilBERT (--layers)"
         )
     if tokenizer.mask_token_id is None:
         raise InputError(f"the tokenizer of {source} has no mask token; masked-LM needs one")

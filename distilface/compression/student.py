@@ -9,8 +9,10 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 from transformers import (
+    MODEL_FOR_TEXT_ENCODING_MAPPING,
     AutoConfig,
     AutoModel,
+    AutoModelForTextEncoding,
     AutoTokenizer,
     BertTokenizer,
     DistilBertTokenizer,
@@ -21,6 +23,15 @@ from transformers import (
 from distilface.compression.layers import check_foldable, cut_layers
 from distilface.hub_ids import DEFAULT_BACKBONE, resolve
 from distilface.locks import scratch_folder
+from distilface.model.families import (
+    NAMED,
+    dropout_settings,
+    family_name,
+    is_causal,
+    positions,
+    set_padding,
+    usual_length,
+)
 from distilface.model.loading import LOAD_ERRORS, no_model
 from distilface.model.pooling import PoolingMode, pooling_modules
 from distilface.settings import InputError
@@ -42,7 +53,7 @@ def load_backbone(source: str, layers: Sequence[int] | None = None) -> tuple[Pre
         if layers is not None:
             check_foldable(config)
         with _no_load_report():
-            encoder, found = AutoModel.from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+            encoder, found = _class_of(config).from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except InputError:
         raise
@@ -50,10 +61,16 @@ def load_backbone(source: str, layers: Sequence[int] | None = None) -> tuple[Pre
         raise no_model(source, error) from None
     if missing := sorted(name for name in found["missing_keys"] if "pooler" not in name):
         raise InputError(f"{source} is no whole model: {len(missing)} weights are missing, as {missing[0]}")
+    set_padding(tokenizer, encoder)
     if layers is None:
         return encoder, tokenizer
     encoder = cut_layers(encoder, layers)
     return encoder, _distilbert_tokenizer(tokenizer, encoder.config.max_position_embeddings)
+
+
+def _class_of(config: Any) -> Any:
+    """Return what loads an encoder: of T5 the encoder alone, without whose decoder a folder is whole."""
+    return AutoModelForTextEncoding if type(config) in MODEL_FOR_TEXT_ENCODING_MAPPING else AutoModel
 
 
 @contextlib.contextmanager
@@ -95,38 +112,29 @@ def load_student(
     Args:
         source: a Hub id or a folder of a masked-LM backbone, an encoder or a SentenceTransformer.
         layers: cut these layers, counted from 0, into a DistilBERT; ``None`` keeps the encoder whole.
-        pooling: ``mean`` over the real tokens; ``cls``, the first token; or ``last4``, the mean of the last four
-            hidden states, then of the real tokens (DistilFace, arXiv 2401.12472).
+        pooling: ``mean`` over the real tokens; ``cls``, the first token; ``lasttoken``, for a decoder; or
+            ``last4``, the mean of the last four hidden states, then of the real tokens (DistilFace, arXiv 2401.12472).
         normalize: put a ``Normalize`` at the end, as most teachers have.
         max_seq_length: tokens that the published model reads at most; ``None``: as many as it has positions.
         dropout: the encoder's dropout in training; ``None`` keeps its own.
 
     Raises:
-        InputError: as :func:`load_backbone`, or where ``last4`` meets an encoder of fewer than four layers.
+        InputError: as :func:`load_backbone`, where ``last4`` meets an encoder of fewer than four layers, or a
+            decoder is pooled otherwise than by ``lasttoken``.
     """
     encoder, tokenizer = load_backbone(source, layers)
     with scratch_folder() as temporary:
         encoder.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)
-        transformer = Transformer(temporary, config_kwargs=_dropout(encoder.config, dropout))
-    limit = transformer.max_seq_length or tokenizer.model_max_length
-    positions = _positions(encoder)
-    if max_seq_length is not None and not 2 <= max_seq_length <= positions:
-        raise InputError(f"max_seq_length {max_seq_length} is out of range; the encoder has {positions} positions")
-    transformer.max_seq_length = max_seq_length or min(limit, positions)
+        transformer: Any = Transformer(temporary, config_kwargs=dropout_settings(encoder.config, dropout))
+    limit = positions(encoder)
+    if max_seq_length is not None and not 2 <= max_seq_length <= (limit or NAMED):
+        raise InputError(f"max_seq_length {max_seq_length} is out of range; the encoder has {limit or 'any'} positions")
+    transformer.max_seq_length = max_seq_length or usual_length(encoder, transformer.tokenizer)
+    if pooling != "lasttoken" and is_causal(encoder):
+        raise InputError(
+            f"{family_name(encoder.config)} reads from left to right, so its last token alone has read the whole text: "
+            f"--pooling {pooling} is refused; set --pooling lasttoken"
+        )
     modules = [transformer, *pooling_modules(transformer, pooling)]
     return SentenceTransformer(modules=[*modules, Normalize()] if normalize else modules)
-
-
-def _positions(encoder: PreTrainedModel) -> int:
-    """Count the tokens that an encoder can place: RoBERTa and MPNet leave the positions up to their padding unused."""
-    padding = getattr(getattr(encoder, "embeddings", None), "padding_idx", None)
-    return int(encoder.config.max_position_embeddings) - (0 if padding is None else padding + 1)
-
-
-def _dropout(config: Any, dropout: float | None) -> dict[str, float]:
-    """Name the dropout settings of this encoder's family, hidden and attention alike."""
-    if dropout is None:
-        return {}
-    names = ("dropout", "attention_dropout", "hidden_dropout_prob", "attention_probs_dropout_prob")
-    return {name: dropout for name in names if hasattr(config, name) and name in config.to_dict()}

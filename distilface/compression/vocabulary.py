@@ -13,6 +13,7 @@ from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 from distilface.compression.student import load_backbone, load_student
 from distilface.locks import scratch_folder
+from distilface.model.families import family_name, is_causal, padding_position, usual_length
 from distilface.settings import InputError
 
 #: The special tokens and their roles, in the order of their ids; BERT's names, so that a teacher's rows are found.
@@ -25,7 +26,7 @@ NOISE = 0.1
 
 
 def train_tokenizer(
-    texts: Dataset, vocabulary: int = 32_000, max_length: int = 512, lowercase: bool = True
+    texts: Dataset, vocabulary: int = 32_000, max_length: int = 512, lowercase: bool = True, padding: int = 0
 ) -> PreTrainedTokenizerFast:
     """Train a Unigram tokenizer (arXiv 1804.10959) on sentences of many languages.
 
@@ -37,11 +38,13 @@ def train_tokenizer(
         vocabulary: tokens at most; a small text gives fewer.
         max_length: tokens of a sentence that it cuts at.
         lowercase: read everything in lower case.
+        padding: the id of the padding token, from 0 to 4.
 
     Raises:
         InputError: if the vocabulary cannot hold every character of the text.
     """
     tokenizer, special = Tokenizer(models.Unigram()), [*SPECIAL, MASK]
+    special.insert(padding, special.pop(0))
     # Lower-cased as it is, a Turkish capital I with a dot would be two characters that no other word has.
     lower: list[Any] = [normalizers.Replace("İ", "i"), normalizers.Lowercase()] if lowercase else []
     spaces = [normalizers.Replace(Regex(r"\s+"), " "), normalizers.Strip()]
@@ -149,12 +152,20 @@ def make_assistant(
         seed: the seed of the new rows' noise.
 
     Raises:
-        InputError: as :func:`distilface.compression.student.load_backbone` and :func:`train_tokenizer`.
+        InputError: as :func:`distilface.compression.student.load_backbone` and :func:`train_tokenizer`, or of a
+            decoder.
     """
     encoder: Any
     encoder, old = load_backbone(teacher, layers)
+    if is_causal(encoder):
+        raise InputError(
+            f"{family_name(encoder.config)} reads from left to right; a new vocabulary is put under an encoder that "
+            "reads both ways, as BERT: name another teacher"
+        )
     lowercase = old.tokenize("A") == old.tokenize("a")
-    tokenizer = train_tokenizer(texts, vocabulary, encoder.config.max_position_embeddings, lowercase)
+    # RoBERTa's and MPNet's positions are counted from the id of the padding, which must stay.
+    padding = padding_position(encoder) or 0
+    tokenizer = train_tokenizer(texts, vocabulary, usual_length(encoder, old), lowercase, padding)
     rows = new_table(encoder.get_input_embeddings().weight.detach(), old, tokenizer, seed)
     encoder.set_input_embeddings(nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=tokenizer.pad_token_id))
     encoder.config.vocab_size, encoder.config.pad_token_id = len(rows), tokenizer.pad_token_id

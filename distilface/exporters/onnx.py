@@ -13,7 +13,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
+from distilface.model.families import family_name
 from distilface.runtimes.base import INPUTS, padded, token_ids
+from distilface.settings import InputError
 
 #: Weights that share one scale and one zero in 4 bits.
 BLOCK = 32
@@ -36,7 +38,7 @@ def to_onnx(model: SentenceTransformer, file: Path) -> None:
     """Write a model as one self-contained ONNX file in fp32, of dynamic batch and length."""
     batch = padded(model, token_ids(model, ["a dog", "the dog runs in the park"]))
     with _quiet_exporter():
-        _export(model, [torch.from_numpy(batch[name]) for name in INPUTS], file)
+        _export_any(model, [torch.from_numpy(batch[name]) for name in INPUTS], file)
     _forget_origin(file)
 
 
@@ -62,6 +64,29 @@ def _quiet_exporter() -> Iterator[None]:
             yield
     finally:
         logger.setLevel(before)
+
+
+def _export_any(model: SentenceTransformer, example: list[Tensor], file: Path) -> None:
+    """Export a model, with the plain attention where the exporter cannot take the fused one apart, as T5's.
+
+    Raises:
+        InputError: if it can be exported in neither way.
+    """
+    encoder: Any = model[0].model
+    attention = encoder.config._attn_implementation
+    try:
+        _export(model, example, file)
+    except torch.onnx.OnnxExporterError:
+        encoder.set_attn_implementation("eager")
+        try:
+            _export(model, example, file)
+        except torch.onnx.OnnxExporterError as error:
+            cause = str(error.__cause__ or error).splitlines()[0]
+            raise InputError(
+                f"{family_name(encoder.config)} cannot be written as ONNX ({cause}); encode it by torch, --variant fp32"
+            ) from error
+        finally:
+            encoder.set_attn_implementation(attention)
 
 
 def _export(model: SentenceTransformer, example: list[Tensor], file: Path) -> None:

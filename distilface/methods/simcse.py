@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from distilface.hub_ids import DEFAULT_BACKBONE
 from distilface.methods.base import EncoderMethod, Paper, Task
+from distilface.model.families import has_dropout
 from distilface.settings import InputError, setting
 from distilface.training.settings import StudentSettings
 
@@ -73,7 +74,7 @@ class SimCSELoss(MultipleNegativesRankingLoss):
 
     def __init__(self, model: SentenceTransformer, scale: float = 20.0, mlp_head: bool = False) -> None:
         super().__init__(model, scale=scale)
-        if not any(module.p > 0 for module in model.modules() if isinstance(module, nn.Dropout)):
+        if not has_dropout(model):
             raise InputError("the student has no dropout, so the two views of a sentence are equal; set --dropout 0.1")
         width = int(model.get_embedding_dimension() or 0)
         self.head = nn.Sequential(nn.Linear(width, width, device=model.device), nn.Tanh()) if mlp_head else None

@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import WeightedLayerPooling
 
+from distilface.model.families import make_usable
 from distilface.model.identity import fingerprint
 from distilface.model.older_versions import card, make_portable, older_fingerprint, portable_configs
 from distilface.model.pooling import freeze
@@ -167,7 +168,7 @@ class Folder:
         for module in model:
             if isinstance(module, WeightedLayerPooling):
                 freeze(module)
-        return model.eval()
+        return make_usable(model).eval()
 
 
 def _check_weights(file: Path) -> None:

@@ -6,6 +6,7 @@ from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 
 from distilface.hub_ids import resolve
+from distilface.model.families import make_usable
 from distilface.settings import InputError
 
 #: What loading a folder that is no whole model raises.
@@ -33,4 +34,4 @@ def load_model(model: str | Path) -> SentenceTransformer:
         raise no_model(str(model), error) from None
     if not all(weight.isfinite().all() for weight in loaded.parameters()):
         raise InputError(f"{model} holds weights that are NaN or infinite; its training has diverged")
-    return loaded
+    return make_usable(loaded)

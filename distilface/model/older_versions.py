@@ -17,6 +17,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Weighted
 from tokenizers import Tokenizer
 from torch import float32, nn
 
+from distilface.model.families import auto_class, published_length
 from distilface.model.pooling import pooling_code
 from distilface.settings import InputError
 from distilface.storage import read_json, write_json
@@ -86,7 +87,7 @@ def portable_configs(model: SentenceTransformer, max_seq_length: int | None = No
 
     Raises:
         InputError: if a module is not sentence-transformers' own or not known to its older versions, or the
-            length is more than the encoder has positions.
+            length is more than the encoder has positions, or the model names none.
     """
     transformer: Any = model[0]
     for place, module in enumerate(model):
@@ -99,10 +100,7 @@ def portable_configs(model: SentenceTransformer, max_seq_length: int | None = No
     encoder = transformer.model
     if not type(encoder).__module__.startswith("transformers.models."):
         raise InputError(f"{type(encoder).__name__} is not an encoder of transformers: it would need remote code")
-    limit = encoder.config.max_position_embeddings
-    length = min(transformer.max_seq_length, limit) if max_seq_length is None else max_seq_length
-    if not 0 < length <= limit:
-        raise InputError(f"max_seq_length {length} is out of range; the encoder has {limit} positions")
+    length = published_length(transformer, max_seq_length)
     return [_portable_config(module, length) for module in model]
 
 
@@ -198,7 +196,8 @@ def card(model: SentenceTransformer, name: str, configs: list[dict[str, Any]]) -
     """Return a minimal model card: what the folder is, and how to use it."""
     width, length = model.get_embedding_dimension(), configs[0]["max_seq_length"]
     parameters = sum(p.numel() for p in model.parameters())
-    named = json.dumps(name)
+    transformer: Any = model[0]
+    named, loader = json.dumps(name), auto_class(transformer.model)
     code = "\n".join(pooling_code(model))
     read = "from safetensors.torch import load_file\n" if "load_file" in code else ""
     prompt = model.prompts.get(model.default_prompt_name or "", "")
@@ -229,12 +228,12 @@ With transformers alone:
 
 ```python
 import torch
-{read}from transformers import AutoModel, AutoTokenizer
+{read}from transformers import {loader}, AutoTokenizer
 
 folder = {named}
 sentences = ["The cat sat on the mat.", "A cat was sitting on a rug."]
 {asked}tokenizer = AutoTokenizer.from_pretrained(folder)
-encoder = AutoModel.from_pretrained(folder).eval()
+encoder = {loader}.from_pretrained(folder).eval()
 inputs = tokenizer(sentences, padding=True, truncation=True, return_tensors="pt")
 with torch.no_grad():
     output = encoder(**inputs)

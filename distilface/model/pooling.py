@@ -11,9 +11,9 @@ from torch import nn
 from distilface.model.prompts import default_prompt
 from distilface.settings import InputError, check_known
 
-PoolingMode = Literal["mean", "cls", "last4"]
+PoolingMode = Literal["mean", "cls", "lasttoken", "last4"]
 
-# One pooling mode of sentence-transformers as one expression over `tokens` and `mask` (right padding).
+# One pooling mode of sentence-transformers as one expression over `tokens` and `mask`, padded on the right.
 _AS_TORCH = {
     "cls": "tokens[:, 0]",
     "max": 'tokens.masked_fill(mask == 0, float("-inf")).max(1).values',
@@ -22,6 +22,11 @@ _AS_TORCH = {
     "weightedmean": "(tokens * mask * place).sum(1) / (mask * place).sum(1)",
     "lasttoken": "tokens[torch.arange(len(tokens)), mask.sum(1)[:, 0] - 1]",
 }
+
+# What differs where a tokenizer pads on the left, as a decoder's does.
+_FIRST = "tokens[torch.arange(len(tokens)), mask[:, :, 0].argmax(1)]"
+_PADDED_LEFT = {"cls": _FIRST, "lasttoken": "tokens[:, -1]"}
+_PLACE = "torch.arange(1, mask.size(1) + 1).unsqueeze(-1)"
 
 
 def is_normalized(model: SentenceTransformer) -> bool:
@@ -32,8 +37,8 @@ def is_normalized(model: SentenceTransformer) -> bool:
 def pooling_modules(transformer: Transformer, mode: PoolingMode) -> list[nn.Module]:
     """Make the modules that follow ``transformer`` in a SentenceTransformer.
 
-    ``mean`` and ``cls`` are one ``Pooling``. ``last4`` is the mean of the last four hidden states, then the
-    masked mean over tokens: a ``WeightedLayerPooling`` whose four weights are one and stay one, then a
+    ``mean``, ``cls`` and ``lasttoken`` are one ``Pooling``. ``last4`` is the mean of the last four hidden states,
+    then the masked mean over tokens: a ``WeightedLayerPooling`` whose four weights are one and stay one, then a
     ``Pooling``. What to know of ``WeightedLayerPooling``:
 
     - It reads every hidden state from ``layer_start`` on, and state 0 is the embeddings: the last four of n
@@ -48,7 +53,7 @@ def pooling_modules(transformer: Transformer, mode: PoolingMode) -> list[nn.Modu
 
     Args:
         transformer: the encoder's module; ``last4`` sets ``output_hidden_states`` in its config.
-        mode: ``mean``, ``cls`` or ``last4``.
+        mode: ``mean``, ``cls``, ``lasttoken`` or ``last4``.
 
     Raises:
         InputError: on an unknown mode, or ``last4`` of an encoder that has not four layers to give.
@@ -97,24 +102,30 @@ def _prompt_tokens(model: SentenceTransformer) -> int:
 def pooling_code(model: SentenceTransformer) -> list[str]:
     """Spell what follows the encoder as lines of plain torch.
 
-    The lines take ``output`` (the encoder's) and ``inputs`` (the tokenizer's, padded on the right) to
-    ``embeddings``. A ``Dense`` is read from the file of the module's own sub-folder of ``folder``.
+    The lines take ``output`` (the encoder's) and ``inputs`` (the tokenizer's, padded as it does by
+    itself) to ``embeddings``. A ``Dense`` is read from the file of the module's own sub-folder of ``folder``.
 
     Args:
         model: whose modules and default prompt are spelt.
     """
     lines = ['mask = inputs["attention_mask"].unsqueeze(-1)', "tokens = output.last_hidden_state"]
+    left = False
     for place, module in enumerate(model):
-        if isinstance(module, WeightedLayerPooling):
+        if isinstance(module, Transformer):
+            left = getattr(module.tokenizer, "padding_side", None) == "left"
+        elif isinstance(module, WeightedLayerPooling):
             lines[1] = f"tokens = torch.stack(output.hidden_states[{module.layer_start}:]).mean(0)"
         elif isinstance(module, Pooling):
             modes = [module.pooling_mode] if isinstance(module.pooling_mode, str) else module.pooling_mode
             first = 0 if module.include_prompt else _prompt_tokens(model)
-            if first:
-                lines.append(f"mask[:, :{first}] = 0  # the tokens of the prompt are not pooled")
             if "weightedmean" in modes:
-                lines.append("place = torch.arange(1, mask.size(1) + 1).unsqueeze(-1)")
-            pooled = [_AS_TORCH[m].replace("[:, 0]", f"[:, {first}]") if m == "cls" else _AS_TORCH[m] for m in modes]
+                lines.append(f"place = {'mask.cumsum(1)' if left else _PLACE}")
+            if first:
+                lines.append(f"mask = mask * (mask.cumsum(1) > {first})  # the tokens of the prompt are not pooled")
+            codes = _AS_TORCH | _PADDED_LEFT if left else _AS_TORCH
+            if first:
+                codes = codes | {"cls": _FIRST}
+            pooled = [codes[mode] for mode in modes]
             joined = pooled[0] if len(pooled) == 1 else f"torch.cat([{', '.join(pooled)}], 1)"
             lines.append(f"embeddings = {joined}")
         elif isinstance(module, Dense):

@@ -56,7 +56,7 @@ class StudentSettings(TrainSettings):
 
     backbone: str | None = setting(DEFAULT_BACKBONE, "a Hub id or folder the student is made of")
     layers: list[int] | None = setting(None, "cut these layers, counted from 0, into a DistilBERT")
-    pooling: str = setting("mean", "mean, cls or last4")
+    pooling: str = setting("mean", "mean, cls or last4; lasttoken for a decoder")
     max_seq_length: int | None = setting(
         None, "tokens that the published model reads; default: all it has positions for"
     )

@@ -3,6 +3,7 @@
 from sentence_transformers import SentenceTransformer
 
 from distilface.hub_ids import resolve
+from distilface.model.families import make_usable
 from distilface.model.loading import LOAD_ERRORS, no_model
 
 
@@ -19,4 +20,4 @@ def load_teacher(model: str, device: str | None = None) -> SentenceTransformer:
         teacher = SentenceTransformer(folder, device=device)
     except LOAD_ERRORS as error:
         raise no_model(model, error) from None
-    return teacher.float().requires_grad_(False).eval()
+    return make_usable(teacher).float().requires_grad_(False).eval()
