@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from benchmarks.works_with import run, runtimes
+from distilface.cards.snippets import snippets
 from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
