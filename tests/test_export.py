@@ -170,7 +170,7 @@ def test_a_file_past_the_gate_is_not_written(folder, exact, monkeypatch, caplog)
     export(folder, PAIRS_SET, ["onnx", "fp16"])
     assert (folder / FP16).is_file()
     monkeypatch.setattr(parity, "LOSS", -200.0 if not exact else 1.0)
-    monkeypatch.setitem(FORMATS, "fp16", Format(spoil, exact))
+    monkeypatch.setitem(FORMATS, "fp16", Format(spoil, exact, weights=frozenset({"float"})))
     refused = export(folder, PAIRS_SET, ["fp16"])["fp16"].refused
     reason = "the least cosine to the folder's vectors is" if exact else "Spearman falls by"
     assert refused is not None

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 class InputError(ValueError):
     """A mistake of the user: one sentence with the value seen and the remedy."""
 
+    __module__ = "distilface.settings"  # where a program imports it from, as a traceback should say
+
 
 def _nearest(name: str, known: Sequence[str]) -> str:
     close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)

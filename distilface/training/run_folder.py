@@ -27,11 +27,17 @@ def claimed(settings: TrainSettings) -> Iterator[None]:
     """Keep other trainings off the output folder, and clear away what a killed one has left there for no other.
 
     Raises:
-        InputError: if another process trains into it.
+        InputError: if another process trains into it, or it has no name of its own.
     """
+    _check_name(settings)
     with locked(settings.output_dir):
         drop_finished(settings)
         yield
+
+
+def _check_name(settings: TrainSettings) -> None:
+    if Path(settings.output_dir).name in ("", ".."):
+        raise InputError(f"--output-dir {settings.output_dir} has no name of its own; name a folder, as models/mine")
 
 
 def note_finished(work: Path, run_file: Path) -> None:
@@ -55,9 +61,8 @@ def check_settings(settings: TrainSettings) -> None:
             or with changed settings, an unfinished run in the way, or a value out of its range.
     """
     check_values(settings)
+    _check_name(settings)
     output = Path(settings.output_dir)
-    if output.name in ("", ".."):
-        raise InputError(f"--output-dir {settings.output_dir} has no name of its own; name a folder, as models/mine")
     if not settings.overwrite and output.is_dir() and any(output.iterdir()):
         raise InputError(f"{output} is not empty; name another --output-dir, or add --overwrite")
     check_output(output, settings.overwrite)
