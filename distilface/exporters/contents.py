@@ -49,8 +49,10 @@ def _onnx_contents(file: Path) -> Contents:
     model = onnx.load(file)
     onnx.checker.check_model(model)
     name = onnx.TensorProto.DataType.Name
+    # The raw bytes where there are some: two numbers of 4 bits share one, and as an array they would not.
     constants = [
-        (name(t.data_type).lower(), tuple(t.dims), onnx.numpy_helper.to_array(t).nbytes) for t in _tensors(model)
+        (name(t.data_type).lower(), tuple(t.dims), len(t.raw_data) or onnx.numpy_helper.to_array(t).nbytes)
+        for t in _tensors(model)
     ]
 
     def ports(values: Any) -> dict[str, str]:

@@ -36,7 +36,7 @@ FORMATS = {
     "fp16": Format(to_fp16, weights=frozenset({"float16"})),
     "quantized": Format(partial(to_int8, signed=False)),
     "int8": Format(to_int8_weights),
-    "q4": Format(to_q4),
+    "q4": Format(to_q4, weights=frozenset({"uint4", "int8", "uint8"})),
     "vnni": Format(partial(to_int8, signed=True)),
     "avx2": Format(partial(to_int8, signed=False)),
     "arm64": Format(partial(to_int8, signed=True)),

@@ -19,6 +19,8 @@ from distilface.settings import InputError
 
 #: Weights that share one scale and one zero in 4 bits.
 BLOCK = 32
+#: The opset of ONNX that knows numbers of 4 bits.
+OPSET_OF_4_BITS = 21
 
 
 class _Graph(nn.Module):
@@ -150,15 +152,35 @@ def to_int8(source: Path, target: Path, signed: bool) -> None:
         quantize_dynamic(optimised, target, per_channel=True, weight_type=kind)
 
 
-def _small_tables(source: Path) -> Any:
+def _int8_tables(source: Path) -> Any:
     """Return the model of an ONNX file with its embedding tables in int8, and its other weights as they were."""
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _optimised(source) as optimised:
-        tables = optimised.with_name("tables.onnx")
-        quantize_dynamic(optimised, tables, op_types_to_quantize=["Gather"], weight_type=QuantType.QUInt8)
-        return onnx.load(tables)
+    tables = source.with_name("tables.onnx")
+    quantize_dynamic(source, tables, op_types_to_quantize=["Gather"], weight_type=QuantType.QUInt8)
+    return onnx.load(tables)
+
+
+def _q4_table(model: Any) -> Any:
+    """Return a model with its table of token embeddings in 4 bits, if a row of it is whole blocks."""
+    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
+
+    widths = {tensor.name: tensor.dims[-1] for tensor in model.graph.initializer if tensor.dims}
+    gathers = [node for node in model.graph.node if node.op_type == "Gather"]
+    table = [node for node in gathers if node.input[1] == INPUTS[0] and not widths[node.input[0]] % BLOCK]
+    if not table:
+        return model
+    for entry in model.opset_import:
+        if entry.domain in ("", "ai.onnx"):
+            entry.version = max(entry.version, OPSET_OF_4_BITS)  # as the quantiser would, with a warning of its own
+    others = [node.name for node in gathers if node not in table]
+    config = DefaultWeightOnlyQuantConfig(
+        block_size=BLOCK, is_symmetric=False, op_types_to_quantize=("Gather",), quant_axes={"Gather": 1}
+    )
+    quantizer = MatMulNBitsQuantizer(model, nodes_to_exclude=others, algo_config=config)
+    quantizer.process()
+    return quantizer.model.model
 
 
 def to_int8_weights(source: Path, target: Path) -> None:
@@ -175,7 +197,8 @@ def to_int8_weights(source: Path, target: Path) -> None:
     import onnx
     from onnx import helper, numpy_helper
 
-    model = _small_tables(source)
+    with _optimised(source) as optimised:
+        model = _int8_tables(optimised)
     graph = model.graph
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
     weights = {node.input[1] for node in products}
@@ -203,9 +226,11 @@ def to_int8_weights(source: Path, target: Path) -> None:
 
 
 def to_q4(source: Path, target: Path) -> None:
-    """Write an ONNX file with 4-bit weights (``MatMulNBits``, blocks of :data:`BLOCK`) and int8 embedding tables.
+    """Write an ONNX file with its weights and its table of token embeddings in 4 bits.
 
-    Its activations stay in fp32, so that a sentence has one embedding in every batch; the gain is the size of the file.
+    Weights are ``MatMulNBits``, the table is ``GatherBlockQuantized``, both ``scale * (code - zero)`` in blocks of
+    :data:`BLOCK`; the small tables of positions and types are in int8. The activations stay in fp32, so that a sentence
+    has one embedding in every batch; the gain is the size of the file.
 
     Args:
         source: in fp32.
@@ -215,9 +240,11 @@ def to_q4(source: Path, target: Path) -> None:
 
     with _root_logger_kept():  # its import configures logging
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-
-    quantizer = MatMulNBitsQuantizer(_small_tables(source), bits=4, block_size=BLOCK, is_symmetric=False)
-    quantizer.process()
+    with _optimised(source) as optimised:
+        small = optimised.with_name("table.onnx")
+        onnx.save(_q4_table(onnx.load(optimised)), small)
+        quantizer = MatMulNBitsQuantizer(_int8_tables(small), bits=4, block_size=BLOCK, is_symmetric=False)
+        quantizer.process()
     graph = quantizer.model.model.graph
     # A weight that layers share is added for each of its products, under one name, which onnxruntime refuses.
     once = {tensor.name: tensor for tensor in graph.initializer}

@@ -15,6 +15,8 @@ from distilface.runtimes.torch import TorchEncoder
 
 #: Least cosine to the folder's own vectors, of a file that computes as the folder does.
 SAME = 1 - 1e-5
+#: Least cosine to the folder's own vectors, of a smaller file: 4 bits leave 0.96, and less than this is no rounding.
+NEAR = 0.8
 #: Most points of Spearman x 100 that a smaller file may lose.
 LOSS = 1.0
 #: Sentences that are also encoded one by one: the scale of a dynamic int8 activation is its batch's.
@@ -108,7 +110,8 @@ def compare(encoder: Encoder, reference: Reference, exact: bool) -> Parity:
     Args:
         encoder: a file on its own runtime, or a model in another precision.
         reference: the vectors of the folder.
-        exact: whether every vector must be the folder's (:data:`SAME`), or only the score (:data:`LOSS`).
+        exact: whether every vector must be the folder's (:data:`SAME`), or near it (:data:`NEAR`), with its score
+            (:data:`LOSS`).
     """
     texts, scores = reference.texts, reference.pairs["score"]
     encoder.encode(texts[:ALONE])  # a runtime allocates and compiles at first, which is not its rate
@@ -152,6 +155,8 @@ def _refusal(cosine: float, edge: float, score: float, change: float, exact: boo
             f"the least cosine to the folder's vectors is {edge:.6f}, below {SAME}, on texts of one token, "
             "of other scripts or over the length, with and without a prompt"
         )
+    if not min(cosine, edge) >= NEAR:
+        return f"the least cosine to the folder's vectors is {min(cosine, edge):.6f}, below {NEAR}"
     if not change >= -LOSS:
         return f"Spearman falls by {-change:.2f} points to {score:.2f}, and {LOSS} are allowed"
     return None

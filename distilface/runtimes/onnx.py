@@ -34,5 +34,6 @@ class OnnxEncoder(FileEncoder):
 
         for tensor in onnx.load(self.file).graph.initializer:
             if list(tensor.dims) == list(shape):
-                return len(onnx.numpy_helper.to_array(tensor).tobytes())
+                # Two numbers of 4 bits share a byte of the file, and not one of an array.
+                return len(tensor.raw_data) or onnx.numpy_helper.to_array(tensor).nbytes
         return None
