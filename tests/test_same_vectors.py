@@ -60,6 +60,9 @@ def test_a_prompt_that_is_not_pooled_is_refused(instructed, students, tmp_path):
     with pytest.raises(InputError, match=r"m cannot be exported: its pooling leaves out .* its prompts \(query\)"):
         export(instructed, PAIRS_SET, ["onnx"])
     assert not (instructed / "onnx").exists()
+    (tmp_path / "t.txt").write_text("a dog\n")
+    with pytest.raises(InputError, match=r"no exported file gives the vectors of .*m: its pooling leaves out"):
+        cli.run(["encode", str(instructed), str(tmp_path / "t.txt"), str(tmp_path / "v.npy"), "--variant", "int8"])
     file = students["mean"] / ONNX  # as a folder exported by an older version has one
     with pytest.raises(InputError, match=r"does not give the vectors of its folder: its pooling leaves out"):
         open_file(file, instructed)
@@ -94,6 +97,7 @@ def test_a_snippet_of_transformers_leaves_the_prompt_out(tmp_path, pooling):
     text = (tmp_path / "m" / "README.md").read_text()
     assert "the tokens of the prompt are not pooled" in snippets.snippets(text)["transformers"]
     assert "onnxruntime" not in snippets.snippets(text), "there is no file that it could read"
+    assert "There is no ONNX file in fp32 of these weights; its pooling leaves out the tokens of its prompts" in text
 
 
 # ---- a stored precision

@@ -65,12 +65,14 @@ def exports_section(folder: Folder) -> dict[str, Any]:
     results = read_exports(folder)
     rows = [{"file": file, **row} for file, row in results.get("files", {}).items()]
     there = {row["file"] for row in rows if not row["refused"] and (folder.path / row["file"]).is_file()}
-    if file_refusal(folder.model):  # files of an older version, which passed a gate without the prompt
+    refusal = file_refusal(folder.model)
+    if refusal:  # its files are of an older version, and passed a gate without the prompt
         there = set()
     return {
         "rows": rows,
         "rates": _rates([row for row in rows if row["file"] in there]),
         "there": there,
+        "remedy": refusal or "`distilface export` writes it",
         "pairs": results.get("pairs"),
         "machine": machine_text(results.get("machine", {})),
         "fp32": FILES["onnx"].path in there,

@@ -14,8 +14,8 @@ from safetensors import SafetensorError, safe_open
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import WeightedLayerPooling
 
-from distilface.model.families import make_usable
 from distilface.model.identity import fingerprint
+from distilface.model.loading import load_in_fp32
 from distilface.model.older_versions import card, make_portable, older_fingerprint, portable_configs
 from distilface.model.pooling import freeze
 from distilface.run import Run, read_run
@@ -160,15 +160,12 @@ class Folder:
                 _check_weights(file)
 
     def load(self, device: str = "cpu") -> SentenceTransformer:
-        """Load the model for use, in evaluation mode; :meth:`check` the folder first.
-
-        It computes in fp32 whatever precision its weights are stored in: transformers would compute in that one.
-        """
-        model = SentenceTransformer(str(self.path), device=device, local_files_only=True).float()
+        """Load the model for use, in fp32 and in evaluation mode; :meth:`check` the folder first."""
+        model = load_in_fp32(self.path, device, local_files_only=True)
         for module in model:
             if isinstance(module, WeightedLayerPooling):
                 freeze(module)
-        return make_usable(model).eval()
+        return model
 
 
 def _check_weights(file: Path) -> None:

@@ -1,7 +1,9 @@
 """Loading a model, and one sentence where it is none."""
 
 from pathlib import Path
+from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 
@@ -19,6 +21,20 @@ def no_model(source: str, error: Exception) -> InputError:
     return InputError(f"{source} is no model that can be loaded: {problem}")
 
 
+def load_in_fp32(folder: str | Path, device: str | None = None, **options: Any) -> SentenceTransformer:
+    """Load a model in fp32, whatever precision its weights are stored in, ready for use and in evaluation mode.
+
+    transformers would compute in the precision of the file.
+
+    Args:
+        folder: of the model.
+        device: ``None`` takes sentence-transformers' choice.
+        options: of ``SentenceTransformer``.
+    """
+    model = SentenceTransformer(str(folder), device=device, model_kwargs={"dtype": torch.float32}, **options)
+    return make_usable(model.float()).eval()  # float: a Dense is loaded as it is stored, whatever the encoder is
+
+
 def load_model(model: str | Path) -> SentenceTransformer:
     """Load a folder, or a model by its Hub id, in fp32 whatever precision its weights are stored in.
 
@@ -29,9 +45,9 @@ def load_model(model: str | Path) -> SentenceTransformer:
     if not any((folder / name).is_file() for name in ("modules.json", "config.json")):
         raise InputError(f"{model} is no model: the folder has neither modules.json nor config.json")
     try:
-        loaded = SentenceTransformer(str(folder)).float().eval()
+        loaded = load_in_fp32(folder)
     except LOAD_ERRORS as error:
         raise no_model(str(model), error) from None
     if not all(weight.isfinite().all() for weight in loaded.parameters()):
         raise InputError(f"{model} holds weights that are NaN or infinite; its training has diverged")
-    return make_usable(loaded)
+    return loaded

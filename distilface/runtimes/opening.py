@@ -7,7 +7,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from distilface.model.folder import Folder
-from distilface.runtimes.base import FileEncoder
+from distilface.runtimes.base import FileEncoder, file_refusal
 from distilface.runtimes.files import FILES, pieces, read_exports
 from distilface.runtimes.onnx import OnnxEncoder
 from distilface.runtimes.openvino import OpenVinoEncoder
@@ -56,11 +56,14 @@ def choose(folder: Folder, variant: str) -> Path:
         variant: a name of :data:`FILES`, or ``int8`` for the file of int8 that this processor runs best.
 
     Raises:
-        InputError: without the packages of the runtime, or if the folder has no such file of its weights.
+        InputError: without the packages of the runtime, if no file can give the folder's vectors, or if the folder has
+            no such file of its weights.
     """
     names = [*int8_formats(), "quantized"] if variant == "int8" else [variant]
     files = [FILES[name].path for name in names]
     runtime_of(files[0]).extra.check()
+    if reason := file_refusal(folder.model):
+        raise InputError(f"no exported file gives the vectors of {folder.path}: {reason}")
     rows = read_exports(folder).get("files", {})
     for file in files:
         whole = all(piece.is_file() for piece in pieces(folder.path / file))

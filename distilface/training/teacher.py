@@ -3,8 +3,7 @@
 from sentence_transformers import SentenceTransformer
 
 from distilface.hub_ids import resolve
-from distilface.model.families import make_usable
-from distilface.model.loading import LOAD_ERRORS, no_model
+from distilface.model.loading import LOAD_ERRORS, load_in_fp32, no_model
 
 
 def load_teacher(model: str, device: str | None = None) -> SentenceTransformer:
@@ -17,7 +16,6 @@ def load_teacher(model: str, device: str | None = None) -> SentenceTransformer:
     """
     folder = resolve(model)
     try:
-        teacher = SentenceTransformer(folder, device=device)
+        return load_in_fp32(folder, device).requires_grad_(False)
     except LOAD_ERRORS as error:
         raise no_model(model, error) from None
-    return make_usable(teacher).float().requires_grad_(False).eval()
