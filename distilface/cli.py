@@ -136,7 +136,7 @@ def train(words: list[str]) -> dict[str, Any]:
 
 
 def ask(question: str) -> bool:
-    """Ask at the terminal; whatever is not yes is no."""
+    """Ask at the terminal; any answer but yes is a no."""
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:

@@ -154,12 +154,12 @@ def read_json(path: Path) -> Any:
     """Read a JSON file of a folder.
 
     Raises:
-        InputError: if it is no JSON.
+        InputError: if it is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError):
-        raise InputError(f"{path} is damaged: it is no JSON; save or download the folder again") from None
+        raise InputError(f"{path} is damaged: it is not JSON; save or download the folder again") from None
 
 
 def write_json(path: Path, content: Any) -> None:

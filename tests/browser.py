@@ -36,7 +36,7 @@ IDLE = "document.querySelector('#results').ariaBusy === 'false'"
 
 
 def int8_model(place: Path, prompt: str = "") -> Path:
-    """Save a tiny model whose vectors are no mean, nor of length 1: the first token through a ``Dense``, to 12."""
+    """Save a tiny model whose vectors are neither means nor of length 1: the first token through a ``Dense``."""
     modules = [*tiny_model(place.with_name(f"{place.name}-made"), pooling="cls"), Dense(32, 12)]
     named = {"prompts": {"query": prompt}, "default_prompt_name": "query"} if prompt else {}
     folder = save_folder(SentenceTransformer(modules=modules, device="cpu", **named), place)

@@ -229,7 +229,7 @@ class WritableHub(Hub):
         return folder
 
     def put(self, repo: Repo, ref: str) -> None:
-        """Move a branch to a commit; the commit stays to be had by its id."""
+        """Move a branch to a commit; the commit can still be read by its id."""
         self.refs[repo.kind, repo.id, repo.sha] = repo
         if ref == "main":
             self.repos[repo.kind, repo.id] = repo

@@ -59,7 +59,7 @@ def tensors(*arrays: np.ndarray) -> list[torch.Tensor]:
 @pytest.mark.parametrize("positive", ["current", "bank"])
 @pytest.mark.parametrize("objective", ["nce", "infonce"])
 def test_the_loss_is_the_papers_equation_in_value_and_gradient(objective, positive, monkeypatch):
-    """One example has a row that is no negative of it: it is left out. Keys are constants: only anchors move.
+    """One example has a row that is not a negative of it: it is left out. Keys are constants: only anchors move.
 
     Silent if broken, as in the published code: padding enters the means, or a term is a sum over the batch.
     """
@@ -239,7 +239,7 @@ def test_a_batch_of_one_and_a_batch_of_equal_sentences(objective, queue):
     alone = loss(*one, torch.tensor([0]))
     assert alone.isfinite()
     if objective == "infonce":
-        assert alone.item() == pytest.approx(0, abs=1e-12), "nothing to be told apart from"
+        assert alone.item() == pytest.approx(0, abs=1e-12), "nothing to differ from"
     loss = core(objective=objective, banks=MemoryBanks(EXAMPLES, DIMENSION, queue=queue))
     equal = [x[:, [0] * 4] if x.ndim == 4 else x[[0] * 4] for x in one]
     value = loss(*equal, torch.arange(4))

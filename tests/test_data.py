@@ -23,7 +23,7 @@ from distilface.data.texts import fingerprint, read_texts
 from distilface.settings import InputError
 
 SENTENCES = ["A cat sat.", 'She said "no", twice.', "Grüße — naïve café", "A cat sat.", "  a, b\tc  ", "", "The end."]
-#: What of them can be told from a .csv or .jsonl; a line of a .tsv ends a field at each tab.
+#: What of them a .csv or .jsonl can say; a line of a .tsv ends a field at each tab.
 DISTINCT = ["A cat sat.", 'She said "no", twice.', "Grüße — naïve café", "a, b\tc", "The end."]
 
 ON_THE_HUB = """
@@ -364,7 +364,7 @@ def test_no_hub_is_one_sentence_at_once(hub: Hub, tmp_path: Path):
     for (message, _), words in zip(
         shown[:2], (["datasets-for-simcse", "--data FILE"], ["sts", "--dev FILE"]), strict=True
     ):
-        assert "could not be had from the Hub (ConnectError)" in message
+        assert "could not be downloaded from the Hub (ConnectError)" in message
         assert all(word in message for word in words)
 
 

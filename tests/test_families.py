@@ -108,7 +108,7 @@ def test_a_t5_encoder_is_whole_without_a_decoder(places, tmp_path):
     weights = {name: weight for name, weight in broken.state_dict().items() if "block.1" not in name}
     broken.save_pretrained(tmp_path, state_dict=weights)
     words_tokenizer(FAMILIES["t5"]).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"is no whole model: 8 weights are missing, as encoder\.block\.1"):
+    with pytest.raises(InputError, match=r"is not a whole model: 8 weights are missing, as encoder\.block\.1"):
         load_backbone(str(tmp_path))
 
 

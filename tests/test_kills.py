@@ -212,7 +212,7 @@ def test_killed_at_any_moment_it_ends_as_if_never(name: str, place: Place) -> No
 
 
 def test_a_lock_is_one_process_and_stays_nowhere(tmp_path: Path, materials: Any) -> None:
-    """Two that write one folder would mix their files; and a lock that a push publishes is no part of a model."""
+    """Two that write one folder would mix their files; and a lock that a push publishes is not a part of a model."""
     output, hidden = tmp_path / "deep" / "model", tmp_path / "deep" / ".model.lock"
     with locked(output):
         assert hidden.is_file()

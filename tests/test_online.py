@@ -343,7 +343,7 @@ def test_each_switch_is_made_and_reported(keep, materials, tmp_path, caplog):
 
 
 def test_the_best_of_all_generations_is_published(materials, tmp_path):
-    """Though the loss goes back to that generation with it, run.json tells of all of them."""
+    """Though the loss goes back to that generation with it, run.json lists all of them."""
     seen: dict[int, dict[str, torch.Tensor]] = {}
     real = generations.Generations.on_evaluate
 

@@ -209,7 +209,7 @@ def test_files_are_dropped_and_chosen(visit, tmp_path):
       document.body.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true, cancelable: true}));
     }"""
     visit.page.evaluate(drop, {"name": "cat.png", "type": "image/png", "text": "x"})
-    visit.wait("document.querySelector('#notice').textContent.includes('cat.png is no text file')")
+    visit.wait("document.querySelector('#notice').textContent.includes('cat.png is not a text file')")
     visit.page.evaluate(drop, {"name": "a.txt", "type": "text/plain", "text": f"{VIOLIN}\r\nA cat.\n"})
     visit.wait("document.querySelector('#text').value.includes('A cat.')")
     assert visit.page.inner_text("#notice") == ""
@@ -262,7 +262,7 @@ def test_a_model_of_the_hub(browser, address, tmp_path):
     [
         ("", "mine could not be loaded from this server: Could not locate file"),
         ("?model=org/none", "org/none could not be loaded from the Hugging Face Hub: "),
-        ("?model=nonsense", '"nonsense" is no name on the Hub; it has the form owner/name'),
+        ("?model=nonsense", '"nonsense" is not a name on the Hub; it has the form owner/name'),
     ],
 )
 def test_a_model_that_is_not_there_is_told(browser, page, address, ask, said):

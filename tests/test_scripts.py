@@ -246,9 +246,9 @@ READ = [
     ("embedding", ["--layers", "0", "7"], "layer 7 is out of range; the encoder has layers 0 to 1"),
     ("simcse", ["--layers", "2"], "layer 2 is out of range; the encoder has layers 0 to 1"),
     ("mlm", ["--layers", "-1"], "layer -1 is out of range; the encoder has layers 0 to 1"),
-    ("embedding", ["--teacher", "empty"], "empty is no model that can be loaded"),
-    ("simcse", ["--backbone", "empty"], "empty is no model that can be loaded"),
-    ("mlm", ["--backbone", "./gone"], "./gone is no folder and no Hub id"),
+    ("embedding", ["--teacher", "empty"], "empty cannot be loaded as a model"),
+    ("simcse", ["--backbone", "empty"], "empty cannot be loaded as a model"),
+    ("mlm", ["--backbone", "./gone"], "./gone is neither a folder nor a Hub id"),
     ("embedding", ["--metric", "cosin"], "unknown metric 'cosin': did you mean 'cosine'?"),
     ("embedding", ["--normalize", "on"], "unknown value of --normalize 'on'"),
     ("codir", ["--base", "simces"], "unknown base 'simces': did you mean 'simcse'?"),
@@ -269,7 +269,7 @@ READ = [
     ("simcse", ["--dev", "gone.csv"], "gone.csv does not exist"),
     ("online", ["--switch_every", "0"], "without a teacher and without a switch this is plain SimCSE; name --teachers"),
     ("online", ["--max_switches", "0"], "without a teacher and without a switch this is plain SimCSE"),
-    ("online", ["--switch_every", "4"], "4 is no multiple of --eval_steps 3.*set it to 6, or --eval_steps to 4"),
+    ("online", ["--switch_every", "4"], "4 is not a multiple of --eval_steps 3.*set it to 6, or --eval_steps to 4"),
     ("online", ["--switch_every", "12"], "12 in a training of 10 steps never switches.* no teacher at all"),
     ("distillcse", ["--switch_every", "12"], "never switches, so it has no other teacher than those named; lower it"),
     ("online", ["--switch_every", "-3"], "--switch_every -3 is out of range"),
@@ -282,7 +282,7 @@ READ = [
     ("distillcse", ["--teacher_max_length", "0"], "--teacher_max_length 0 is out of range"),
     ("online", ["--teacher_from", "best"], "unknown value of --teacher_from 'best': did you mean 'best_dev'"),
     ("online", ["--dropout", "0"], "the student has no dropout, so the two views of a sentence are equal"),
-    ("distillcse", ["--teachers", "nobody"], "nobody is no folder and no Hub id"),
+    ("distillcse", ["--teachers", "nobody"], "nobody is neither a folder nor a Hub id"),
 ]
 
 
@@ -302,9 +302,9 @@ def test_a_mistake_in_what_is_read_is_one_sentence(kind, words, sentence, materi
 @pytest.mark.parametrize(
     ("script", "words", "sentence"),
     [
-        ("train_mlm", ["--data", "princeton-nlp/datasets-for-simcse"], "could not be had from the Hub"),
-        ("train_unsup", ["--backbone", "distilbert/distilbert-base-uncased"], "could not be had from the Hub"),
-        ("train_distill", ["--teacher", "owner/name"], "could not be had from the Hub"),
+        ("train_mlm", ["--data", "princeton-nlp/datasets-for-simcse"], "could not be downloaded from the Hub"),
+        ("train_unsup", ["--backbone", "distilbert/distilbert-base-uncased"], "could not be downloaded from the Hub"),
+        ("train_distill", ["--teacher", "owner/name"], "could not be downloaded from the Hub"),
         ("train_unsup", ["--dev", "mteb/stsbenchmark-sts"], "give scored pairs with --dev FILE, or --dev sample"),
     ],
 )

@@ -309,7 +309,7 @@ def test_the_encoder_of_a_sentence_transformer_is_taken(tmp_path):
 
 
 def damaged(folder, harm):
-    """Make a folder that is no model, in one of six ways."""
+    """Make a folder that is not a model, in one of six ways."""
     tiny_backbone(folder)
     weights, config = folder / "model.safetensors", folder / "config.json"
     {
@@ -327,7 +327,7 @@ def damaged(folder, harm):
 def test_a_folder_that_is_no_model(tmp_path, harm):
     folder = damaged(tmp_path / "folder", harm)
     for load in (load_student, load_teacher):
-        with pytest.raises(InputError, match=r"folder is no model that can be loaded: .") as caught:
+        with pytest.raises(InputError, match=r"folder cannot be loaded as a model: .") as caught:
             load(folder)
         assert "\n" not in str(caught.value)
 
@@ -346,7 +346,7 @@ def test_missing_weights_are_refused(tmp_path):
 
 @pytest.mark.parametrize("source", ["./nothing", "/nothing/there", "~/nothing", "bert", "a/b/c"])
 def test_a_source_that_is_neither_a_folder_nor_an_id(source):
-    with pytest.raises(InputError, match="is no folder and no Hub id"):
+    with pytest.raises(InputError, match="is neither a folder nor a Hub id"):
         load_student(source)
 
 
@@ -358,5 +358,7 @@ def test_the_default_backbone_is_fetched_once_from_the_hub(hub: Hub, tmp_path: P
     expected = load_student(str(tmp_path / "backbone")).encode(TEXTS)
     for line in printed[:2]:
         assert np.abs(np.array(json.loads(line)) - expected).max() < 1e-5
-    assert printed[2].startswith("the model org/nothing could not be had from the Hub (ConnectError); connect, or")
+    assert printed[2].startswith(
+        "the model org/nothing could not be downloaded from the Hub (ConnectError); connect, or"
+    )
     assert float(printed[3]) < 10

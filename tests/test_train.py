@@ -372,7 +372,7 @@ FULL = [
 
 
 def test_a_full_disk_while_a_checkpoint_is_written(materials, reference, tmp_path, monkeypatch):
-    """Each library tells of it in its own words; the run goes on from the checkpoint before."""
+    """Each library reports it in its own words; the run goes on from the checkpoint before."""
     output = tmp_path / "model"
     words = materials.words("simcse", output, "--overwrite")
     tiny_model(output, seed=3)
@@ -533,7 +533,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_first(materials, tmp_path
 def test_the_work_folder_always_holds_a_whole_checkpoint(materials, tmp_path):
     """At every moment of a run: the output is not there, and a whole checkpoint is, from the first one on.
 
-    A stop in the last step is no stop.
+    A stop in the last step is not a stop.
     """
     seen: list[tuple[bool, str | None]] = []
     work = tmp_path / "model.unfinished"

@@ -93,7 +93,7 @@ def test_few_sentences_meet_others_in_every_epoch():
 
 
 def test_a_trained_epoch_is_shuffled_anew(materials, tmp_path):
-    """The sampler must be told of the epoch: without it, every epoch has the batches of the first."""
+    """The sampler must know the epoch: without it, every epoch has the batches of the first."""
     trainer = make_trainer(materials, tmp_path, steps=8)
     seen = []
     with each_step(lambda step, inputs: seen.append(rows_of(inputs))):

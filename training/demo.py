@@ -40,7 +40,7 @@ logger = logging.getLogger("distilface.demo")
 
 @dataclass
 class Settings:
-    """What the demonstration can be told."""
+    """Options of the demonstration."""
 
     output_dir: str = setting("models/demo", "where the folders, the table and the figure go")
     sentences: int = setting(12000, "sentences of Python's documentation to train on")

@@ -45,7 +45,7 @@ def load_backbone(source: str, layers: Sequence[int] | None = None) -> tuple[Pre
         layers: cut these layers into a DistilBERT (:func:`cut_layers`); ``None`` takes the encoder as it is.
 
     Raises:
-        InputError: if the source is no model, or cannot be cut so.
+        InputError: if the source is not a model, or cannot be cut so.
     """
     folder = resolve(source)
     try:
@@ -60,7 +60,7 @@ def load_backbone(source: str, layers: Sequence[int] | None = None) -> tuple[Pre
     except LOAD_ERRORS as error:
         raise no_model(source, error) from None
     if missing := sorted(name for name in found["missing_keys"] if "pooler" not in name):
-        raise InputError(f"{source} is no whole model: {len(missing)} weights are missing, as {missing[0]}")
+        raise InputError(f"{source} is not a whole model: {len(missing)} weights are missing, as {missing[0]}")
     set_padding(tokenizer, encoder)
     if layers is None:
         return encoder, tokenizer

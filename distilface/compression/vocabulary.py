@@ -1,4 +1,4 @@
-"""A multilingual assistant where none can be had: an English teacher's layers under a new, multilingual vocabulary."""
+"""A multilingual assistant where none can be downloaded: a teacher's layers under a multilingual vocabulary."""
 
 import json
 from collections.abc import Sequence

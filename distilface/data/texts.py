@@ -142,7 +142,7 @@ def fingerprint(dataset: Dataset, column: str = "text") -> str:
 
 
 def _joined(rows: Sequence[str], first: int, column: str) -> bytes:
-    """Return rows as one string of bytes, from which they could be told again; ``first`` is the number of the first."""
+    """Return rows as one string of bytes, from which they could be read back; ``first`` is the number of the first."""
     try:
         joined = "\n".join(rows)
         if "\0" in joined or joined.count("\n") != len(rows) - 1:

@@ -65,7 +65,7 @@ def publishable(folder: Folder, token: str | None = None) -> list[Upload]:
         token: the Hub's login, which must stand in no file.
 
     Raises:
-        InputError: if it is no whole model folder, has no card, or holds a secret, a path of this machine, a state
+        InputError: if it is not a whole model folder, has no card, or holds a secret, a path of this machine, a state
             of a training, a pickle, an archive, code, or exports of other weights.
     """
     folder.check()
@@ -183,6 +183,6 @@ def _check_exports(folder: Folder, names: list[str]) -> None:
     # One that is missing in the report may be of older weights, or be left by an export that was killed.
     if unknown := [name for name in exports if Path(name) not in files]:
         raise InputError(
-            f"{unknown[0]} is not known to be an export of these weights ({REPORT} tells of others or is "
+            f"{unknown[0]} is not known to be an export of these weights ({REPORT} describes others or is "
             f"not there); distilface export {folder.path}, or remove it"
         )

@@ -9,25 +9,25 @@ from distilface.hub_ids import resolve
 from distilface.model.families import make_usable
 from distilface.settings import InputError
 
-#: What loading a folder that is no whole model raises.
+#: What loading a folder that is not a whole model raises.
 LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
 
 def no_model(source: str, error: Exception) -> InputError:
-    """One sentence for whatever a library raises when a folder is no model, or a damaged one."""
+    """One sentence for whatever a library raises when a folder is not a model, or a damaged one."""
     problem = " ".join(str(error).split())[:200] or type(error).__name__
-    return InputError(f"{source} is no model that can be loaded: {problem}")
+    return InputError(f"{source} cannot be loaded as a model: {problem}")
 
 
 def load_model(model: str | Path) -> SentenceTransformer:
     """Load a folder, or a model by its Hub id, in fp32 whatever precision its weights are stored in.
 
     Raises:
-        InputError: if it is no model, its weights are broken or not finite, or the Hub is not in reach.
+        InputError: if it is not a model, its weights are broken or not finite, or the Hub is not in reach.
     """
     folder = Path(resolve(str(model)))
     if not any((folder / name).is_file() for name in ("modules.json", "config.json")):
-        raise InputError(f"{model} is no model: the folder has neither modules.json nor config.json")
+        raise InputError(f"{model} is not a model: the folder has neither modules.json nor config.json")
     try:
         loaded = SentenceTransformer(str(folder)).float().eval()
     except LOAD_ERRORS as error:

@@ -68,7 +68,7 @@ def pooling_modules(transformer: Transformer, mode: PoolingMode) -> list[nn.Modu
     states = _hidden_states(transformer)
     if states != layers + 1:
         raise InputError(
-            f"pooling 'last4' cannot be told portably from an encoder of {layers} layers "
+            f"pooling 'last4' cannot be written portably for an encoder of {layers} layers "
             f"that gives {states} hidden states; use mean"
         )
     transformer.model.config.output_hidden_states = True

@@ -150,7 +150,7 @@ class WholeCheckpoints(Trainer):
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Make one step; stop where the loss is no number (upstream would average it away in the log)."""
+        """Make one step; stop where the loss is not a number (upstream would average it away in the log)."""
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         self.losses.append(loss.item())
         if not math.isfinite(self.losses[-1]):

@@ -13,7 +13,7 @@ def load_teacher(model: str, device: str | None = None) -> SentenceTransformer:
     Its own tokenizer, maximum length and default prompt come with it.
 
     Raises:
-        InputError: if it cannot be had or is no model.
+        InputError: if it cannot be downloaded or is not a model.
     """
     folder = resolve(model)
     try:

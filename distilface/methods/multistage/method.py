@@ -86,7 +86,7 @@ def _check_models(settings: MultistageSettings, teacher: SentenceTransformer) ->
     if settings.assistant and (more := _beside_the_mean(settings.assistant)):
         what = f"{settings.assistant} ends in {' and '.join(more)}, and only its encoder is used, under the mean over"
         if Assistant not in _chosen(settings):
-            raise InputError(f"{what} the tokens: it is no assistant as it is; add 1 to --stages")
+            raise InputError(f"{what} the tokens: it cannot be the assistant as it is; add 1 to --stages")
         logger.info(f"{what} the tokens; stage 1 trains it so")
     length = settings.max_seq_length or teacher.max_seq_length
     if length and length > settings.train_max_length:

@@ -31,7 +31,7 @@ def check_plan(teachers: Sequence[str], every: int, limit: int, keep: str, eval_
     check_known([keep], get_args(Keep), "value of --teacher_from")
     if every % eval_steps:
         raise InputError(
-            f"--switch_every {every} is no multiple of --eval_steps {eval_steps}, and a switch follows a score; "
+            f"--switch_every {every} is not a multiple of --eval_steps {eval_steps}, and a switch follows a score; "
             f"set it to {-(-every // eval_steps) * eval_steps}, or --eval_steps to {every}"
         )
     if not teachers and not (every and limit):

@@ -1,4 +1,4 @@
-"""DistillCSE and distillation on the fly as a method: what it is told, and how its pieces are put together."""
+"""DistillCSE and distillation on the fly as a method: its settings, and how its pieces are put together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
