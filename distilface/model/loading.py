@@ -13,7 +13,7 @@ from distilface.settings import InputError
 LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
 
-def no_model(source: str, error: Exception) -> InputError:
+def not_a_model(source: str, error: Exception) -> InputError:
     """One sentence for whatever a library raises when a folder is not a model, or a damaged one."""
     problem = " ".join(str(error).split())[:200] or type(error).__name__
     return InputError(f"{source} cannot be loaded as a model: {problem}")
@@ -31,7 +31,7 @@ def load_model(model: str | Path) -> SentenceTransformer:
     try:
         loaded = SentenceTransformer(str(folder)).float().eval()
     except LOAD_ERRORS as error:
-        raise no_model(str(model), error) from None
+        raise not_a_model(str(model), error) from None
     if not all(weight.isfinite().all() for weight in loaded.parameters()):
         raise InputError(f"{model} holds weights that are NaN or infinite; its training has diverged")
     return make_usable(loaded)

@@ -188,8 +188,8 @@ def _rewrite_tokenizer(folder: Path, transformer: Any, length: int) -> None:
     if transformer.model.config.model_type == "distilbert":
         config["model_input_names"] = ["input_ids", "attention_mask"]
     write_json(folder / "tokenizer_config.json", dict(sorted(config.items())))
-    found = {name: getattr(transformer.tokenizer, name, None) for name in _SPECIAL_TOKENS}
-    write_json(folder / "special_tokens_map.json", {name: str(token) for name, token in found.items() if token})
+    tokens = {name: getattr(transformer.tokenizer, name, None) for name in _SPECIAL_TOKENS}
+    write_json(folder / "special_tokens_map.json", {name: str(token) for name, token in tokens.items() if token})
 
 
 def card(model: SentenceTransformer, name: str, configs: list[dict[str, Any]]) -> str:

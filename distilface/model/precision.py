@@ -10,6 +10,6 @@ def has_bf16() -> bool:
     return bool(torch.cpu._is_avx512_bf16_supported() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def uses_bf16(wanted: str) -> bool:
+def uses_bf16(choice: str) -> bool:
     """Tell whether ``auto`` (where the machine has it), ``yes`` or ``no`` means autocast to bf16 here."""
-    return has_bf16() if wanted == "auto" else wanted == "yes"
+    return has_bf16() if choice == "auto" else choice == "yes"

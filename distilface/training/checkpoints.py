@@ -45,8 +45,8 @@ def is_whole(folder: Path) -> bool:
 
 def checkpoints(run_dir: Path) -> list[Path]:
     """List the checkpoints of a run, whole or not, the latest first."""
-    found = [f for f in run_dir.glob("checkpoint-*") if f.name.removeprefix("checkpoint-").isdecimal()]
-    return sorted(found, key=lambda f: int(f.name.removeprefix("checkpoint-")), reverse=True)
+    folders = [f for f in run_dir.glob("checkpoint-*") if f.name.removeprefix("checkpoint-").isdecimal()]
+    return sorted(folders, key=lambda f: int(f.name.removeprefix("checkpoint-")), reverse=True)
 
 
 def last_whole(run_dir: Path) -> Path | None:
@@ -56,8 +56,8 @@ def last_whole(run_dir: Path) -> Path | None:
 
 def drop_partial(run_dir: Path, whole: Path) -> None:
     """Delete the checkpoints later than the one that is resumed: they were cut off while being written."""
-    found = checkpoints(run_dir)
-    for folder in found[: found.index(whole)]:
+    folders = checkpoints(run_dir)
+    for folder in folders[: folders.index(whole)]:
         shutil.rmtree(folder)
 
 

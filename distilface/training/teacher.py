@@ -4,7 +4,7 @@ from sentence_transformers import SentenceTransformer
 
 from distilface.hub_ids import resolve
 from distilface.model.families import make_usable
-from distilface.model.loading import LOAD_ERRORS, no_model
+from distilface.model.loading import LOAD_ERRORS, not_a_model
 
 
 def load_teacher(model: str, device: str | None = None) -> SentenceTransformer:
@@ -19,5 +19,5 @@ def load_teacher(model: str, device: str | None = None) -> SentenceTransformer:
     try:
         teacher = SentenceTransformer(folder, device=device)
     except LOAD_ERRORS as error:
-        raise no_model(model, error) from None
+        raise not_a_model(model, error) from None
     return make_usable(teacher).float().requires_grad_(False).eval()

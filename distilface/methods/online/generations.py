@@ -12,8 +12,8 @@ from distilface.settings import InputError, check_known
 logger = logging.getLogger(__name__)
 
 
-def check_plan(teachers: Sequence[str], every: int, limit: int, keep: str, eval_steps: int) -> None:
-    """Refuse a plan of generations that cannot be kept.
+def check_generations(teachers: Sequence[str], every: int, limit: int, keep: str, eval_steps: int) -> None:
+    """Refuse settings by which no generation could teach, or none could end at a score.
 
     Args:
         teachers: the encoders that teach first; with none, the first generation has no teacher.
