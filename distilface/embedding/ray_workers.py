@@ -16,9 +16,10 @@ from distilface.data.text_file import Survey, TextFile
 from distilface.embedding.worker import Done, Variant, Worker
 from distilface.settings import InputError
 
-#: How often a worker is started anew, and a chunk given out anew: one that kills its worker would go on for ever.
+#: How often a dead worker is restarted and its chunk computed again: without a limit, a chunk that kills its worker
+#: would be tried for ever.
 RESTARTS = 3
-#: For a cluster to answer.
+#: How long a cluster may take to answer.
 CONNECT_SECONDS = 10
 UNSET = "RAY_ADDRESS is {address}: start a cluster there, or unset it to use this machine alone"
 
@@ -186,8 +187,8 @@ def _workers(nodes: list[dict[str, Any]], variant: Variant, workers: int | None)
 class _Reading:
     """Reads the chunks, each a table of one row.
 
-    An actor, though for one call: where the work ends early a task would be cancelled, and at that Ray 2.60 can crash
-    (one run in five that were tried; like its pull request 54798).
+    An actor, though it is called once: Ray cancels a task when the work ends early, and Ray 2.60 can crash on that
+    (in one of five runs; its pull request 54798 is about such a crash).
     """
 
     def __init__(self, source: TextFile, survey: Survey, numbers: Collection[int]) -> None:

@@ -114,9 +114,9 @@ def _beside_the_mean(assistant: str) -> list[str]:
 
 
 def _finished(stage: Stage) -> dict[str, Any] | None:
-    """Return ``run.json`` of a stage that is there, trained with the same settings from the same models and text.
+    """Return ``run.json`` of a finished stage that has the same settings, models and text; else ``None``: it is to train.
 
-    ``overwrite`` trains every stage anew; at a resume only those that are not the same.
+    ``overwrite`` trains every stage again; together with ``resume``, only those that differ.
     """
     output, overwrite = stage.settings.output_dir, stage.settings.overwrite
     run = Folder(Path(output)).run
@@ -185,7 +185,7 @@ class Multistage(Method):
             raise InputError(f"the data has no column {min(missing)!r}; give parallel text, as NAME.en-de.tsv")
         pairs, held_out = held_out_split(texts, settings.held_out)
         task = ParallelTask(settings, sentences(pairs), pairs, held_out)
-        CrossLingualEvaluator(task.dev, held_out)  # here for its mistakes, before the first stage is trained
+        CrossLingualEvaluator(task.dev, held_out)  # made here to refuse bad pairs before the first stage is trained
         _check_models(settings, task.teacher)
         runs = [(stage, self._train(stage(task))) for stage in _chosen(settings)]
         for stage, run in runs:
