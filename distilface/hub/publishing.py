@@ -85,7 +85,7 @@ class Publication:
                 raise InputError(f"the tag {tag} is of an older commit; name another, for users rely on it")
 
     def send(self) -> None:
-        """Create the repository and the branch if missing, and upload the large files; the commit makes them visible."""
+        """Create the repository and the branch if missing, and upload the large files; the commit then shows them."""
         settings, api = self.settings, self.api
         if not settings.create_pr:
             api.create_repo(settings.repo_id, private=settings.private or None, exist_ok=True)

@@ -114,7 +114,7 @@ def _beside_the_mean(assistant: str) -> list[str]:
 
 
 def _finished(stage: Stage) -> dict[str, Any] | None:
-    """Return ``run.json`` of a finished stage that has the same settings, models and text; else ``None``: it is to train.
+    """Return ``run.json`` of a finished stage with the same settings, models and text; ``None`` if it must be trained.
 
     ``overwrite`` trains every stage again; together with ``resume``, only those that differ.
     """
