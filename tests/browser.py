@@ -43,8 +43,8 @@ def int8_model(place: Path, prompt: str = "") -> Path:
     (place / "onnx").mkdir()
     to_onnx(load(place), place / "onnx" / "model.onnx")
     to_int8_weights(place / "onnx" / "model.onnx", place / INT8)
-    record = {"fingerprint": folder.fingerprint, "files": {INT8: {}}}
-    (place / "export.json").write_text(json.dumps(record), encoding="utf-8")
+    report = {"fingerprint": folder.fingerprint, "files": {INT8: {}}}
+    (place / "export.json").write_text(json.dumps(report), encoding="utf-8")
     return place
 
 

@@ -165,8 +165,8 @@ class WritingHandler(Handler):
         """List branches and tags."""
         hub = self.server.hub
         listed: dict[str, list] = {"branches": [], "tags": [], "converts": [], "pullRequests": []}
-        found = {ref: repo.sha for (_, name, ref), repo in hub.refs.items() if name == id}
-        for ref, sha in (found | {"main": self.repo(kind, id).sha}).items():
+        branches = {ref: repo.sha for (_, name, ref), repo in hub.refs.items() if name == id}
+        for ref, sha in (branches | {"main": self.repo(kind, id).sha}).items():
             if not re.fullmatch(r"refs/.*|[0-9a-f]{40}", ref):
                 kinds = listed["tags" if (id, ref) in hub.tagged else "branches"]
                 kinds.append({"name": ref, "ref": ref, "targetCommit": sha})

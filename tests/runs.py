@@ -117,8 +117,8 @@ def make_materials(folder: Path) -> Materials:
 
 def train(kind: str, words: list[str]) -> dict[str, Any]:
     """Run one kind of training in this process, by its command line."""
-    record: dict[str, Any] = cli.run(["train", VARIANTS.get(kind, kind), *words])
-    return record
+    run: dict[str, Any] = cli.run(["train", VARIANTS.get(kind, kind), *words])
+    return run
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:

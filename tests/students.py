@@ -42,7 +42,7 @@ class Reader(Emitter):
         return {"given": self.vectors[[int(text) for text in texts]]}
 
 
-def given(views: Sequence[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+def as_features(views: Sequence[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
     """Give an :class:`Emitter` the embeddings of each column."""
     return [{"given": view} for view in views]
 

@@ -120,8 +120,8 @@ def finished(words, tmp_path_factory) -> tuple[Path, dict, list[str], list[str]]
     with rising_scores(), on_one_thread(), redirect_stdout(out), pytest.MonkeyPatch.context() as patch:
         patch.setattr(logger, "handlers", [note])
         patch.setattr(logger, "level", logging.INFO)
-        record = train(words(output))
-    return output, record, out.getvalue().splitlines(), logged
+        run = train(words(output))
+    return output, run, out.getvalue().splitlines(), logged
 
 
 @pytest.fixture(scope="module")

@@ -346,7 +346,7 @@ def test_the_hub_then_its_cache_with_no_hub_and_offline(hub: Hub, tmp_path: Path
     serve(hub, tmp_path)
     dead = hub.dead_env(tmp_path)["HF_ENDPOINT"]
     shown = [json.loads(line) for line in run_python(ON_THE_HUB, hub.env(tmp_path / "cache"), dead).splitlines()]
-    texts, pairs, split, other, *again = [found for found, _ in shown]
+    texts, pairs, split, other, *again = [output for output, _ in shown]
     assert texts == [["One."], ["Two."], ["Three."]]
     assert pairs == [list(row) for row in PAIRS[:5]]
     assert "mteb/stsbenchmark-sts has no split 'dev'" in split

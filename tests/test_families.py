@@ -117,10 +117,10 @@ def test_every_dropout_inside_an_encoder_is_set(places, name, caplog):
     """An attention may drop out by a number of its own, which no module of torch shows."""
     caplog.set_level(logging.INFO)
     student = load_student(str(places[name].backbone), pooling=places[name].pooling, dropout=0.3)
-    found = [module.p for module in student.modules() if isinstance(module, nn.Dropout)]
+    rates = [module.p for module in student.modules() if isinstance(module, nn.Dropout)]
     for module in student.modules():
-        found += [value for key, value in vars(module).items() if "dropout" in key and isinstance(value, float)]
-    assert set(found) == {0.3}
+        rates += [value for key, value in vars(module).items() if "dropout" in key and isinstance(value, float)]
+    assert set(rates) == {0.3}
     config = student[0].model.config
     assert f"dropout 0.3: {', '.join(dropout_settings(config, 0.3))}" in caplog.text
 
