@@ -340,7 +340,7 @@ def test_missing_weights_are_refused(tmp_path):
     weights = load_file(tmp_path / "model.safetensors")
     lost = "transformer.layer.1.ffn.lin1.weight"
     save_file({n: w for n, w in weights.items() if n != lost}, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(InputError, match=f"no whole model: 1 weights are missing, as {lost}"):
+    with pytest.raises(InputError, match=f"not a whole model: 1 weights are missing, as {lost}"):
         load_student(str(tmp_path))
 
 
