@@ -73,7 +73,7 @@ class WritingHandler(Handler):
         self.send_bytes(status, json.dumps({"error": words}).encode(), {"Content-Type": "application/json"})
 
     def allowed(self) -> bool:
-        """Say whether the call carries the login; answer 401 where it does not."""
+        """Return whether the call carries the login; answer 401 where it does not."""
         if self.headers.get("Authorization") == f"Bearer {TOKEN}":
             return True
         self.refuse(401, "Invalid username or password.")

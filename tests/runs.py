@@ -128,7 +128,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def equal(first: Path, second: Path) -> bool:
-    """Tell whether two folders hold the same tensors, bit for bit."""
+    """Return whether two folders hold the same tensors, bit for bit."""
     a, b = weights(first), weights(second)
     assert a.keys() == b.keys()
     assert a

@@ -79,7 +79,7 @@ def state(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    """Tell whether two states are equal to the bit."""
+    """Return whether two states are equal to the bit."""
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 

@@ -91,7 +91,7 @@ def contents(hub: WritableHub, rev: str = "main") -> dict[str, bytes]:
 
 
 def holds(hub: WritableHub, folder: Path, rev: str = "main") -> bool:
-    """Tell whether a revision has the weights of a folder."""
+    """Return whether a revision has the weights of a folder."""
     return contents(hub, rev)["model.safetensors"] == (folder / "model.safetensors").read_bytes()
 
 

@@ -122,7 +122,7 @@ def _cluster() -> Iterator[None]:
     chosen = "RAY_USAGE_STATS_ENABLED" in os.environ
     try:
         if not chosen:
-            os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would report its use over the network, unasked
+            os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # by default Ray reports its use over the network
         try:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:

@@ -31,7 +31,7 @@ _NAMES = {
 }
 _ROOTS = r"(?:home|root|tmp|Users|mnt|scratch|workspace|var/folders|private/var)"
 _STEP = r"[^\s/\\\"'`<>|,;:()\[\]{}]+"
-#: A path below a root where people keep their own; one in a URL is none.
+#: A path below a root where people keep their own; one in a URL does not count.
 _LOCAL = (
     rf"(?:(?<![\w:./-])(?:(?:\.\./)*\.\.)?|(?<=file://))/{_ROOTS}/{_STEP}(?:/{_STEP})*"
     rf"|(?<!\w)[A-Za-z]:(?:\\\\|\\|/)Users(?:(?:\\\\|\\|/){_STEP})+"

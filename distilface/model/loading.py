@@ -1,4 +1,4 @@
-"""Loading a model, and one sentence where it is none."""
+"""Loading a model, and one sentence where it cannot be loaded."""
 
 from pathlib import Path
 

@@ -30,7 +30,7 @@ _PLACE = "torch.arange(1, mask.size(1) + 1).unsqueeze(-1)"
 
 
 def is_normalized(model: SentenceTransformer) -> bool:
-    """Tell whether a model ends in ``Normalize``: its embeddings have length 1."""
+    """Return whether a model ends in ``Normalize``: its embeddings have length 1."""
     return isinstance(list(model.children())[-1], Normalize)
 
 

@@ -36,7 +36,7 @@ def mark_whole(folder: Path) -> None:
 
 
 def is_whole(folder: Path) -> bool:
-    """Say whether all files of a checkpoint are there in their full size."""
+    """Return whether all files of a checkpoint are there in their full size."""
     try:
         return bool(json.loads((folder / WHOLE).read_text()) == _sizes(folder))
     except (OSError, ValueError):
@@ -62,7 +62,7 @@ def drop_partial(run_dir: Path, whole: Path) -> None:
 
 
 def _is_full(error: Exception, folder: Path) -> bool:
-    """Say whether a write failed for want of space; torch's own writer fails with words of its own."""
+    """Return whether a write failed because the disk is full; torch's own writer has a message of its own for it."""
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
         return True
     return isinstance(error, RuntimeError) and shutil.disk_usage(folder.parent).free < 2**20

@@ -109,7 +109,7 @@ def encoder_trainer(
         dev: scored pairs (:func:`distilface.data.pairs.read_sts`).
         settings: how to train.
         callbacks: what a method does between steps; one that must outlive a stop keeps its state in the loss.
-        evaluator: what else shall choose the checkpoint; default the Spearman correlation on ``dev``.
+        evaluator: what chooses the checkpoint; default the Spearman correlation on ``dev``.
     """
     judge = evaluator or DevEvaluator(dev)
     measure = Measure(
