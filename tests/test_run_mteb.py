@@ -132,7 +132,7 @@ def test_a_relative_that_is_gone_and_a_damaged_run(trained_folder, data, tmp_pat
     ("words", "message"),
     [
         ([], r"models/distilface does not exist; python training/train_unsup\.py"),
-        (["--model", "./nothing"], "no folder"),
+        (["--model", "./nothing"], "neither a folder"),
         (["--model", "MODEL", "--tasks", "STS12", "STS99x"], "unknown task 'STS99x'"),
         (["--model", "MODEL", "--figure", "figure.txt"], r"must end in one of \.png"),
         (["--model", "MODEL", "--figure", "a.png", "--tasks", "STS12"], "name them all in --tasks"),
