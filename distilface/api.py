@@ -68,7 +68,7 @@ def load(model: str | Path) -> SentenceTransformer:
     >>> import distilface
     >>> distilface.load("models/none/there")
     Traceback (most recent call last):
-    distilface.settings.InputError: models/none/there is no folder and no Hub id (owner/name)
+    distilface.settings.InputError: models/none/there is neither a folder nor a Hub id (owner/name)
 
     Raises:
         InputError: if it is not a model, its weights are broken or not finite, or the Hub is not in reach.
@@ -158,7 +158,7 @@ def evaluate(
         mteb's main score of each task, times 100.
 
     Raises:
-        InputError: on an unknown task, a model that cannot be used, or data that cannot be had.
+        InputError: on an unknown task, a model that cannot be used, or data that cannot be downloaded.
     """
     from distilface.evaluation import scores  # with mteb, which takes seconds to import
 

@@ -85,15 +85,15 @@ def info(words: list[str]) -> list[str]:
 
 
 def export_folder(words: list[str]) -> dict[str, Parity]:
-    """Export a folder; return what was found of each format."""
+    """Export a folder; return the measurements of each format."""
     settings = parse(ExportSettings, words, "Write onnx/ and openvino/ beside the weights, each only where it passes.")
     check_known(settings.formats, list(FORMATS), "format")
     warn_unused(settings)
     pairs = read_sts(settings.dev)
-    found = export(settings.folder, pairs, settings.formats or None, settings.calibration)
-    passed = sum(parity.refused is None for parity in found.values())
-    print(f"{passed} of {len(found)} formats written to {settings.folder}")
-    return found
+    results = export(settings.folder, pairs, settings.formats or None, settings.calibration)
+    passed = sum(parity.refused is None for parity in results.values())
+    print(f"{passed} of {len(results)} formats written to {settings.folder}")
+    return results
 
 
 def write_folder_card(words: list[str]) -> Path:
@@ -107,9 +107,9 @@ def write_folder_card(words: list[str]) -> Path:
 def encode_file(words: list[str]) -> Encoded:
     """Embed a file of text; return what was done."""
     settings = parse(EncodeSettings, words, inspect.getdoc(EncodeSettings) or "")
-    found = encode(settings)
-    print(found)
-    return found
+    report = encode(settings)
+    print(report)
+    return report
 
 
 def _methods() -> str:
@@ -136,7 +136,7 @@ def train(words: list[str]) -> dict[str, Any]:
 
 
 def ask(question: str) -> bool:
-    """Ask at the terminal; whatever is not yes is no."""
+    """Ask at the terminal; any answer but yes is a no."""
     try:
         return input(f"{question} [y/N] ").strip().lower() in ("y", "yes")
     except EOFError:
@@ -228,7 +228,7 @@ def _named(verb: str, words: list[str]) -> list[str]:
 
 
 def run(argv: list[str] | None = None) -> Any:
-    """Run a verb on a folder; return what it found.
+    """Run a verb; return its result.
 
     Raises:
         InputError: on an unknown verb, or none of a folder.

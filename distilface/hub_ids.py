@@ -27,8 +27,8 @@ OLDER_WEIGHTS = "pytorch_model*.bin"
 
 
 def unreachable(what: str, remedy: str, error: BaseException) -> InputError:
-    """One sentence for whatever a client raises when the Hub, or a thing on it, cannot be had."""
-    return InputError(f"{what} could not be had from the Hub ({type(error).__name__}); {remedy}")
+    """One sentence for whatever a client raises when the Hub, or a file on it, cannot be reached."""
+    return InputError(f"{what} could not be downloaded from the Hub ({type(error).__name__}); {remedy}")
 
 
 def from_hub(repo_id: str, repo_type: str, what: str, remedy: str, **patterns: Any) -> Path:
@@ -84,12 +84,12 @@ def resolve(model: str) -> str:
     :data:`PACKAGED` falls back to the installed package, which is logged as a warning.
 
     Raises:
-        InputError: if it is neither a folder nor to be had from the Hub, with the remedies.
+        InputError: if it is not a folder and cannot be downloaded from the Hub, with the remedies.
     """
     if Path(model).is_dir():
         return model
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
-        raise InputError(f"{model} is no folder and no Hub id (owner/name)")
+        raise InputError(f"{model} is neither a folder nor a Hub id (owner/name)")
     return _fetched(model)
 
 

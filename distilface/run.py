@@ -167,7 +167,7 @@ def _may_be_hub(source: Source, run: Run) -> bool:
 
 
 def _was_hub(source: Source) -> bool:
-    """Say whether a source that was just read came from the Hub: what is a file or a folder here did not."""
+    """Return whether a source that was just read came from the Hub: what is a file or a folder here did not."""
     if Path(source.name).exists():
         return False
     return source.name in HUB_TEXTS if source.role == "data" else bool(_HUB_ID.fullmatch(source.name))

@@ -24,7 +24,7 @@ def whole_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
     ``path`` clears away.
 
     Args:
-        path: where the folder shall be.
+        path: the folder to write.
         overwrite: replace a model folder that is at ``path``.
 
     Raises:
@@ -47,7 +47,7 @@ def check_output(path: str | Path, overwrite: bool = False) -> None:
     """Make sure that a model folder can be put at ``path``; nothing is written.
 
     Args:
-        path: where the folder shall be: not there yet, or an empty directory.
+        path: the folder to write; it must be empty or not exist yet.
         overwrite: whether a model folder that is there may be replaced; anything else never is.
 
     Raises:
@@ -154,12 +154,12 @@ def read_json(path: Path) -> Any:
     """Read a JSON file of a folder.
 
     Raises:
-        InputError: if it is no JSON.
+        InputError: if it is not JSON.
     """
     try:
         return json.loads(path.read_text(encoding="utf-8"))
     except (UnicodeDecodeError, json.JSONDecodeError):
-        raise InputError(f"{path} is damaged: it is no JSON; save or download the folder again") from None
+        raise InputError(f"{path} is damaged: it is not JSON; save or download the folder again") from None
 
 
 def write_json(path: Path, content: Any) -> None:
@@ -168,7 +168,7 @@ def write_json(path: Path, content: Any) -> None:
 
 
 def disk_is_full(error: BaseException | None) -> bool:
-    """Tell whether an error, or one that it was raised from, is a full disk: libraries wrap it in their own."""
+    """Return whether an error, or one that it was raised from, is a full disk: libraries wrap it in their own."""
     while error is not None:
         if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
             return True

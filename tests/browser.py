@@ -36,15 +36,15 @@ IDLE = "document.querySelector('#results').ariaBusy === 'false'"
 
 
 def int8_model(place: Path, prompt: str = "") -> Path:
-    """Save a tiny model whose vectors are no mean, nor of length 1: the first token through a ``Dense``, to 12."""
+    """Save a tiny model whose vectors are neither means nor of length 1: the first token through a ``Dense``."""
     modules = [*tiny_model(place.with_name(f"{place.name}-made"), pooling="cls"), Dense(32, 12)]
     named = {"prompts": {"query": prompt}, "default_prompt_name": "query"} if prompt else {}
     folder = save_folder(SentenceTransformer(modules=modules, device="cpu", **named), place)
     (place / "onnx").mkdir()
     to_onnx(load(place), place / "onnx" / "model.onnx")
     to_int8_weights(place / "onnx" / "model.onnx", place / INT8)
-    record = {"fingerprint": folder.fingerprint, "files": {INT8: {}}}
-    (place / "export.json").write_text(json.dumps(record), encoding="utf-8")
+    report = {"fingerprint": folder.fingerprint, "files": {INT8: {}}}
+    (place / "export.json").write_text(json.dumps(report), encoding="utf-8")
     return place
 
 

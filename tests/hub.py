@@ -129,12 +129,12 @@ class Handler(BaseHTTPRequestHandler):
 
     def repo(self, kind: str, id: str, rev: str = "main") -> Repo:
         """Find a repository at a revision: ``main``, its commit, or another branch, tag or commit."""
-        found = self.server.hub.repos.get((kind.strip("/") or "models", id))
-        if found is None:
+        repository = self.server.hub.repos.get((kind.strip("/") or "models", id))
+        if repository is None:
             raise Missing("RepoNotFound")
-        if rev in ("main", found.sha):
-            return found
-        if (other := self.server.hub.refs.get((found.kind, id, rev))) is None:
+        if rev in ("main", repository.sha):
+            return repository
+        if (other := self.server.hub.refs.get((repository.kind, id, rev))) is None:
             raise Missing("RevisionNotFound")
         return other
 

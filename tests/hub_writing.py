@@ -73,7 +73,7 @@ class WritingHandler(Handler):
         self.send_bytes(status, json.dumps({"error": words}).encode(), {"Content-Type": "application/json"})
 
     def allowed(self) -> bool:
-        """Say whether the call carries the login; answer 401 where it does not."""
+        """Return whether the call carries the login; answer 401 where it does not."""
         if self.headers.get("Authorization") == f"Bearer {TOKEN}":
             return True
         self.refuse(401, "Invalid username or password.")
@@ -165,8 +165,8 @@ class WritingHandler(Handler):
         """List branches and tags."""
         hub = self.server.hub
         listed: dict[str, list] = {"branches": [], "tags": [], "converts": [], "pullRequests": []}
-        found = {ref: repo.sha for (_, name, ref), repo in hub.refs.items() if name == id}
-        for ref, sha in (found | {"main": self.repo(kind, id).sha}).items():
+        branches = {ref: repo.sha for (_, name, ref), repo in hub.refs.items() if name == id}
+        for ref, sha in (branches | {"main": self.repo(kind, id).sha}).items():
             if not re.fullmatch(r"refs/.*|[0-9a-f]{40}", ref):
                 kinds = listed["tags" if (id, ref) in hub.tagged else "branches"]
                 kinds.append({"name": ref, "ref": ref, "targetCommit": sha})
@@ -229,7 +229,7 @@ class WritableHub(Hub):
         return folder
 
     def put(self, repo: Repo, ref: str) -> None:
-        """Move a branch to a commit; the commit stays to be had by its id."""
+        """Move a branch to a commit; the commit can still be read by its id."""
         self.refs[repo.kind, repo.id, repo.sha] = repo
         if ref == "main":
             self.repos[repo.kind, repo.id] = repo

@@ -31,18 +31,18 @@ def imports_of(file: Path, package: Path) -> set[str]:
             names |= {".".join([*filter(None, base), alias.name]) for alias in node.names}
     own = (name.removeprefix(f"{package.name}.") for name in names if name.startswith(f"{package.name}."))
     known = {module_of(each, package) for each in package.rglob("*.py")}
-    return {found for name in own if (found := name if name in known else name.rpartition(".")[0])}
+    return {module for name in own if (module := name if name in known else name.rpartition(".")[0])}
 
 
 def graph(package: Path, depth: int) -> Graph:
     """Return what each room imports, itself left out; a module's name counts up to ``depth`` parts."""
-    found: Graph = {}
+    rooms: Graph = {}
     for file in sorted(package.rglob("*.py")):
         room = ".".join(module_of(file, package).split(".")[:depth])
         if room:
             imported = {".".join(name.split(".")[:depth]) for name in imports_of(file, package)}
-            found.setdefault(room, set()).update(imported - {room})
-    return found
+            rooms.setdefault(room, set()).update(imported - {room})
+    return rooms
 
 
 def floors(rooms: Mapping[str, set[str]]) -> dict[str, int]:
@@ -58,9 +58,9 @@ def floors(rooms: Mapping[str, set[str]]) -> dict[str, int]:
         if room in path:
             raise ValueError(f"a cycle of imports: {' -> '.join([*path[path.index(room) :], room])}")
         path.append(room)
-        found = 1 + max((floor(other) for other in rooms[room]), default=-1)
+        level = 1 + max((floor(other) for other in rooms[room]), default=-1)
         path.pop()
-        return found
+        return level
 
     return {room: floor(room) for room in rooms}
 

@@ -117,8 +117,8 @@ def make_materials(folder: Path) -> Materials:
 
 def train(kind: str, words: list[str]) -> dict[str, Any]:
     """Run one kind of training in this process, by its command line."""
-    record: dict[str, Any] = cli.run(["train", VARIANTS.get(kind, kind), *words])
-    return record
+    run: dict[str, Any] = cli.run(["train", VARIANTS.get(kind, kind), *words])
+    return run
 
 
 def weights(folder: Path) -> dict[str, torch.Tensor]:
@@ -128,7 +128,7 @@ def weights(folder: Path) -> dict[str, torch.Tensor]:
 
 
 def equal(first: Path, second: Path) -> bool:
-    """Tell whether two folders hold the same tensors, bit for bit."""
+    """Return whether two folders hold the same tensors, bit for bit."""
     a, b = weights(first), weights(second)
     assert a.keys() == b.keys()
     assert a

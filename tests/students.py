@@ -42,7 +42,7 @@ class Reader(Emitter):
         return {"given": self.vectors[[int(text) for text in texts]]}
 
 
-def given(views: Sequence[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+def as_features(views: Sequence[torch.Tensor]) -> list[dict[str, torch.Tensor]]:
     """Give an :class:`Emitter` the embeddings of each column."""
     return [{"given": view} for view in views]
 
@@ -79,7 +79,7 @@ def state(model: nn.Module) -> dict[str, torch.Tensor]:
 
 
 def same(first: dict[str, torch.Tensor], second: dict[str, torch.Tensor]) -> bool:
-    """Tell whether two states are equal to the bit."""
+    """Return whether two states are equal to the bit."""
     return first.keys() == second.keys() and all(torch.equal(first[name], second[name]) for name in first)
 
 

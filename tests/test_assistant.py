@@ -71,8 +71,8 @@ def test_the_rows_of_the_new_table(tmp_path, tokenizer):
     tiny_model(tmp_path / "teacher")
     encoder, old = load_backbone(str(tmp_path / "teacher"))
     table = encoder.get_input_embeddings().weight.detach()
-    made = new_table(table, old, tokenizer)
-    assert made.shape == (len(tokenizer), 32)
+    new_rows = new_table(table, old, tokenizer)
+    assert new_rows.shape == (len(tokenizer), 32)
     theirs, ours = old.get_vocab(), tokenizer.get_vocab()
     for token, row in ours.items():
         if token in ("[PAD]", "[CLS]", "[SEP]", "[UNK]", "[MASK]"):
@@ -83,15 +83,15 @@ def test_the_rows_of_the_new_table(tmp_path, tokenizer):
             expected = table[theirs["##" + token]]
         else:
             continue
-        assert torch.equal(made[row], expected), token
-    assert torch.equal(made[ours["▁dog"]], table[theirs["dog"]])
+        assert torch.equal(new_rows[row], expected), token
+    assert torch.equal(new_rows[ours["▁dog"]], table[theirs["dog"]])
     pieces = [token for token in ours if token.strip("▁").isascii() and token.strip("▁").isalpha() and len(token) > 3]
     by_pieces = [token for token in pieces if token.strip("▁") not in theirs]
     assert by_pieces
     for token in by_pieces:
         rows = old(token.strip("▁"), add_special_tokens=False)["input_ids"]
-        np.testing.assert_allclose(made[ours[token]], table[rows].mean(0), atol=1e-6)
-    foreign = torch.stack([made[ours[token]] for token in ours if any("а" <= letter <= "я" for letter in token)])
+        np.testing.assert_allclose(new_rows[ours[token]], table[rows].mean(0), atol=1e-6)
+    foreign = torch.stack([new_rows[ours[token]] for token in ours if any("а" <= letter <= "я" for letter in token)])
     assert len(foreign) > 10
     assert (foreign - table.mean(0)).abs().max() < table.std()
     assert len(foreign.unique(dim=0)) == len(foreign)
@@ -101,16 +101,16 @@ def test_the_rows_of_the_new_table(tmp_path, tokenizer):
 def test_an_assistant_has_the_teachers_layers(layers, tmp_path):
     teacher = tiny_model(tmp_path / "teacher")
     texts = Dataset.from_dict({"text": TEXTS * 3})
-    made = make_assistant(str(tmp_path / "teacher"), texts, 400, layers, normalize=True, max_seq_length=48)
-    encoder, theirs = made[0].model, teacher[0].model
+    assistant = make_assistant(str(tmp_path / "teacher"), texts, 400, layers, normalize=True, max_seq_length=48)
+    encoder, theirs = assistant[0].model, teacher[0].model
     kept = theirs.transformer.layer if layers is None else [theirs.transformer.layer[i] for i in layers]
     for mine, original in zip(encoder.transformer.layer, kept, strict=True):
         assert all(torch.equal(a, b) for a, b in zip(mine.parameters(), original.parameters(), strict=True))
     assert torch.equal(encoder.embeddings.position_embeddings.weight, theirs.embeddings.position_embeddings.weight)
-    assert encoder.config.vocab_size == len(made.tokenizer) == len(encoder.get_input_embeddings().weight)
-    assert made.max_seq_length == 48
-    vectors = made.eval().encode(TEXTS)
-    save_folder(made, tmp_path / "assistant")
+    assert encoder.config.vocab_size == len(assistant.tokenizer) == len(encoder.get_input_embeddings().weight)
+    assert assistant.max_seq_length == 48
+    vectors = assistant.eval().encode(TEXTS)
+    save_folder(assistant, tmp_path / "assistant")
     assert np.abs(load(tmp_path / "assistant").encode(TEXTS) - vectors).max() < 1e-5
     kind = json.loads((tmp_path / "assistant" / "tokenizer_config.json").read_text())["tokenizer_class"]
     assert kind == "PreTrainedTokenizerFast"
@@ -120,8 +120,8 @@ def test_a_vocabulary_has_the_same_numbers_every_time():
     """The trainer's own order differs from run to run: a checkpoint would be read onto other tokens, unseen."""
     words = [" ".join(WORDS.split()[k % 7 :: 1 + k % 5]) for k in range(200)]
     texts = Dataset.from_dict({"text": [*TEXTS * 20, *words]})
-    made = [train_tokenizer(texts, 300, 64) for _ in range(3)]
-    pieces = [json.loads(tokenizer.backend_tokenizer.to_str())["model"]["vocab"] for tokenizer in made]
+    tokenizers = [train_tokenizer(texts, 300, 64) for _ in range(3)]
+    pieces = [json.loads(tokenizer.backend_tokenizer.to_str())["model"]["vocab"] for tokenizer in tokenizers]
     names = [name for name, _ in pieces[0]]
     assert names[5:] == sorted(names[5:])
     assert len(names) > 100

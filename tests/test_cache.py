@@ -112,9 +112,9 @@ def test_the_teachers_own_prompt_is_applied(tmp_path, texts):
     prompted = SentenceTransformer(modules=list(model), prompts={"query": "the big dog "}, default_prompt_name="query")
     prompted.save_pretrained(str(tmp_path / "prompted"), create_model_card=False)
     plain, prompted = (load_teacher(str(tmp_path / name), device="cpu") for name in ("plain", "prompted"))
-    found = labels(embed(prompted, texts, tmp_path / "cache", bf16=False))
-    assert np.abs(found - one_by_one(plain, texts["text"], "the big dog ")).max() < 1e-5
-    assert np.abs(found - labels(embed(plain, texts, tmp_path / "cache", bf16=False))).max() > 0.01
+    embeddings = labels(embed(prompted, texts, tmp_path / "cache", bf16=False))
+    assert np.abs(embeddings - one_by_one(plain, texts["text"], "the big dog ")).max() < 1e-5
+    assert np.abs(embeddings - labels(embed(plain, texts, tmp_path / "cache", bf16=False))).max() > 0.01
 
 
 def test_a_teacher_that_keeps_some_dimensions(tmp_path, texts):
@@ -144,11 +144,11 @@ def test_other_weights_or_other_text_are_computed_anew(teacher, texts, tmp_path,
     embed(teacher, texts, tmp_path / "cache", bf16=False)
     with torch.no_grad():
         teacher[0].model.embeddings.word_embeddings.weight[5, 3] += 1
-    found = embed(teacher, texts, tmp_path / "cache", bf16=False)
-    assert np.abs(labels(found) - one_by_one(teacher, texts["text"])).max() < 1e-5
+    embeddings = embed(teacher, texts, tmp_path / "cache", bf16=False)
+    assert np.abs(labels(embeddings) - one_by_one(teacher, texts["text"])).max() < 1e-5
     changed = [*texts["text"][:29], "another last one"]
-    found = embed(teacher, Dataset.from_dict({"text": changed}), tmp_path / "cache", bf16=False)
-    assert np.abs(labels(found) - one_by_one(teacher, changed)).max() < 1e-5
+    embeddings = embed(teacher, Dataset.from_dict({"text": changed}), tmp_path / "cache", bf16=False)
+    assert np.abs(labels(embeddings) - one_by_one(teacher, changed)).max() < 1e-5
     assert encoded == [30, 30, 30]
 
 

@@ -212,7 +212,7 @@ def test_what_is_on_the_hub_is_named_by_its_id(folder):
         text = card_of(folder, changes)
         metadata = metadata_load(folder / "README.md")
         assert (metadata["base_model"], metadata["datasets"]) == (models, data)
-        assert "`other`; its licence is not known to us." in text
+        assert "`other`; its licence is not known." in text
         assert "models/other" not in text
 
 
@@ -340,16 +340,16 @@ def test_what_is_not_known_is_said(folders):
     for sentence in (
         "| mean of MTEB's seven English STS tasks | not measured |",
         "| sentences a second on a CPU | not measured |",
-        "| languages | not known to us |",
-        "| licence | not known to us |",
+        "| languages | not known |",
+        "| licence | not known |",
         "There is no ONNX file in fp32 of these weights",
-        "How it was trained is not known to us: the folder has no `run.json`.",
+        "How it was trained is not known: the folder has no `run.json`.",
         "It has not been scored on MTEB's tasks",
-        "Scores on a development set are not known to us.",
+        "Scores on a development set are not known.",
         "No export of these weights has been made.",
-        "How long the training took, and on what, is not known to us.",
+        "How long the training took, and on what, is not known.",
         "Energy and carbon were not measured.",
-        "Which paper is to be cited is not known to us.",
+        "Which paper is to be cited is not known.",
     ):
         assert sentence in text
     metadata = yaml.safe_load(text.split("---\n")[1])
@@ -369,20 +369,20 @@ def test_numbers_that_are_none_are_not_shown_as_numbers(folder):
     text = card_of(folder, {"scores": scores, "train_seconds": float("nan"), "machine": {"cpu": None}})
     assert not re.search(r"\b(None|nan)\b", text)
     assert "before the training not known; its teacher not known" in text
-    assert "How long the training took is not known to us." in text
+    assert "How long the training took is not known." in text
 
 
 def test_ones_own_facts_are_told(folder, tmp_path):
     text = card.write_card(folder).read_text()
-    assert "- files of which nothing more is known to us: `news.txt.gz`" in text
-    assert "The licence of the training text is not known to us, but for what is told above." in text
+    assert "- files of which nothing more is known: `news.txt.gz`" in text
+    assert "The licence of the training text is not known, except where it is named above." in text
     own = tmp_path / "own.yaml"
     own.write_text("data:\n  news.txt.gz: {license: cc0-1.0, what: news of our own}\n")
     cli.run(["card", str(folder), "--facts", str(own)])
     text = (folder / "README.md").read_text()
     assert "- `news.txt.gz`: news of our own; licence `cc0-1.0`" in text
     assert "licence `PSF-2.0`" in text
-    assert "The licence of the training text is not known to us" not in text
+    assert "The licence of the training text is not known" not in text
 
 
 # ---- what it never says

@@ -39,7 +39,7 @@ def folders(tmp_path_factory) -> dict[str, Path]:
     """Save a model of each kind that a snippet treats in its own way, exported in fp32; ``cls`` has a prompt."""
     place = tmp_path_factory.mktemp("cards")
     mean, cls = tiny_model(place / "made"), tiny_model(place / "made-cls", pooling="cls")
-    made = {
+    models = {
         "mean": SentenceTransformer(modules=[*mean, Normalize()], device="cpu"),
         "cls": SentenceTransformer(
             modules=[*cls], device="cpu", prompts={"query": "the dog: "}, default_prompt_name="query"
@@ -48,10 +48,10 @@ def folders(tmp_path_factory) -> dict[str, Path]:
         "last4": load_student(str(tiny_backbone(place / "backbone", layers=4)), pooling="last4"),
     }
     pairs = Dataset.from_list([{"sentence1": a, "sentence2": b, "score": score} for a, b, score in PAIRS])
-    for name, model in made.items():
+    for name, model in models.items():
         save_folder(model, place / name)
         export(place / name, pairs, ["onnx"])
-    return {name: place / name for name in made}
+    return {name: place / name for name in models}
 
 
 @pytest.mark.parametrize("kind", ["mean", "cls", "dense", "last4"])
@@ -65,10 +65,10 @@ def test_a_snippet_gives_the_folders_vectors(folders, home, name, kind):
         with pytest.raises(ValueError, match=f"has no snippet for {name}"):
             runtimes.run_snippet(runtimes.RUNTIMES[name], folders[kind], home)
         return
-    sentences, given = runtimes.run_snippet(runtimes.RUNTIMES[name], folders[kind], home)
-    wanted = load(folders[kind]).encode(sentences)
-    assert given.shape == wanted.shape
-    assert np.abs(given - wanted).max() < 1e-4 * np.abs(wanted).max()
+    sentences, vectors = runtimes.run_snippet(runtimes.RUNTIMES[name], folders[kind], home)
+    expected = load(folders[kind]).encode(sentences)
+    assert vectors.shape == expected.shape
+    assert np.abs(vectors - expected).max() < 1e-4 * np.abs(expected).max()
 
 
 @needs_package

@@ -59,7 +59,7 @@ def tensors(*arrays: np.ndarray) -> list[torch.Tensor]:
 @pytest.mark.parametrize("positive", ["current", "bank"])
 @pytest.mark.parametrize("objective", ["nce", "infonce"])
 def test_the_loss_is_the_papers_equation_in_value_and_gradient(objective, positive, monkeypatch):
-    """One example has a row that is no negative of it: it is left out. Keys are constants: only anchors move.
+    """One example has a row that is not a negative of it: it is left out. Keys are constants: only anchors move.
 
     Silent if broken, as in the published code: padding enters the means, or a term is a sum over the batch.
     """
@@ -113,20 +113,20 @@ def test_z_is_that_of_the_first_batch():
 
 
 def test_the_first_token_alone_is_an_option():
-    made = Summary([1], WIDTH, DIMENSION, pooling="cls").double()
+    summary = Summary([1], WIDTH, DIMENSION, pooling="cls").double()
     states, mask, *_ = batch(3)
-    expected = unit(states[1][:, 0] @ made.linear.weight.detach().numpy().T + made.linear.bias.detach().numpy())
-    np.testing.assert_allclose(made(*tensors(states, mask)).detach().numpy(), expected, atol=1e-12)
+    expected = unit(states[1][:, 0] @ summary.linear.weight.detach().numpy().T + summary.linear.bias.detach().numpy())
+    np.testing.assert_allclose(summary(*tensors(states, mask)).detach().numpy(), expected, atol=1e-12)
 
 
 def test_a_summary_is_exact_under_autocast():
     """In bf16 a cosine has three digits; divided by 0.07 they are fewer than two."""
-    made = Summary([1, 2], WIDTH, DIMENSION)
+    summary = Summary([1, 2], WIDTH, DIMENSION)
     states, mask = (x.float() for x in tensors(*batch(3)[:2]))
     with torch.autocast("cpu", torch.bfloat16):
-        inside = made(states, mask)
+        inside = summary(states, mask)
     assert inside.dtype == torch.float32
-    torch.testing.assert_close(inside, made(states, mask), rtol=0, atol=1e-6)
+    torch.testing.assert_close(inside, summary(states, mask), rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -239,7 +239,7 @@ def test_a_batch_of_one_and_a_batch_of_equal_sentences(objective, queue):
     alone = loss(*one, torch.tensor([0]))
     assert alone.isfinite()
     if objective == "infonce":
-        assert alone.item() == pytest.approx(0, abs=1e-12), "nothing to be told apart from"
+        assert alone.item() == pytest.approx(0, abs=1e-12), "nothing to differ from"
     loss = core(objective=objective, banks=MemoryBanks(EXAMPLES, DIMENSION, queue=queue))
     equal = [x[:, [0] * 4] if x.ndim == 4 else x[[0] * 4] for x in one]
     value = loss(*equal, torch.arange(4))
@@ -266,12 +266,12 @@ def test_it_teaches_a_student_to_find_the_teachers_summary(objective):
     loss = CoDIRLoss(Summary([0], 8, 16), Summary([0], 8, 16), MemoryBanks(count, 16), negatives=8, objective=objective)
     mask = torch.ones(count, 1)
 
-    def found() -> float:
+    def accuracy() -> float:
         with torch.no_grad():
             cosines = loss.student([student], mask) @ loss.teacher(teacher, mask).T
         return float((cosines.argmax(1) == torch.arange(count)).float().mean())
 
-    before = found()
+    before = accuracy()
     optimizer = torch.optim.Adam([student, *loss.parameters()], lr=0.02)
     for step in range(60):
         index = torch.randperm(count, generator=torch.Generator().manual_seed(step))[:6]
@@ -279,7 +279,7 @@ def test_it_teaches_a_student_to_find_the_teachers_summary(objective):
         loss([student[index]], mask[index], [teacher[0][index]], mask[index], index).backward()
         optimizer.step()
     assert before < 0.4
-    assert found() > 0.9
+    assert accuracy() > 0.9
 
 
 def test_a_queue_has_no_row_of_the_example():
@@ -314,17 +314,17 @@ def text_loss(student, teacher, texts: list[str], views: int = 1, **settings) ->
 
 def test_the_total_is_the_base_and_the_weighted_contrast(student, teacher):
     texts, index = sentences(8), torch.tensor([5, 1, 6])
-    parts = {}
+    terms = {}
     for weight in (1.0, 0.25):
         loss = text_loss(student, teacher, texts, weight=weight).eval()
         loss.codir.log_z.zero_()
         rows = torch.nn.functional.normalize(torch.tensor(numbers(2, 8, 128)).float(), dim=-1)
         loss.codir.banks.enter(torch.arange(8), rows)
-        parts[weight] = loss([features(student, [texts[i] for i in index])], index)
+        terms[weight] = loss([features(student, [texts[i] for i in index])], index)
     vectors, goals = (model.eval().encode([texts[i] for i in index]) for model in (student, teacher))
     expected = np.mean([1 - unit(a) @ unit(b) for a, b in zip(vectors, goals, strict=True)])
-    assert parts[1.0]["base"].item() == pytest.approx(float(expected), abs=1e-5)
-    assert parts[0.25]["codir"].item() == pytest.approx(parts[1.0]["codir"].item() / 4, rel=1e-6)
+    assert terms[1.0]["base"].item() == pytest.approx(float(expected), abs=1e-5)
+    assert terms[0.25]["codir"].item() == pytest.approx(terms[1.0]["codir"].item() / 4, rel=1e-6)
 
 
 @pytest.mark.parametrize("why", ["another vocabulary", "a prompt", "a shorter limit"])
@@ -390,8 +390,8 @@ def test_the_memory_it_takes_is_reported(student, teacher, caplog):
 
 def test_the_card_can_tell_what_it_was(student, teacher):
     loss = text_loss(student, teacher, sentences(4), objective="infonce", student_layers=[2], teacher_layers=[4])
-    told = loss.get_config_dict()["codir"]
-    assert (told["objective"], told["student_layers"], told["teacher_layers"]) == ("infonce", [2], [4])
+    config = loss.get_config_dict()["codir"]
+    assert (config["objective"], config["student_layers"], config["teacher_layers"]) == ("infonce", [2], [4])
 
 
 def test_a_teacher_without_layers_is_refused():

@@ -120,8 +120,8 @@ def finished(words, tmp_path_factory) -> tuple[Path, dict, list[str], list[str]]
     with rising_scores(), on_one_thread(), redirect_stdout(out), pytest.MonkeyPatch.context() as patch:
         patch.setattr(logger, "handlers", [note])
         patch.setattr(logger, "level", logging.INFO)
-        record = train(words(output))
-    return output, record, out.getvalue().splitlines(), logged
+        run = train(words(output))
+    return output, run, out.getvalue().splitlines(), logged
 
 
 @pytest.fixture(scope="module")
@@ -248,7 +248,7 @@ def test_an_assistant_under_another_pooling(words, tmp_path, caplog):
     SentenceTransformer(modules=modules, device="cpu").save(str(assistant))
     more = ["--assistant", str(assistant), "--steps", "1", "--train_max_length", "32", "--stages"]
     what = "given ends in Pooling and Dense, and only its encoder is used, under the mean over the tokens"
-    with pytest.raises(InputError, match=f"{what}: it is no assistant as it is; add 1 to --stages"):
+    with pytest.raises(InputError, match=f"{what}: it cannot be the assistant as it is; add 1 to --stages"):
         train(words(tmp_path / "m", *more, "2", "3", "4"))
     assert not (tmp_path / "m").exists()
     train(words(tmp_path / "m", *more, "1"))
@@ -287,9 +287,12 @@ MISTAKES = {
     "no tokens": (["--max_seq_length", "-5"], "--max_seq_length -5 is out of range; it must be 3 or more"),
     "a dropout": (["--dropout", "1.5"], "--dropout 1.5 is out of range; it must be from 0 to below 1"),
     "a negative weight": (["--weight", "-1"], "--weight -1.0 is out of range"),
-    "a weight that is no number": (["--stage_weights", "1", "1", "nan", "1"], "--weight nan is out of range"),
-    "a rate that is no number": (["--learning_rate", "nan"], "--learning_rate nan is out of range"),
-    "passes that are no number": (["--stage_epochs", "1", "nan", "1", "1", "--steps", "-1"], "--epochs nan with --st"),
+    "a weight that is not a number": (["--stage_weights", "1", "1", "nan", "1"], "--weight nan is out of range"),
+    "a rate that is not a number": (["--learning_rate", "nan"], "--learning_rate nan is out of range"),
+    "passes that are not finite": (
+        ["--stage_epochs", "1", "nan", "1", "1", "--steps", "-1"],
+        "--epochs nan with --st",
+    ),
     "one column for both": (["--other_column", "english"], "--other_column english is the English one too"),
 }
 

@@ -23,7 +23,7 @@ from distilface.data.texts import fingerprint, read_texts
 from distilface.settings import InputError
 
 SENTENCES = ["A cat sat.", 'She said "no", twice.', "Grüße — naïve café", "A cat sat.", "  a, b\tc  ", "", "The end."]
-#: What of them can be told from a .csv or .jsonl; a line of a .tsv ends a field at each tab.
+#: What of them a .csv or .jsonl can say; a line of a .tsv ends a field at each tab.
 DISTINCT = ["A cat sat.", 'She said "no", twice.', "Grüße — naïve café", "a, b\tc", "The end."]
 
 ON_THE_HUB = """
@@ -346,7 +346,7 @@ def test_the_hub_then_its_cache_with_no_hub_and_offline(hub: Hub, tmp_path: Path
     serve(hub, tmp_path)
     dead = hub.dead_env(tmp_path)["HF_ENDPOINT"]
     shown = [json.loads(line) for line in run_python(ON_THE_HUB, hub.env(tmp_path / "cache"), dead).splitlines()]
-    texts, pairs, split, other, *again = [found for found, _ in shown]
+    texts, pairs, split, other, *again = [output for output, _ in shown]
     assert texts == [["One."], ["Two."], ["Three."]]
     assert pairs == [list(row) for row in PAIRS[:5]]
     assert "mteb/stsbenchmark-sts has no split 'dev'" in split
@@ -364,7 +364,7 @@ def test_no_hub_is_one_sentence_at_once(hub: Hub, tmp_path: Path):
     for (message, _), words in zip(
         shown[:2], (["datasets-for-simcse", "--data FILE"], ["sts", "--dev FILE"]), strict=True
     ):
-        assert "could not be had from the Hub (ConnectError)" in message
+        assert "could not be downloaded from the Hub (ConnectError)" in message
         assert all(word in message for word in words)
 
 

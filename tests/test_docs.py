@@ -29,8 +29,8 @@ each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relativ
 
 def blocks(page: Path, language: str) -> list[tuple[str, str]]:
     """Return the code blocks of a language, each with what follows the language's name."""
-    found = [(info.partition(" "), code) for info, code in BLOCK.findall(page.read_text(encoding="utf-8"))]
-    return [(rest, code) for (name, _, rest), code in found if name == language]
+    matches = [(info.partition(" "), code) for info, code in BLOCK.findall(page.read_text(encoding="utf-8"))]
+    return [(rest, code) for (name, _, rest), code in matches if name == language]
 
 
 def anchors(page: Path) -> set[str]:

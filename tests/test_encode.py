@@ -134,16 +134,16 @@ def mistake(*words) -> str:
 )
 def test_every_row_is_upstreams_in_its_place(folder, expected, tmp_path, caplog, source, output):
     caplog.set_level(logging.INFO, logger="distilface")
-    given = write_input(tmp_path / source, "body")
-    found = run(folder, given, tmp_path / "new" / output, "--text-column", "body")
+    input_file = write_input(tmp_path / source, "body")
+    report = run(folder, input_file, tmp_path / "new" / output, "--text-column", "body")
     file = tmp_path / "new" / output
     assert [path.name for path in file.parent.iterdir()] == [output], "no shard is left"
     np.testing.assert_allclose(read(file), expected, atol=1e-5)
-    assert (found.rows, found.width, found.empty, found.truncated) == (27, 32, 2, 2)
-    assert found.megabytes == file.stat().st_size / 1e6
+    assert (report.rows, report.width, report.empty, report.truncated) == (27, 32, 2, 2)
+    assert report.megabytes == file.stat().st_size / 1e6
     assert f"encode: 27 of 27 rows to compute; fp32, 32 dimensions, about 0.0 MB in {file}" in caplog.text
-    assert str(found).startswith(f"{file}: 27 rows of 32 numbers, 0.0 MB, ")
-    assert str(found).endswith("; 2 empty (zeros), 2 cut at 64 tokens")
+    assert str(report).startswith(f"{file}: 27 rows of 32 numbers, 0.0 MB, ")
+    assert str(report).endswith("; 2 empty (zeros), 2 cut at 64 tokens")
 
 
 def test_what_is_in_the_files(folder, lines, tmp_path):
@@ -167,16 +167,16 @@ def test_the_last_line_needs_no_end_and_a_blank_one_is_a_row(folder, tmp_path):
     (tmp_path / "a.txt").write_bytes(b"\xef\xbb\xbfthe dog\n\nthe cat")
     assert run(folder, tmp_path / "a.txt", tmp_path / "v.npy").rows == 3
     model = SentenceTransformer(str(folder), device="cpu")
-    wanted = np.array([model.encode("the dog"), np.zeros(32), model.encode("the cat")])
-    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), wanted, atol=1e-5)
+    expected = np.array([model.encode("the dog"), np.zeros(32), model.encode("the cat")])
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy"), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv"])
 def test_a_blank_line_of_one_column_keeps_its_place(folder, expected, tmp_path, kind):
     """Later vectors moved up by one: each was another text's, silently."""
     texts = [TEXTS[0], "", TEXTS[1]]
-    found = run(folder, write_content(tmp_path / f"a.{kind}", "\n".join(["text", *texts])), tmp_path / "v.npy")
-    assert (found.rows, found.empty) == (3, 1)
+    report = run(folder, write_content(tmp_path / f"a.{kind}", "\n".join(["text", *texts])), tmp_path / "v.npy")
+    assert (report.rows, report.empty) == (3, 1)
     np.testing.assert_allclose(read(tmp_path / "v.npy"), [expected[0], np.zeros(32), expected[1]], atol=1e-5)
 
 
@@ -187,14 +187,14 @@ def test_the_folders_own_prompt_is_applied(tmp_path, lines, exported):
     save_folder(model, tmp_path / "m")
     run(tmp_path / "m", lines, tmp_path / "v.npy")
     rows = [row for row, text in enumerate(TEXTS) if text.strip()]
-    wanted = model.encode([TEXTS[row] for row in rows], prompt="big dog ")
-    assert np.abs(wanted - model.encode([TEXTS[row] for row in rows], prompt="")).max() > 0.01
-    np.testing.assert_allclose(np.load(tmp_path / "v.npy")[rows], wanted, atol=1e-5)
+    expected = model.encode([TEXTS[row] for row in rows], prompt="big dog ")
+    assert np.abs(expected - model.encode([TEXTS[row] for row in rows], prompt="")).max() > 0.01
+    np.testing.assert_allclose(np.load(tmp_path / "v.npy")[rows], expected, atol=1e-5)
     file = opening.choose(Folder(exported), "int8")  # of the same weights, without the prompt
     variant = engines.Variant(str(tmp_path / "m"), "int8", str(file), batch_size=4, threads=1, device="cpu")
-    found = engines.Worker(variant).encode(0, TEXTS[:8]).embeddings
+    embeddings = engines.Worker(variant).encode(0, TEXTS[:8]).embeddings
     prompted = opening.open_file(file, exported).encode([f"big dog {text}" for text in TEXTS[:8]], batch_size=4)
-    assert np.array_equal(found, prompted)
+    assert np.array_equal(embeddings, prompted)
 
 
 @pytest.mark.parametrize("count", [61, 62, 63, 64])
@@ -217,22 +217,22 @@ def test_no_text_has_more_tokens_than_is_said(folder, text):
 
 def test_bf16_is_close(folder, lines, expected, tmp_path):
     run(folder, lines, tmp_path / "v.npy", "--variant", "bf16")
-    found = np.load(tmp_path / "v.npy")
-    assert 0 < np.abs(found - expected).max() < 0.05
+    embeddings = np.load(tmp_path / "v.npy")
+    assert 0 < np.abs(embeddings - expected).max() < 0.05
 
 
 def test_int8_runs_the_export_in_the_same_batches(exported, lines, expected, tmp_path):
     run(exported, lines, tmp_path / "v.npy", "--variant", "int8")
-    found, encoder = (
+    embeddings, encoder = (
         np.load(tmp_path / "v.npy"),
         opening.open_file(opening.choose(Folder(exported), "int8"), exported),
     )
     for start in range(0, 27, 8):
         rows = [row for row in range(start, min(start + 8, 27)) if TEXTS[row].strip()]
-        assert np.array_equal(found[rows], encoder.encode([TEXTS[row] for row in rows], batch_size=4))
+        assert np.array_equal(embeddings[rows], encoder.encode([TEXTS[row] for row in rows], batch_size=4))
     full = np.abs(expected).max(axis=1) > 0
-    cosines = (found[full] * expected[full]).sum(1)
-    cosines /= np.linalg.norm(found[full], axis=1) * np.linalg.norm(expected[full], axis=1)
+    cosines = (embeddings[full] * expected[full]).sum(1)
+    cosines /= np.linalg.norm(embeddings[full], axis=1) * np.linalg.norm(expected[full], axis=1)
     assert cosines.min() > 0.9
 
 
@@ -328,9 +328,9 @@ def test_after_ctrl_c_only_the_rest_is_computed(folder, lines, stopped, tmp_path
     monkeypatch.setattr(
         engines.Worker, "encode", lambda self, number, texts: (computed.append(number), real(self, number, texts))[1]
     )
-    found = run(folder, lines, stopped)
+    report = run(folder, lines, stopped)
     assert computed == [2, 3]
-    assert (found.rows, found.computed, found.truncated) == (27, 11, 2)
+    assert (report.rows, report.computed, report.truncated) == (27, 11, 2)
     assert "encode: 11 of 27 rows to compute, 16 are there; fp32" in caplog.text
     assert stopped.read_bytes() == (tmp_path / "whole.npy").read_bytes()
 
@@ -362,10 +362,10 @@ def test_an_input_that_grows_meanwhile_is_refused(folder, lines, tmp_path, monke
     survey = TextFile.survey
 
     def growing(self):
-        found = survey(self)
+        result = survey(self)
         with lines.open("a") as file:
             file.write("one more\n")
-        return found
+        return result
 
     monkeypatch.setattr(TextFile, "survey", growing)
     assert f"{lines} was changed while it was read" in mistake(folder, lines, tmp_path / "v.npy")
@@ -378,14 +378,14 @@ def test_a_change_of_the_input_is_noticed_at_any_time(lines, read, change):
     """A text of the same length too, and after the last chunk: a file that became shorter ends early."""
     source, content = TextFile(lines, "text", 8), lines.read_text()
     survey = source.survey()
-    given = source.surveyed_chunks(survey, range(4))
-    assert [next(given) for _ in range(read)] == list(source.surveyed_chunks(survey, range(read)))
+    chunks = source.surveyed_chunks(survey, range(4))
+    assert [next(chunks) for _ in range(read)] == list(source.surveyed_chunks(survey, range(read)))
     lines.unlink()
     if change != "gone":
         lines.write_text(content[:100] if change == "cut short" else content.replace("dog", "cat"))
         os.utime(lines, ns=(0, survey.state[1] + 10**7))  # by a coarse clock both would have the same time
     with pytest.raises(InputError, match="was changed while it was read; run again when it is finished"):
-        list(given)
+        list(chunks)
 
 
 def test_two_at_once_do_not_meet(folder, lines, tmp_path):
@@ -626,20 +626,20 @@ def on_two(folder: str, source: TextFile, survey: chunks.Survey) -> Generator[en
 
 
 def embedding_workers() -> list[psutil.Process]:
-    found = []
+    workers = []
     for child in psutil.Process().children(recursive=True):
         with contextlib.suppress(psutil.NoSuchProcess):
             if "(_Embedding)" in " ".join(child.cmdline()):
-                found.append(child)
-    return found
+                workers.append(child)
+    return workers
 
 
 @pytest.mark.usefixtures("ray_of_two")
 def test_two_workers_of_ray_give_the_same_bytes(exported, lines, tmp_path):
     run(exported, lines, tmp_path / "one.parquet", "--variant", "int8", "--keep-text")
     words = ("--engine", "ray", "--workers", "2", "--keep-text")
-    found = run(exported, lines, tmp_path / "two.parquet", "--variant", "int8", *words)
-    assert (found.rows, found.computed, found.truncated) == (27, 27, 2)
+    report = run(exported, lines, tmp_path / "two.parquet", "--variant", "int8", *words)
+    assert (report.rows, report.computed, report.truncated) == (27, 27, 2)
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
     missing = mistake(exported, lines, tmp_path / "three.parquet", *words[:3], "3")
     assert "Ray has room for 2 workers of 1 threads each, and 3 are wanted" in missing
@@ -659,9 +659,9 @@ def test_what_ray_has_not_done_yet_is_done_by_the_next_run(folder, lines, tmp_pa
     monkeypatch.setattr(Output, "write", write)
     with pytest.raises(KeyboardInterrupt, match="of 27 rows are kept"):
         run(folder, lines, tmp_path / "two.npy", "--engine", "ray", "--workers", "2")
-    found = run(folder, lines, tmp_path / "two.npy", "--engine", "ray", "--workers", "2")
+    report = run(folder, lines, tmp_path / "two.npy", "--engine", "ray", "--workers", "2")
     assert sorted(written) == [0, 1, 2, 3]
-    assert found.computed == sum((8, 8, 8, 3)[number] for number in written[2:])
+    assert report.computed == sum((8, 8, 8, 3)[number] for number in written[2:])
     assert (tmp_path / "one.npy").read_bytes() == (tmp_path / "two.npy").read_bytes()
 
 
@@ -671,26 +671,26 @@ def test_a_worker_of_ray_that_is_killed_loses_no_chunk(folder, tmp_path):
     texts = sentences(400)
     (tmp_path / "a.txt").write_text("".join(f"{text}\n" for text in texts))
     source = TextFile(tmp_path / "a.txt", "text", 1)
-    given, seen = {}, set()
+    results, seen = {}, set()
     for done in on_two(str(folder), source, source.survey()):
-        assert done.number not in given
-        given[done.number] = done.texts
+        assert done.number not in results
+        results[done.number] = done.texts
         workers = embedding_workers()
         if not seen:
             workers[0].kill()
         seen |= {worker.pid for worker in workers}
     assert len(seen) == 3, "two workers, and the one that took the place of the killed"
-    assert [given[number] for number in range(400)] == [[text] for text in texts]
+    assert [results[number] for number in range(400)] == [[text] for text in texts]
 
 
 def test_a_worker_of_ray_without_the_folder_is_told_in_one_sentence(ray_of_two, folder, lines, capfd):
     source = TextFile(lines, "text", 8)
     with pytest.raises(InputError) as caught:
         list(on_two(str(folder / "none"), source, source.survey()))
-    wanted = (
+    expected = (
         f"Ray has ended before the work ({folder / 'none'} does not exist; give a model folder); {folder / 'none'} must"
     )
-    assert str(caught.value).startswith(wanted)
+    assert str(caught.value).startswith(expected)
     assert "\n" not in str(caught.value)
     assert "Traceback" not in capfd.readouterr().err
     assert ray_of_two.is_initialized(), "a cluster that was there stays"
@@ -764,5 +764,5 @@ def test_the_command_starts_ray_itself_and_says_no_more_than_alone(folder, lines
     assert done.returncode == 0, done.stderr
     assert done.stdout.startswith("two.parquet: 27 rows of 32 numbers")
     assert (tmp_path / "one.parquet").read_bytes() == (tmp_path / "two.parquet").read_bytes()
-    told = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("Loading weights")]
-    assert len([line for line in told if line.startswith("encode: ")]) == len(told), told
+    printed = [line for line in done.stderr.splitlines() if line.strip() and not line.startswith("Loading weights")]
+    assert len([line for line in printed if line.startswith("encode: ")]) == len(printed), printed

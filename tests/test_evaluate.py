@@ -212,18 +212,18 @@ def test_what_is_not_a_model(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "nothing", tmp_path / "file"):
-        with pytest.raises(InputError, match="is no folder and no Hub id"):
+        with pytest.raises(InputError, match="is neither a folder nor a Hub id"):
             load_model(path)
     with pytest.raises(InputError, match=r"neither modules\.json nor config\.json"):
         load_model(tmp_path / "empty")
-    with pytest.raises(InputError, match="could not be had from the Hub"):
+    with pytest.raises(InputError, match="could not be downloaded from the Hub"):
         load_model("nobody/nothing")
     model = tiny_model(tmp_path / "model")
-    with pytest.raises(InputError, match=r"data of task STS12 could not be had.*--data-dir"):
+    with pytest.raises(InputError, match=r"data of task STS12 could not be downloaded.*--data-dir"):
         evaluate(tmp_path / "model", ["STS12"])
     weights = tmp_path / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    with pytest.raises(InputError, match="is no model that can be loaded"):
+    with pytest.raises(InputError, match="cannot be loaded as a model"):
         load_model(tmp_path / "model")
     with torch.no_grad():
         next(model.parameters()).fill_(math.nan)

@@ -249,8 +249,8 @@ def test_a_pair_of_files_is_written_whole_or_not(folder, tmp_path, monkeypatch):
     export(folder, PAIRS_SET, ["openvino"])
     assert len(names(folder / "openvino")) == 4
 
-    def spoilt(made: Path, target: Path) -> None:
-        form.make(spoil(made, made.with_name("spoilt.onnx")), target)
+    def spoilt(file: Path, target: Path) -> None:
+        form.make(spoil(file, file.with_name("spoilt.onnx")), target)
 
     monkeypatch.setitem(FORMATS, "openvino", dataclasses.replace(form, make=spoilt))
     assert export(folder, PAIRS_SET, ["openvino"])["openvino"].refused
@@ -275,7 +275,7 @@ def test_results_of_other_weights_are_not_taken(folder, capsys):
 
 
 def test_what_passed_before_a_crash_is_reported(folder, monkeypatch):
-    def crash(made: Path, target: Path) -> None:
+    def crash(file: Path, target: Path) -> None:
         raise RuntimeError("out of luck")
 
     monkeypatch.setitem(FORMATS, "fp16", Format(crash))

@@ -108,7 +108,7 @@ def test_a_t5_encoder_is_whole_without_a_decoder(places, tmp_path):
     weights = {name: weight for name, weight in broken.state_dict().items() if "block.1" not in name}
     broken.save_pretrained(tmp_path, state_dict=weights)
     words_tokenizer(FAMILIES["t5"]).save_pretrained(tmp_path)
-    with pytest.raises(InputError, match=r"is no whole model: 8 weights are missing, as encoder\.block\.1"):
+    with pytest.raises(InputError, match=r"is not a whole model: 8 weights are missing, as encoder\.block\.1"):
         load_backbone(str(tmp_path))
 
 
@@ -117,10 +117,10 @@ def test_every_dropout_inside_an_encoder_is_set(places, name, caplog):
     """An attention may drop out by a number of its own, which no module of torch shows."""
     caplog.set_level(logging.INFO)
     student = load_student(str(places[name].backbone), pooling=places[name].pooling, dropout=0.3)
-    found = [module.p for module in student.modules() if isinstance(module, nn.Dropout)]
+    rates = [module.p for module in student.modules() if isinstance(module, nn.Dropout)]
     for module in student.modules():
-        found += [value for key, value in vars(module).items() if "dropout" in key and isinstance(value, float)]
-    assert set(found) == {0.3}
+        rates += [value for key, value in vars(module).items() if "dropout" in key and isinstance(value, float)]
+    assert set(rates) == {0.3}
     config = student[0].model.config
     assert f"dropout 0.3: {', '.join(dropout_settings(config, 0.3))}" in caplog.text
 

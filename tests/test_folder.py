@@ -83,7 +83,7 @@ DAMAGED = [
     ("has no 1_WeightedLayerPooling/model.safetensors", ["1_WeightedLayerPooling/model.safetensors"], None),
     ("has no 2_Pooling/config.json", ["2_Pooling/config.json"], None),
     ("model.safetensors is damaged", ["model.safetensors"], lambda content: content[:-9]),
-    ("config.json is damaged: it is no JSON", ["config.json"], lambda _: b"{"),
+    ("config.json is damaged: it is not JSON", ["config.json"], lambda _: b"{"),
     ("modules.json is damaged: it lists no modules", ["modules.json"], lambda _: b'{"a": 1}'),
     (r"needs code of its own \(custom.Encoder\)", ["modules.json"], lambda _: FOREIGN),
 ]

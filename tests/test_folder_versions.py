@@ -67,11 +67,11 @@ def test_the_vectors_are_the_same_in_an_older_version(python, tmp_path):
         model.max_seq_length = 48
     asked = json.dumps([TEXTS, *models])
     subprocess.run([python, "-c", ENCODE, "found.json"], input=asked, text=True, cwd=tmp_path, check=True)
-    found = json.loads((tmp_path / "found.json").read_text())
-    print(f"\nsentence-transformers {found['versions'][0]}, transformers {found['versions'][1]}")
+    older_vectors = json.loads((tmp_path / "found.json").read_text())
+    print(f"\nsentence-transformers {older_vectors['versions'][0]}, transformers {older_vectors['versions'][1]}")
     differences = {}
     for name, model in models.items():
-        vectors, length, inputs = found[name]
+        vectors, length, inputs = older_vectors[name]
         assert (length, inputs) == (48, ["attention_mask", "input_ids"])
         differences[name] = float(np.abs(np.array(vectors) - model.encode(TEXTS)).max())
         print(f"{name:<18} max abs diff {differences[name]:.1e}")

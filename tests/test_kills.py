@@ -78,17 +78,17 @@ class Place:
 
     def content(self, case: Path) -> dict[str, Any]:
         """Read all that lies in a case's folder and its repository, records without their times; folders are None."""
-        found: dict[str, Any] = {}
+        content_by_name: dict[str, Any] = {}
         for path in case.rglob("*"):
             name = path.relative_to(case).as_posix()
             if name.startswith("data/") and path.suffix == ".lock":  # of the data sets, named by its whole path
                 continue
-            found[name] = path.read_bytes() if path.is_file() else None
+            content_by_name[name] = path.read_bytes() if path.is_file() else None
             if path.name in ("run.json", "export.json"):
-                found[name] = timeless(json.loads(path.read_text()))
+                content_by_name[name] = timeless(json.loads(path.read_text()))
         repo = self.hub.repos.get(("models", f"org/{case.name}"))
         files = repo.files() if repo else []
-        return found | {f"hub/{file}": (repo.folder / file).read_bytes() for file in files if repo}
+        return content_by_name | {f"hub/{file}": (repo.folder / file).read_bytes() for file in files if repo}
 
 
 def timeless(value: Any) -> Any:
@@ -158,8 +158,8 @@ def place(tmp_path_factory: pytest.TempPathFactory, materials: Any) -> Iterator[
     to_onnx(load(folder / "student"), folder / "source.onnx")
     (folder / "text.txt").write_text("\n".join(sentences(200)) + "\n")
     for name in ("teacher", "backbone", "pairs"):
-        made = getattr(materials, name)
-        (folder / made.name).symlink_to(made)
+        model = getattr(materials, name)
+        (folder / model.name).symlink_to(model)
     (folder / "teacher.py").write_text(TEACHER)
     with WritableHub(folder / "hub") as hub:
         env = hub.env(folder / "cache") | {"HF_TOKEN": TOKEN}
@@ -195,24 +195,24 @@ def test_killed_at_any_moment_it_ends_as_if_never(name: str, place: Place) -> No
     while kills < KILLS:
         number += 1
         case, words = kind.case(place, f"{name}-{number}")
-        commits, moments, found = len(place.hub.commits), [], []
+        commits, moments, problems = len(place.hub.commits), [], []
         while kills < KILLS and (not moments or draw.random() < 0.5):
             moments.append(round(draw.uniform(0, undisturbed.seconds), 3))
             more = ["--resume"] if list(case.glob("model.unfinished/*/whole.json")) else []
             kills += place.run(case, [*words, *more], moments[-1]).code == -9
             left = place.content(case)
-            found += [f"half written: {each}" for each in half_written(left, whole, kind)]
+            problems += [f"half written: {each}" for each in half_written(left, whole, kind)]
         done, after = kind.finish(place, case, words), place.content(case)
-        found += [f"ended with {done.code}: {done.stderr[-500:]}"] if done.code else []
-        found += [f"differs: {each}" for each in {*whole, *after} if whole.get(each, 0) != after.get(each, 0)]
-        found += [f"{made} commits"] if (made := len(place.hub.commits) - commits) != kind.commits else []
-        print(f"{name}: killed after {moments}: {found or 'as if never'}; before the end: {sorted(left)}"[:1000])
-        faults += [(moments, each) for each in found]
+        problems += [f"ended with {done.code}: {done.stderr[-500:]}"] if done.code else []
+        problems += [f"differs: {each}" for each in {*whole, *after} if whole.get(each, 0) != after.get(each, 0)]
+        problems += [f"{added} commits"] if (added := len(place.hub.commits) - commits) != kind.commits else []
+        print(f"{name}: killed after {moments}: {problems or 'as if never'}; before the end: {sorted(left)}"[:1000])
+        faults += [(moments, each) for each in problems]
     assert not faults
 
 
 def test_a_lock_is_one_process_and_stays_nowhere(tmp_path: Path, materials: Any) -> None:
-    """Two that write one folder would mix their files; and a lock that a push publishes is no part of a model."""
+    """Two that write one folder would mix their files; and a lock that a push publishes is not a part of a model."""
     output, hidden = tmp_path / "deep" / "model", tmp_path / "deep" / ".model.lock"
     with locked(output):
         assert hidden.is_file()

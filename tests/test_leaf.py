@@ -19,12 +19,12 @@ def test_the_loss_is_the_squared_distance():
     """Eq. 1 of the paper in numpy: the mean over the batch of ||s - t||^2, its gradient 2 (s - t) / B."""
     random = np.random.default_rng(0)
     student, target = random.normal(size=(2, 4, 6))
-    given = torch.tensor(student, requires_grad=True)
+    embeddings = torch.tensor(student, requires_grad=True)
     loss = LeafLoss(torch.nn.Identity(), distance_metric="mse")
-    value = loss.compute_loss_from_embeddings([given], [torch.tensor(target)])
+    value = loss.compute_loss_from_embeddings([embeddings], [torch.tensor(target)])
     value.backward()
     assert value.item() == pytest.approx(((student - target) ** 2).sum(1).mean())
-    np.testing.assert_allclose(given.grad, 2 * (student - target) / 4)
+    np.testing.assert_allclose(embeddings.grad, 2 * (student - target) / 4)
 
 
 def test_the_rate_falls_in_cycles(materials, tmp_path, monkeypatch):

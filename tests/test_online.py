@@ -14,7 +14,7 @@ import torch
 from datasets import Dataset
 from runs import CURVE, each_step, scores, train
 from sentence_transformers import SentenceTransformer
-from students import Emitter, Reader, assert_same, features, given, mean_cosines, numbers, same, state
+from students import Emitter, Reader, as_features, assert_same, features, mean_cosines, numbers, same, state
 from tiny import sentences, tiny_model
 from torch import nn
 from transformers import DistilBertTokenizerFast
@@ -30,7 +30,7 @@ pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 # ---- students and teachers
 
 
-def given_loss(teachers: Sequence[np.ndarray], **options: Any) -> online.DistillCSELoss:
+def loss_with_teachers(teachers: Sequence[np.ndarray], **options: Any) -> online.DistillCSELoss:
     """Make a loss whose teachers know the embeddings of texts "0", "1", ..."""
     texts = Dataset.from_dict({"text": [str(i) for i in range(len(teachers[0]))]})
     return online.DistillCSELoss(Emitter(), [Reader(t) for t in teachers], texts, **options).double()
@@ -94,7 +94,7 @@ def taught(student: SentenceTransformer, teachers: Sequence[SentenceTransformer]
 def test_the_temperatures_are_the_papers():
     teacher, views = numbers(4, 3), numbers(2, 4, 5, seed=8)
     expected = oracles.simcse(*views, 0.05) + oracles.relation_loss(views[0], mean_cosines(teacher), 0.02, 0.01)
-    value = given_loss([teacher], group_p=0.0)(given(torch.tensor(views)), torch.arange(4))
+    value = loss_with_teachers([teacher], group_p=0.0)(as_features(torch.tensor(views)), torch.arange(4))
     assert value.item() == pytest.approx(expected, rel=1e-9)
     assert online.DistillCSELoss(Emitter()).group_p == 0.1
 
@@ -103,11 +103,11 @@ def test_the_temperatures_are_the_papers():
 def test_group_p_shuffles_the_teachers_mean_inside_its_groups(p):
     """The groups are the oracle's; the loss takes the shuffled cosines as constants."""
     teachers, seen = [numbers(12, 4, seed=seed) for seed in range(2)], []
-    loss = given_loss(teachers, student_temperature=0.3, teacher_temperature=0.2, group_p=p)
+    loss = loss_with_teachers(teachers, student_temperature=0.3, teacher_temperature=0.2, group_p=p)
 
     def ours(views):
         with shuffles(seen):
-            return loss(given(views), torch.arange(12))
+            return loss(as_features(views), torch.arange(12))
 
     def expected(views):
         return oracles.simcse(*views, 0.05) + oracles.relation_loss(views[0], seen[0][1].numpy(), 0.3, 0.2)
@@ -143,7 +143,7 @@ def test_each_anchor_and_step_is_shuffled_anew_by_the_seed():
 
     def drawn(count: int, **options: Any) -> list[torch.Tensor]:
         seen: list = []
-        loss = given_loss([teacher], **options)
+        loss = loss_with_teachers([teacher], **options)
         with shuffles(seen):
             for _ in range(count):
                 loss(views, torch.arange(30))
@@ -155,12 +155,12 @@ def test_each_anchor_and_step_is_shuffled_anew_by_the_seed():
     assert not torch.equal(first, drawn(1, seed=7)[0])
     rows = first.argsort(dim=-1)
     assert len({tuple(row) for row in rows.tolist()}) == 30, "each anchor is anew"
-    given = given_loss([teacher])
-    assert torch.equal(given.teacher_relations({}, torch.arange(30)), drawn(1, group_p=0.0)[0]), "0 is off"
+    shuffling_loss = loss_with_teachers([teacher])
+    assert torch.equal(shuffling_loss.teacher_relations({}, torch.arange(30)), drawn(1, group_p=0.0)[0]), "0 is off"
 
 
 def test_the_step_that_draws_the_shuffle_counts_training_only():
-    loss = given_loss([numbers(4, 3)])
+    loss = loss_with_teachers([numbers(4, 3)])
     views = [{"given": torch.from_numpy(numbers(4, 5, seed=s))} for s in (1, 2)]
     for training, expected in ((True, 1), (False, 1), (True, 2)):
         loss.train(training)(views, torch.arange(4))
@@ -170,9 +170,9 @@ def test_the_step_that_draws_the_shuffle_counts_training_only():
 @pytest.mark.parametrize("p", [0.0, 0.1])
 @pytest.mark.parametrize("count", [1, 2])
 def test_one_or_two_sentences_have_no_relations(count, p):
-    loss, views = given_loss([numbers(2, 3)], group_p=p), numbers(2, count, 5, seed=8)
+    loss, views = loss_with_teachers([numbers(2, 3)], group_p=p), numbers(2, count, 5, seed=8)
     place = torch.tensor(views, requires_grad=True)
-    value = loss(given(place), torch.arange(count))
+    value = loss(as_features(place), torch.arange(count))
     value.backward()
     assert value.item() == pytest.approx(oracles.simcse(*views, 0.05), abs=1e-9)
     np.testing.assert_allclose(place.grad, oracles.gradient(lambda x: oracles.simcse(*x, 0.05), views), atol=1e-6)
@@ -181,7 +181,7 @@ def test_one_or_two_sentences_have_no_relations(count, p):
 def test_equal_sentences():
     """All cosines are 1: every choice is as good, and nothing is divided by zero."""
     place = torch.ones(2, 6, 5, dtype=torch.float64, requires_grad=True)
-    value = given_loss([np.ones((6, 3))])(given(place), torch.arange(6))
+    value = loss_with_teachers([np.ones((6, 3))])(as_features(place), torch.arange(6))
     value.backward()
     assert value.item() == pytest.approx(math.log(6) + math.log(5), rel=1e-9)
     np.testing.assert_allclose(place.grad[0], 0, atol=1e-9)
@@ -196,15 +196,15 @@ def test_a_teacher_reads_the_text_in_its_own_words(student, tmp_path):
     ids = [teacher.preprocess(["the old dog"])["input_ids"][0, 1].item() for teacher in teachers]
     assert ids[0] != ids[1]
     rows = [5, 2, 17, 11, 0]
-    found = taught(student, teachers).teacher_relations(features(student, TEXTS[:5]), torch.tensor(rows))
+    relations = taught(student, teachers).teacher_relations(features(student, TEXTS[:5]), torch.tensor(rows))
     expected = mean_cosines(*(teacher.encode([TEXTS[i] for i in rows]) for teacher in teachers))
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(relations.numpy(), expected, atol=1e-5)
 
 
 def test_a_teacher_reads_its_prompt_and_as_many_tokens_as_asked(student, tmp_path):
     teacher = other_vocabulary(tmp_path / "other")
 
-    def found(length: int | None) -> torch.Tensor:
+    def relations(length: int | None) -> torch.Tensor:
         loss = taught(student, [teacher], teacher_max_length=length)
         return loss.teacher_relations({}, torch.arange(8))
 
@@ -213,13 +213,13 @@ def test_a_teacher_reads_its_prompt_and_as_many_tokens_as_asked(student, tmp_pat
 
     teacher.prompts, teacher.default_prompt_name = {"old": "the old "}, "old"
     with_prompt = expected()
-    np.testing.assert_allclose(found(None).numpy(), with_prompt, atol=1e-5)
-    np.testing.assert_allclose(found(9999).numpy(), with_prompt, atol=1e-5)
+    np.testing.assert_allclose(relations(None).numpy(), with_prompt, atol=1e-5)
+    np.testing.assert_allclose(relations(9999).numpy(), with_prompt, atol=1e-5)
     teacher.default_prompt_name, teacher.max_seq_length = None, 4
     assert abs(expected() - with_prompt).max() > 1e-3
     short = expected()
     teacher.max_seq_length = 64
-    np.testing.assert_allclose(found(4).numpy(), short, atol=1e-5)
+    np.testing.assert_allclose(relations(4).numpy(), short, atol=1e-5)
 
 
 def test_a_teacher_runs_once_a_step(student, tmp_path):
@@ -231,10 +231,10 @@ def test_a_teacher_runs_once_a_step(student, tmp_path):
 
 def test_teachers_run_in_bf16_as_the_student_does(student, tmp_path):
     teacher = other_vocabulary(tmp_path / "other")
-    found = [taught(student, [teacher], bf16=bf16).teacher_relations({}, torch.arange(8)) for bf16 in (False, True)]
-    assert found[1].dtype == torch.float32
-    assert 0 < (found[0] - found[1]).abs().max() < 0.02
-    assert (found[1].bfloat16().float() != found[1]).any(), "the cosines themselves are not rounded"
+    relations = [taught(student, [teacher], bf16=bf16).teacher_relations({}, torch.arange(8)) for bf16 in (False, True)]
+    assert relations[1].dtype == torch.float32
+    assert 0 < (relations[0] - relations[1]).abs().max() < 0.02
+    assert (relations[1].bfloat16().float() != relations[1]).any(), "the cosines themselves are not rounded"
 
 
 def test_a_student_learns_its_teachers_relations(student, tmp_path):
@@ -263,9 +263,9 @@ def test_without_a_teacher_it_is_simcse_until_the_first_switch(student):
         assert call(loss, TEXTS[:6]) == call(alone, TEXTS[:6])
         loss.switch()
         expected = mean_cosines(student.encode(TEXTS[:6]))
-        found = loss.teacher_relations(features(student, TEXTS[:6]), None)
+        relations = loss.teacher_relations(features(student, TEXTS[:6]), None)
         assert call(loss, TEXTS[:6]) > call(alone, TEXTS[:6])
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(relations.numpy(), expected, atol=1e-5)
     rows = online.prepare(texts)
     assert rows.column_names == ["sentence1", "sentence2", "label"]
     assert rows["label"][:] == list(range(len(TEXTS)))
@@ -282,8 +282,8 @@ def test_at_a_switch_the_student_becomes_a_frozen_teacher(student, tmp_path):
     assert same(state(loss.past), then)
     assert not same(state(student), then)
     expected = mean_cosines(loss.past.encode(TEXTS[:8]))
-    found = loss.teacher_relations(features(student, TEXTS[:8]), torch.arange(8))
-    np.testing.assert_allclose(found.numpy(), expected, atol=1e-5, err_msg="the other teacher is gone")
+    relations = loss.teacher_relations(features(student, TEXTS[:8]), torch.arange(8))
+    np.testing.assert_allclose(relations.numpy(), expected, atol=1e-5, err_msg="the other teacher is gone")
 
 
 def test_best_dev_takes_the_student_that_scored_best(student):
@@ -312,24 +312,24 @@ def test_each_switch_is_made_and_reported(keep, materials, tmp_path, caplog):
     words = materials.words("online", tmp_path / "model", "--teacher_from", keep)
     students: dict[int, dict[str, torch.Tensor]] = {}
     teachers: dict[int, dict[str, torch.Tensor]] = {}
-    made: list[online.DistillCSELoss] = []
+    losses: list[online.DistillCSELoss] = []
     real = online.DistillCSELoss.__init__
 
     def noted(self: online.DistillCSELoss, *arguments: Any, **options: Any) -> None:
         real(self, *arguments, **options)
-        made.append(self)
+        losses.append(self)
 
     def look(step: int, _: Any) -> None:
-        students[step - 1], teachers[step - 1] = state(made[0].model), state(made[0].past)
+        students[step - 1], teachers[step - 1] = state(losses[0].model), state(losses[0].past)
 
     with scores(), patch.object(online.DistillCSELoss, "__init__", noted), each_step(look):
-        record = train("online", words)
-    assert record["loss_settings"]["keep"] == keep
-    assert (made[0].best is None) == (keep == "last")
+        run = train("online", words)
+    assert run["loss_settings"]["keep"] == keep
+    assert (losses[0].best is None) == (keep == "last")
     second = 3 if keep == "best_dev" else 6
     for step, source in ((2, 0), (3, 3), (5, 3), (6, second), (9, second)):
         assert same(teachers[step], students[source]), f"after step {step} the teacher is that of step {source}"
-    assert record["generations"] == [
+    assert run["generations"] == [
         {"generation": 0, "steps": [1, 3], "score": 50.0, "best": [3, 50.0], "teacher": None},
         {"generation": 1, "steps": [4, 6], "score": 20.0, "best": [6, 20.0], "teacher": [3, 50.0]},
         {"generation": 2, "steps": [7, 10], "score": 90.0, "best": [10, 90.0], "teacher": [second, CURVE[second]]},
@@ -343,7 +343,7 @@ def test_each_switch_is_made_and_reported(keep, materials, tmp_path, caplog):
 
 
 def test_the_best_of_all_generations_is_published(materials, tmp_path):
-    """Though the loss goes back to that generation with it, run.json tells of all of them."""
+    """Though the loss goes back to that generation with it, run.json lists all of them."""
     seen: dict[int, dict[str, torch.Tensor]] = {}
     real = generations.Generations.on_evaluate
 
@@ -352,19 +352,19 @@ def test_the_best_of_all_generations_is_published(materials, tmp_path):
         real(self, args, now, *rest, **options)
 
     with scores({3: 10.0, 6: 70.0, 9: 30.0, 10: 40.0}), patch.object(generations.Generations, "on_evaluate", look):
-        record = train("online", materials.words("online", tmp_path / "model"))
-    assert record["best_step"] == 6
-    assert [each["generation"] for each in record["generations"]] == [0, 1, 2]
+        run = train("online", materials.words("online", tmp_path / "model"))
+    assert run["best_step"] == 6
+    assert [each["generation"] for each in run["generations"]] == [0, 1, 2]
     assert same(state(load(tmp_path / "model")), seen[6])
 
 
 def test_teachers_are_scored(materials, tmp_path):
     words = materials.words("distillcse", tmp_path / "model", "--steps", "1")
     teachers = [str(materials.teacher), str(materials.backbone)]
-    record = train("distillcse", [*words, "--teachers", *teachers])
-    assert record["teacher"] == teachers
-    assert record["scores"]["teacher_stsb_dev"] == max(record["teacher_scores"].values())
-    assert record["loss_settings"]["teachers"] == 2
-    assert record["generations"] == [
-        {**record["generations"][0], "generation": 0, "steps": [1, 1], "teacher": None},
+    run = train("distillcse", [*words, "--teachers", *teachers])
+    assert run["teacher"] == teachers
+    assert run["scores"]["teacher_stsb_dev"] == max(run["teacher_scores"].values())
+    assert run["loss_settings"]["teachers"] == 2
+    assert run["generations"] == [
+        {**run["generations"][0], "generation": 0, "steps": [1, 1], "teacher": None},
     ]

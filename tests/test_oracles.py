@@ -7,7 +7,7 @@ import oracles
 import pytest
 import torch
 from datasets import Dataset
-from students import Emitter, Reader, assert_same, given, labels, mean_cosines, numbers
+from students import Emitter, Reader, as_features, assert_same, labels, mean_cosines, numbers
 
 from benchmarks.glue.models import kd_loss, task_loss
 from distilface.methods import embedding, simcse
@@ -29,7 +29,7 @@ def test_simcse(temperature, head):
             x = np.tanh(x @ weight.T + bias)
         return oracles.simcse(*x, temperature)
 
-    assert_same(lambda x: loss(given(x), None), expected, views)
+    assert_same(lambda x: loss(as_features(x), None), expected, views)
     assert expected(views) != pytest.approx(expected(views[::-1]), rel=1e-6), "one direction only"
 
 
@@ -44,7 +44,7 @@ def test_embedding(metric, projected):
         return oracles.distance(metric, x @ weight.T + bias, target)
 
     fixed = torch.tensor(target, requires_grad=True)
-    assert_same(lambda x: loss(given([x]), fixed), expected, at)
+    assert_same(lambda x: loss(as_features([x]), fixed), expected, at)
     assert fixed.grad is None, "the teacher's embeddings are fixed"
     if projected:
         by_weight = oracles.gradient(lambda w: expected(at, w), weight)
@@ -61,7 +61,7 @@ def test_distillcse(count, weight):
     options = {"student_temperature": 0.3, "teacher_temperature": 0.2, "weight": weight, "group_p": 0.0}
     loss = DistillCSELoss(Emitter(), [Reader(teacher) for teacher in teachers], texts, **options).double()
     assert_same(
-        lambda x: loss(given(x), torch.tensor(rows)),
+        lambda x: loss(as_features(x), torch.tensor(rows)),
         lambda x: oracles.simcse(*x, 0.05) + weight * oracles.relation_loss(x[0], target, 0.3, 0.2),
         numbers(2, 5, 5, seed=8),
     )
@@ -72,9 +72,9 @@ def test_group_p(p):
     """The groups are the oracle's, and what is shuffled is inside them."""
     cosines = np.clip(numbers(20, 31) / 3, -1, 1)
     ranked, order = torch.tensor(cosines).sort(dim=-1, descending=True)
-    found = relation.group_numbers(ranked, p)
+    groups = relation.group_numbers(ranked, p)
     shuffled = relation.shuffle_in_groups(torch.tensor(cosines), p, np.random.default_rng(0)).numpy()
-    for row, numbered, places, after in zip(cosines, found, order, shuffled, strict=True):
+    for row, numbered, places, after in zip(cosines, groups, order, shuffled, strict=True):
         expected = oracles.groups(row, p)
         assert [places[numbered == k].tolist() for k in numbered.unique()] == expected
         for group in expected:
@@ -109,7 +109,9 @@ def test_the_stages_across_languages(stage):
     rows, targets = [3, 0, 4], numbers(2, 5, 6)
     loss = kind(Emitter(6), *map(labels, targets[:sides]), weight=weight)
     assert_same(
-        lambda x: loss(given(x), torch.tensor(rows)), lambda x: oracle(*x, *targets[:, rows]), numbers(2, 3, 6, seed=1)
+        lambda x: loss(as_features(x), torch.tensor(rows)),
+        lambda x: oracle(*x, *targets[:, rows]),
+        numbers(2, 3, 6, seed=1),
     )
     assert not loss.state_dict()
     assert loss.get_config_dict() == {"weight": weight}

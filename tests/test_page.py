@@ -24,10 +24,10 @@ def page_sources() -> dict[str, str]:
 
 def test_the_space_is_described():
     head, _ = (DEMO / "README.md").read_text(encoding="utf-8").removeprefix("---\n").split("\n---\n", 1)
-    told = yaml.safe_load(head)
-    assert (told["sdk"], told["app_file"]) == ("static", "dist/index.html")
-    assert told["models"] == [json.loads(page_sources()["model.json"])["name"]]
-    assert len(told["short_description"]) <= 60
+    metadata = yaml.safe_load(head)
+    assert (metadata["sdk"], metadata["app_file"]) == ("static", "dist/index.html")
+    assert metadata["models"] == [json.loads(page_sources()["model.json"])["name"]]
+    assert len(metadata["short_description"]) <= 60
 
 
 def test_versions_are_the_cards_and_no_registry_is_named():
@@ -45,8 +45,8 @@ def test_versions_are_the_cards_and_no_registry_is_named():
 
 def test_the_sources_name_no_other_host_and_set_text_alone():
     for name, source in page_sources().items():
-        found = set(re.findall(r"(?:https?:)?//[\w-]+\.[\w./-]+", source))
-        assert found <= {"https://huggingface.co/", "http://www.w3.org/2000/svg"}, name
+        addresses = set(re.findall(r"(?:https?:)?//[\w-]+\.[\w./-]+", source))
+        assert addresses <= {"https://huggingface.co/", "http://www.w3.org/2000/svg"}, name
         assert not re.search(r"innerHTML|outerHTML|insertAdjacentHTML|document\.write|\beval\(", source), name
 
 

@@ -118,13 +118,13 @@ def test_every_vector_is_pythons(visit, model):
     visit.fill(texts)
     query = "Where is the tram stop?"
     visit.ask(query)
-    found = visit.vectors()
-    assert list(found) == [query, *texts]
-    given, wanted = unit(np.array(list(found.values()))), unit(alone(model, list(found)))
-    print(f"{len(found)} vectors, the largest difference {np.abs(given - wanted).max():.2e}")
-    np.testing.assert_allclose(given, wanted, atol=1e-5)
-    own = unit(load(model).encode(list(found)))
-    assert (given * own).sum(1).min() > 0.98
+    by_text = visit.vectors()
+    assert list(by_text) == [query, *texts]
+    vectors, expected = unit(np.array(list(by_text.values()))), unit(alone(model, list(by_text)))
+    print(f"{len(by_text)} vectors, the largest difference {np.abs(vectors - expected).max():.2e}")
+    np.testing.assert_allclose(vectors, expected, atol=1e-5)
+    own = unit(load(model).encode(list(by_text)))
+    assert (vectors * own).sum(1).min() > 0.98
     assert "of which the first 512 are read" in visit.page.locator("#results li", has_text="Step 0").inner_text()
     assert visit.page.title() != "run"
     assert visit.page.locator("main img").count() == 0
@@ -133,12 +133,12 @@ def test_every_vector_is_pythons(visit, model):
 def test_the_heat_map_is_of_the_first_or_the_picked_lines(visit):
     visit.fill(TEXTS)
     vectors = unit(np.array([visit.vectors()[text] for text in TEXTS]))
-    wanted = vectors @ vectors.T
-    np.testing.assert_allclose(heat(visit), wanted, atol=5.1e-3)
+    expected = vectors @ vectors.T
+    np.testing.assert_allclose(heat(visit), expected, atol=5.1e-3)
     for text in (TEXTS[4], TEXTS[0]):
         visit.page.locator("#results li", has=visit.page.get_by_text(text, exact=True)).click()
     visit.wait("document.querySelectorAll('#heatmap tbody tr').length === 2")
-    assert heat(visit)[0, 1] == pytest.approx(wanted[4, 0], abs=5.1e-3)
+    assert heat(visit)[0, 1] == pytest.approx(expected[4, 0], abs=5.1e-3)
     visit.page.click("#none")
     visit.wait(f"document.querySelectorAll('#heatmap tbody tr').length === {len(TEXTS)}")
 
@@ -209,7 +209,7 @@ def test_files_are_dropped_and_chosen(visit, tmp_path):
       document.body.dispatchEvent(new DragEvent("drop", {dataTransfer, bubbles: true, cancelable: true}));
     }"""
     visit.page.evaluate(drop, {"name": "cat.png", "type": "image/png", "text": "x"})
-    visit.wait("document.querySelector('#notice').textContent.includes('cat.png is no text file')")
+    visit.wait("document.querySelector('#notice').textContent.includes('cat.png is not a text file')")
     visit.page.evaluate(drop, {"name": "a.txt", "type": "text/plain", "text": f"{VIOLIN}\r\nA cat.\n"})
     visit.wait("document.querySelector('#text').value.includes('A cat.')")
     assert visit.page.inner_text("#notice") == ""
@@ -247,10 +247,10 @@ def test_a_model_of_the_hub(browser, address, tmp_path):
         visit.window.route(f"{hub}**", lambda route: route.fulfill(path=folder / route.request.url.removeprefix(hub)))
         visit.open(f"{address}?model=org/mine")
         visit.fill(["the dog runs", "a big red house", *(f"the {word} " * 40 for word in ("cat", "dog", "big", "red"))])
-        found = visit.vectors()
+        by_text = visit.vectors()
         facts = visit.page.inner_text("#facts")
-    wanted = alone(folder, [f"the big cat: {text}" for text in found])
-    difference = np.abs(np.array(list(found.values())) - wanted).max(axis=1) / np.abs(wanted).max()
+    expected = alone(folder, [f"the big cat: {text}" for text in by_text])
+    difference = np.abs(np.array(list(by_text.values())) - expected).max(axis=1) / np.abs(expected).max()
     assert difference.max() < 5e-6
     assert "from the Hugging Face Hub" in facts
     assert visit.errors == []
@@ -262,7 +262,7 @@ def test_a_model_of_the_hub(browser, address, tmp_path):
     [
         ("", "mine could not be loaded from this server: Could not locate file"),
         ("?model=org/none", "org/none could not be loaded from the Hugging Face Hub: "),
-        ("?model=nonsense", '"nonsense" is no name on the Hub; it has the form owner/name'),
+        ("?model=nonsense", '"nonsense" is not a name on the Hub; it has the form owner/name'),
     ],
 )
 def test_a_model_that_is_not_there_is_told(browser, page, address, ask, said):

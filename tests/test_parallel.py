@@ -135,7 +135,7 @@ def test_no_held_out_sentence_of_the_other_side_is_trained_on(tmp_path):
         ("a.en-de.jsonl", b'{"english": "a", "other": 3}\n', "line 1: 3 is not text"),
         ("a.en-de.jsonl", b'{"english": "a", "other": null}\n', "line 1: nothing in column 'other'"),
         ("a.en-de.txt", b"a\tb\n", "has no columns"),
-        ("a.de.tsv", b"a\tb\n", r"a\.de\.tsv: the name does not tell the language; call it as news\.en-de\.tsv"),
+        ("a.de.tsv", b"a\tb\n", r"a\.de\.tsv: the name does not hold the language; call it as news\.en-de\.tsv"),
     ],
 )
 def test_bad_files(name, content, message, tmp_path):

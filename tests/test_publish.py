@@ -38,14 +38,14 @@ def make_folder(place: Path, seed: int = 0) -> Path:
 
 
 @pytest.fixture(scope="module")
-def made(tmp_path_factory) -> tuple[Path, Path]:
+def models(tmp_path_factory) -> tuple[Path, Path]:
     place = tmp_path_factory.mktemp("made")
     return make_folder(place / "first"), make_folder(place / "second", seed=1)
 
 
 @pytest.fixture
-def folder(made, tmp_path) -> Path:
-    return shutil.copytree(made[0], tmp_path / "model")
+def folder(models, tmp_path) -> Path:
+    return shutil.copytree(models[0], tmp_path / "model")
 
 
 @pytest.fixture
@@ -91,7 +91,7 @@ def contents(hub: WritableHub, rev: str = "main") -> dict[str, bytes]:
 
 
 def holds(hub: WritableHub, folder: Path, rev: str = "main") -> bool:
-    """Tell whether a revision has the weights of a folder."""
+    """Return whether a revision has the weights of a folder."""
     return contents(hub, rev)["model.safetensors"] == (folder / "model.safetensors").read_bytes()
 
 
@@ -131,7 +131,7 @@ def test_a_pushed_folder_gives_the_same_vectors_by_its_id(folder, hub, client, t
     assert json.loads((folder / "run.json").read_text())["settings"] == run["settings"], "the user's own stays"
 
 
-def test_one_commit_holds_all_and_a_second_replaces_it(push, hub, folder, made):
+def test_one_commit_holds_all_and_a_second_replaces_it(push, hub, folder, models):
     (folder / "2_Dense").mkdir()
     (folder / "2_Dense" / "config.json").write_text("{}")
     first = push()
@@ -142,9 +142,9 @@ def test_one_commit_holds_all_and_a_second_replaces_it(push, hub, folder, made):
     head = hub.repos["models", ID]
     (head.folder / "LICENSE").write_text("theirs")
     (head.folder / "pytorch_model.bin").write_bytes(b"older weights")
-    second = push(path=made[1])
+    second = push(path=models[1])
     assert second["deleted"] == ["2_Dense/config.json", "pytorch_model.bin"]
-    expected = {name: (made[1] / name).read_bytes() for name in second["files"]}
+    expected = {name: (models[1] / name).read_bytes() for name in second["files"]}
     there = contents(hub)
     assert {name: there[name] for name in expected} == expected
     assert there.keys() - expected.keys() == {".gitattributes", "LICENSE"}
@@ -165,13 +165,13 @@ def test_a_rerun_finds_nothing_to_do_and_can_tag(push, hub, caplog):
     ("words", "ref", "page"),
     [(["--create-pr"], "refs/pr/1", "discussions/1"), (["--revision", "next"], "next", "commit/")],
 )
-def test_another_branch_leaves_main_as_it_is(push, hub, made, caplog, words, ref, page):
+def test_another_branch_leaves_main_as_it_is(push, hub, models, caplog, words, ref, page):
     push()
     before = contents(hub)
-    assert push(*words, path=made[1])["url"].startswith(f"{hub.url}/{ID}/{page}")
+    assert push(*words, path=models[1])["url"].startswith(f"{hub.url}/{ID}/{page}")
     assert ("next is new" in caplog.text) is (ref == "next")
     assert contents(hub) == before
-    assert holds(hub, made[1], ref)
+    assert holds(hub, models[1], ref)
 
 
 def test_what_the_hub_would_ignore_is_sent_all_the_same(push, hub):
@@ -192,22 +192,22 @@ def test_a_hub_that_drops_a_file_is_found_out(push, hub):
 # ---- shown, asked
 
 
-def test_a_dry_run_shows_all_and_sends_nothing(push, hub, made, caplog):
+def test_a_dry_run_shows_all_and_sends_nothing(push, hub, models, caplog):
     push()
     (hub.repos["models", ID].folder / "model.onnx").write_bytes(b"older")
     before = hub.writes()
-    found = push("--dry-run", path=made[1], yes=False)
+    report = push("--dry-run", path=models[1], yes=False)
     assert hub.writes() == before
-    assert "commit" not in found
+    assert "commit" not in report
     shown = caplog.text
     for line in (
         "  license: apache-2.0",
-        f" lines: read {made[1] / 'README.md'}",
+        f" lines: read {models[1] / 'README.md'}",
         "deleted with the same commit: model.onnx",
         "dry run: nothing was sent",
     ):
         assert line in shown
-    size = (made[1] / "model.safetensors").stat().st_size
+    size = (models[1] / "model.safetensors").stat().st_size
     assert f"  {size:>13,}  model.safetensors\n" in shown
 
 
@@ -249,12 +249,12 @@ def test_a_card_without_a_licence_is_warned_of(push, tmp_path, caplog):
     assert f"{tmp_path / 'm'} lacks a card: README.md names no licence" in caplog.text
 
 
-def test_a_card_of_other_weights_is_refused(push, hub, folder, made):
+def test_a_card_of_other_weights_is_refused(push, hub, folder, models):
     """Silent otherwise: the commit would be whole, and its card would tell of the model before."""
     write_card(folder, license="mit")
     push("--dry-run")
     hub.requests.clear()
-    for file in made[1].glob("*.safetensors"):
+    for file in models[1].glob("*.safetensors"):
         shutil.copy(file, folder / file.name)
     assert f"README.md was written for other weights; write it anew: distilface card {folder}" in refused(push)
     assert hub.requests == []
@@ -285,10 +285,10 @@ def test_a_repository_is_as_private_as_it_was_made(push, hub):
     assert "is there and is public; make it private" in refused(push, "--private")
 
 
-def test_a_tag_is_not_moved(push, hub, made):
+def test_a_tag_is_not_moved(push, hub, models):
     push("--tag", "v1")
     before = contents(hub)
-    assert "the tag v1 is of an older commit; name another" in refused(push, "--tag", "v1", path=made[1])
+    assert "the tag v1 is of an older commit; name another" in refused(push, "--tag", "v1", path=models[1])
     assert contents(hub) == before
 
 
@@ -369,13 +369,13 @@ def test_what_looks_like_it_and_is_not_is_published(push, hub, folder):
 
 def test_local_paths_of_a_record_become_names(folder):
     places = local_paths(publish.Folder(folder))
-    record = {
+    content = {
         "a": ["/data/me/b c.txt", "../x/y.txt", 3, None],
         "b": {"c": "C:\\data\\d.tsv"},
         "e": "of /home/me/f.txt:9",
     }
     expected = {"a": ["b c.txt", "../x/y.txt", 3, None], "b": {"c": "d.tsv"}, "e": "of f.txt:9"}
-    assert without_places(record, places) == expected
+    assert without_places(content, places) == expected
     assert without_places(f"at {folder.parent}/z", places) == "at z"
 
 
@@ -406,47 +406,47 @@ FAILURES = [
 
 
 @pytest.mark.parametrize(("fault", "sentence", "outcome"), FAILURES, ids=lambda value: getattr(value, "call", None))
-def test_a_failure_leaves_the_repository_as_it_was(push, hub, made, fault, sentence, outcome):
+def test_a_failure_leaves_the_repository_as_it_was(push, hub, models, fault, sentence, outcome):
     push()
     before, commits = contents(hub), len(hub.commits)
     hub.faults.append(Fault(fault.call, fault.status, fault.headers))
-    message = refused(push, path=made[1])
+    message = refused(push, path=models[1])
     assert sentence in message
     assert message.endswith(outcome)
     assert (contents(hub), len(hub.commits)) == (before, commits)
     hub.faults.clear()
-    push(path=made[1])
-    assert holds(hub, made[1])
+    push(path=models[1])
+    assert holds(hub, models[1])
 
 
 @pytest.mark.parametrize("fault", [Fault(PREUPLOAD, 500), Fault(BATCH, 503), Fault(PUT)], ids=lambda fault: fault.call)
-def test_the_client_repeats_a_transfer(push, hub, made, waits, fault):
+def test_the_client_repeats_a_transfer(push, hub, models, waits, fault):
     push()
     hub.faults.append(Fault(fault.call, fault.status, fault.headers, times=2))
-    push(path=made[1])
+    push(path=models[1])
     assert len(hub.commits) == 2
     assert len(waits) == 2
 
 
-def test_a_commit_whose_answer_is_lost_is_not_made_twice(push, hub, made):
+def test_a_commit_whose_answer_is_lost_is_not_made_twice(push, hub, models):
     push()
     hub.faults.append(Fault(COMMIT, after=True))
-    assert refused(push, path=made[1]).endswith(AGAIN)
+    assert refused(push, path=models[1]).endswith(AGAIN)
     assert len(hub.commits) == 2
     hub.faults.clear()
-    found = push("--tag", "v2", path=made[1])
+    report = push("--tag", "v2", path=models[1])
     assert len(hub.commits) == 2, "the rerun has found it"
-    assert found["commit"] == hub.repos["models", ID].sha == hub.refs["models", ID, "v2"].sha
+    assert report["commit"] == hub.repos["models", ID].sha == hub.refs["models", ID, "v2"].sha
 
 
-def test_a_pull_request_whose_answer_is_lost(push, hub, made):
+def test_a_pull_request_whose_answer_is_lost(push, hub, models):
     push()
     hub.faults.append(Fault("create_pr=1", after=True, skip=1))
-    assert "open its pull requests before you run it again" in refused(push, "--create-pr", path=made[1])
+    assert "open its pull requests before you run it again" in refused(push, "--create-pr", path=models[1])
     assert len(hub.commits) == 2
 
 
-def test_a_branch_that_moved_meanwhile_is_not_written_over(push, hub, made, monkeypatch):
+def test_a_branch_that_moved_meanwhile_is_not_written_over(push, hub, models, monkeypatch):
     push()
     head = hub.repos["models", ID]
     real = publish.Publication.send
@@ -459,7 +459,7 @@ def test_a_branch_that_moved_meanwhile_is_not_written_over(push, hub, made, monk
         hub.put(type(head)(head.kind, head.id, folder, "f" * 40), "main")
 
     monkeypatch.setattr(publish.Publication, "send", slow)
-    assert "A commit has happened since. Please refresh and try again." in refused(push, path=made[1])
+    assert "A commit has happened since. Please refresh and try again." in refused(push, path=models[1])
     assert len(hub.commits) == 1
     assert "theirs.txt" in contents(hub)
 

@@ -27,42 +27,42 @@ def tiny_bert(layers: int = 4, **settings) -> BertModel:
     )
     with torch.random.fork_rng():
         torch.manual_seed(3)
-        made = BertModel(config).eval()
-        for weight in made.parameters():  # no zeros and ones: a forgotten bias or norm must show
+        bert = BertModel(config).eval()
+        for weight in bert.parameters():  # no zeros and ones: a forgotten bias or norm must show
             weight.data += 0.1 * torch.randn_like(weight)
-    return made
+    return bert
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])
 def test_a_kept_layer_computes_what_it_did(kind, tmp_path):
     encoder = tiny_bert() if kind == "bert" else load_backbone(str(tiny_backbone(tmp_path / "backbone")))[0].eval()
-    made = recurrent_encoder(encoder, 2, 2, 8, dropout=0.1).eval()
+    albert = recurrent_encoder(encoder, 2, 2, 8, dropout=0.1).eval()
     theirs = encoder.encoder.layer if kind == "bert" else encoder.transformer.layer
     hidden = torch.randn(3, 7, 32)
-    ours = made.encoder.albert_layer_groups[0].albert_layers
+    ours = albert.encoder.albert_layer_groups[0].albert_layers
     assert len(ours) == 2
     for mine, original in zip(ours, theirs[:2], strict=True):
         expected = original(hidden)
         expected = expected if isinstance(expected, torch.Tensor) else expected[0]
         assert (mine(hidden) - expected).abs().max() < 1e-5
-    assert made.config.hidden_dropout_prob == made.config.attention_probs_dropout_prob == 0.1
+    assert albert.config.hidden_dropout_prob == albert.config.attention_probs_dropout_prob == 0.1
 
 
 def test_the_layers_run_abcabc():
     """In the order aabbcc the weights are the same, and it would train as well."""
     encoder = tiny_bert()
-    made = recurrent_encoder(encoder, 3, 2, 8).eval()
+    albert = recurrent_encoder(encoder, 3, 2, 8).eval()
     ids = torch.tensor([[1, 5, 7, 9, 2]])
     with torch.no_grad():
-        hidden = made.encoder.embedding_hidden_mapping_in(made.embeddings(ids))
+        hidden = albert.encoder.embedding_hidden_mapping_in(albert.embeddings(ids))
         aabbcc = hidden
         for _ in range(2):
             for layer in encoder.encoder.layer[:3]:
-                found = layer(hidden)
-                hidden = found if isinstance(found, torch.Tensor) else found[0]
-        for layer in made.encoder.albert_layer_groups[0].albert_layers:
+                output = layer(hidden)
+                hidden = output if isinstance(output, torch.Tensor) else output[0]
+        for layer in albert.encoder.albert_layer_groups[0].albert_layers:
             aabbcc = layer(layer(aabbcc))
-        states = made(ids).last_hidden_state
+        states = albert(ids).last_hidden_state
     assert (states - hidden).abs().max() < 1e-5
     assert (states - aabbcc).abs().max() > 1e-2
 
@@ -81,8 +81,8 @@ def test_parameters_are_as_published():
             num_attention_heads=12,
             intermediate_size=1536,
         )
-        made = AlbertModel(config)
-    assert sum(p.numel() for p in made.parameters()) / 1e6 == pytest.approx(37.6, abs=0.02)
+        albert = AlbertModel(config)
+    assert sum(p.numel() for p in albert.parameters()) / 1e6 == pytest.approx(37.6, abs=0.02)
 
 
 def test_the_narrow_table_starts_at_the_principal_components():
@@ -90,11 +90,11 @@ def test_the_narrow_table_starts_at_the_principal_components():
     encoder = tiny_bert()
     table = encoder.embeddings
     table.position_embeddings.weight.data[:] = table.position_embeddings.weight.data.mean(0)
-    made = recurrent_encoder(encoder, 1, 1, 12).eval()
+    albert = recurrent_encoder(encoder, 1, 1, 12).eval()
     ids = torch.arange(99)[:, None]
     with torch.no_grad():
         wide = table(ids)[:, 0].double().numpy()
-        ours = made.encoder.embedding_hidden_mapping_in(made.embeddings(ids))[:, 0].numpy()
+        ours = albert.encoder.embedding_hidden_mapping_in(albert.embeddings(ids))[:, 0].numpy()
     mean = wide.mean(0)
     u, s, v = np.linalg.svd(wide - mean, full_matrices=False)
     best = mean + (u[:, :10] * s[:10]) @ v[:10]
@@ -104,11 +104,11 @@ def test_the_narrow_table_starts_at_the_principal_components():
 def test_positions_enter_the_narrow_table():
     """Left out, a token would start alike wherever it stands."""
     encoder = tiny_bert()
-    made = recurrent_encoder(encoder, 1, 1, 32).eval()
+    albert = recurrent_encoder(encoder, 1, 1, 32).eval()
     ids = torch.full((1, 64), 5)
     with torch.no_grad():
         wide = encoder.embeddings(ids)[0]
-        ours = made.encoder.embedding_hidden_mapping_in(made.embeddings(ids))[0]
+        ours = albert.encoder.embedding_hidden_mapping_in(albert.embeddings(ids))[0]
     rest = (ours - wide).square().sum() / (wide - wide.mean(0)).square().sum()
     assert rest < 0.5
 
@@ -130,9 +130,9 @@ def test_what_cannot_be_made(numbers, settings, message):
 
 def test_another_family_is_refused():
     encoder = tiny_bert(1)
-    made = recurrent_encoder(encoder, 1, 1, 8)
+    albert = recurrent_encoder(encoder, 1, 1, 8)
     with pytest.raises(InputError, match="albert layers do not fit an ALBERT"):
-        recurrent_encoder(made, 1, 1, 8)
+        recurrent_encoder(albert, 1, 1, 8)
 
 
 @pytest.fixture

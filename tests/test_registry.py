@@ -28,7 +28,7 @@ NAMES = list(methods())
 KINDS = [*NAMES, "simcse with a head", "codir with a queue", "distillcse"]
 
 
-class Made:
+class TinyCase:
     """A trainer by a method, the teachers that its loss reads, and one batch."""
 
     def __init__(self, kind: str, materials, folder) -> None:
@@ -64,61 +64,61 @@ class Made:
 @pytest.fixture(scope="module")
 def make(materials, tmp_path_factory):
     """Give what a kind of training is made of; each is made once, and has made a step."""
-    known: dict[str, Made] = {}
+    known: dict[str, TinyCase] = {}
 
-    def made(kind: str) -> Made:
+    def case(kind: str) -> TinyCase:
         if kind not in known:
-            known[kind] = Made(kind, materials, tmp_path_factory.mktemp("method"))
+            known[kind] = TinyCase(kind, materials, tmp_path_factory.mktemp("method"))
         return known[kind]
 
-    return made
+    return case
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_step_moves_the_student_and_no_teacher(kind, make):
     """Silent if broken: an untrained weight, a dropout in the teacher, or a forgotten layer costs a little score."""
-    made = make(kind)
-    own = {id(p) for p in (*made.student.parameters(), *made.loss.parameters()) if p.requires_grad}
-    optimizer = made.trainer.create_optimizer()
+    case = make(kind)
+    own = {id(p) for p in (*case.student.parameters(), *case.loss.parameters()) if p.requires_grad}
+    optimizer = case.trainer.create_optimizer()
     assert {id(p) for group in optimizer.param_groups for p in group["params"]} == own
-    before = [state(model) for model in (made.student, *made.teachers)]
-    made.loss.train()
-    assert made.student.training
-    assert not any(module.training for teacher in made.teachers for module in teacher.modules())
-    made.loss.zero_grad()
-    made.value().backward()
-    without = {n for n, p in made.loss.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
+    before = [state(model) for model in (case.student, *case.teachers)]
+    case.loss.train()
+    assert case.student.training
+    assert not any(module.training for teacher in case.teachers for module in teacher.modules())
+    case.loss.zero_grad()
+    case.value().backward()
+    without = {n for n, p in case.loss.named_parameters() if p.requires_grad and (p.grad is None or not p.grad.any())}
     # a bias that is added to every key of a softmax alike changes nothing
     assert {name for name in without if "k_lin.bias" not in name} == set()
-    assert all(p.grad is None and not p.requires_grad for teacher in made.teachers for p in teacher.parameters())
+    assert all(p.grad is None and not p.requires_grad for teacher in case.teachers for p in teacher.parameters())
     optimizer.step()
-    assert [same(state(m), old) for m, old in zip((made.student, *made.teachers), before, strict=True)] == [
+    assert [same(state(m), old) for m, old in zip((case.student, *case.teachers), before, strict=True)] == [
         False,
-        *[True] * len(made.teachers),
+        *[True] * len(case.teachers),
     ]
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_padding_changes_nothing(kind, make):
     """Silent if broken: what a sentence teaches would depend on its neighbours' length."""
-    made = make(kind)
-    made.loss.train()
-    made.value()  # CoDIR's banks and scale are those of the first batch
-    made.loss.eval()
+    case = make(kind)
+    case.loss.train()
+    case.value()  # CoDIR's banks and scale are those of the first batch
+    case.loss.eval()
     with torch.no_grad():
-        torch.testing.assert_close(made.value(padding=5), made.value(), rtol=1e-5, atol=1e-6)
+        torch.testing.assert_close(case.value(padding=5), case.value(), rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("kind", KINDS)
 def test_a_batch_of_one(kind, make):
     """The last one of an epoch may be: nothing to tell apart, and no NaN."""
-    made = make(kind)
-    made.loss.train()
-    made.loss.zero_grad()
-    value = made.value(rows=1)
+    case = make(kind)
+    case.loss.train()
+    case.loss.zero_grad()
+    value = case.value(rows=1)
     value.backward()
     assert torch.isfinite(value)
-    assert all(torch.isfinite(p.grad).all() for p in made.loss.parameters() if p.grad is not None)
+    assert all(torch.isfinite(p.grad).all() for p in case.loss.parameters() if p.grad is not None)
     if kind in ("simcse", "simcse with a head", "online", "distillcse"):
         assert value.item() == pytest.approx(0, abs=1e-6), "nothing to tell apart"
 
@@ -140,23 +140,23 @@ KEPT = {
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mlm"])
 def test_a_checkpoint_keeps_the_loss_and_a_folder_does_not(kind, make, tmp_path):
     """Silent if broken: a resumed run would train a fresh projection; a published one is dead weight."""
-    made = make(kind)
-    assert isinstance(made.trainer, EncoderTrainer)
-    made.trainer._save(str(tmp_path / "checkpoint"))
+    case = make(kind)
+    assert isinstance(case.trainer, EncoderTrainer)
+    case.trainer._save(str(tmp_path / "checkpoint"))
     file = tmp_path / "checkpoint" / LOSS_STATE
     kept = load_file(file) if file.exists() else {}
-    own = {name for name in made.loss.state_dict() if not name.startswith(("model.", "base.model."))}
+    own = {name for name in case.loss.state_dict() if not name.startswith(("model.", "base.model."))}
     assert set(kept) == own
     assert {name.split(".")[0] for name in kept} == KEPT.get(kind, {name.split(".")[0] for name in own})
-    save_folder(made.student, tmp_path / "folder")
+    save_folder(case.student, tmp_path / "folder")
     published = sum(tensor.numel() for tensor in weights(tmp_path / "folder").values())
-    assert published == sum(tensor.numel() for tensor in made.student.state_dict().values())
+    assert published == sum(tensor.numel() for tensor in case.student.state_dict().values())
     assert not list((tmp_path / "folder").rglob(f"*{LOSS_STATE}"))
     assert '"output_hidden_states": true' not in (tmp_path / "folder" / "config.json").read_text()
 
 
 #: Of a kind: what run.json says of its loss, and what its citation holds.
-TOLD: dict[str, tuple[dict[str, Any], list[str]]] = {
+CONFIGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "simcse": ({"scale": 20, "directions": ["query_to_doc"], "mlp_head": False}, ["2401.12472", "SimCSE"]),
     "simcse with a head": ({"mlp_head": True}, ["SimCSE"]),
     "embedding": ({"distance_metric": "mse", "projection_dim": 48}, ["2301.12005"]),
@@ -187,9 +187,9 @@ TOLD: dict[str, tuple[dict[str, Any], list[str]]] = {
 @pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mlm"])
 def test_a_loss_tells_its_settings_and_papers(kind, make):
     """The card and run.json are written from these."""
-    loss, (settings, papers) = make(kind).loss, TOLD.get(kind, ({}, []))
-    told = json.loads(json.dumps(loss.get_config_dict()))
-    assert {name: told.get(name) for name in settings} == settings
+    loss, (settings, papers) = make(kind).loss, CONFIGS.get(kind, ({}, []))
+    config = json.loads(json.dumps(loss.get_config_dict()))
+    assert {name: config.get(name) for name in settings} == settings
     assert all(paper in loss.citation for paper in papers)
     assert loss.citation
 

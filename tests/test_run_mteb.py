@@ -38,7 +38,7 @@ def data(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def trained(tmp_path: Path) -> Path:
+def trained_folder(tmp_path: Path) -> Path:
     """Make a folder with the ``run.json`` of a training that had a teacher."""
     folder = tmp_path / "models" / "student"
     tiny_model(folder, seed=1)
@@ -55,10 +55,10 @@ def trained(tmp_path: Path) -> Path:
     return folder
 
 
-def test_end_to_end(trained, data, tmp_path, capsys):
+def test_end_to_end(trained_folder, data, tmp_path, capsys):
     files = [tmp_path / "out" / "result.json", tmp_path / "out" / "figure.png"]
     places = ["--cache-dir", str(tmp_path / "cache"), "--output", str(files[0]), "--figure", str(files[1])]
-    result = run.main(["--model", str(trained), "--data-dir", str(data), *places])
+    result = run.main(["--model", str(trained_folder), "--data-dir", str(data), *places])
     printed = capsys.readouterr().out
     assert json.loads(files[0].read_text()) == result
     assert files[1].read_bytes().startswith(b"\x89PNG")
@@ -81,10 +81,10 @@ def test_end_to_end(trained, data, tmp_path, capsys):
         assert shown in printed
 
 
-def test_only_the_model_and_an_exported_file_of_it(trained, students, data, tmp_path, capsys):
+def test_only_the_model_and_an_exported_file_of_it(trained_folder, students, data, tmp_path, capsys):
     onnx = shutil.copytree(students["mean"], tmp_path / "small") / "onnx"
     to_int8(onnx / "model.onnx", onnx / "model_quantized.onnx", signed=False)
-    shutil.copy(trained / "run.json", tmp_path / "small")
+    shutil.copy(trained_folder / "run.json", tmp_path / "small")
     words = ["--model", str(tmp_path / "small"), "--data-dir", str(data), "--cache-dir", str(tmp_path / "cache")]
     words += ["--only-model", "--tasks", "STS12"]
     whole = run.main(words)
@@ -101,12 +101,12 @@ def test_only_the_model_and_an_exported_file_of_it(trained, students, data, tmp_
         run.main([*words, "--file", "onnx/model_none.onnx"])
 
 
-def test_pairs_of_languages(trained, tmp_path, capsys, caplog):
+def test_pairs_of_languages(trained_folder, tmp_path, capsys, caplog):
     """The table has a line for each pair; a pair without data is named."""
     for i, name in enumerate(("en-ar", "es-en")):
         write_pairs(tmp_path / "sts17" / f"{name}.jsonl.gz", PAIRS[i:])
     words = ["--data-dir", str(tmp_path / "sts17"), "--cache-dir", str(tmp_path / "cache"), "--tasks", "STS17"]
-    result = run.main(["--model", str(trained), *words, "--only-model"])
+    result = run.main(["--model", str(trained_folder), *words, "--only-model"])
     assert list(result["scores"]) == ["STS17", "STS17 (en-ar)", "STS17 (es-en)"]
     printed = capsys.readouterr().out
     for name, score in result["scores"].items():
@@ -116,23 +116,23 @@ def test_pairs_of_languages(trained, tmp_path, capsys, caplog):
     assert result["data"]["tasks"]["STS17"]["missing"] == missing
 
 
-def test_a_relative_that_is_gone_and_a_damaged_run(trained, data, tmp_path, caplog):
-    training = json.loads((trained / "run.json").read_text()) | {"teacher": "./gone", "baseline_model": "./gone"}
-    (trained / "run.json").write_text(json.dumps(training))
+def test_a_relative_that_is_gone_and_a_damaged_run(trained_folder, data, tmp_path, caplog):
+    training = json.loads((trained_folder / "run.json").read_text()) | {"teacher": "./gone", "baseline_model": "./gone"}
+    (trained_folder / "run.json").write_text(json.dumps(training))
     words = ["--data-dir", str(data), "--cache-dir", str(tmp_path / "cache"), "--tasks", "STS12"]
-    assert run.main(["--model", str(trained), *words])["compared"] == {}
+    assert run.main(["--model", str(trained_folder), *words])["compared"] == {}
     assert "without its teacher: ./gone" in caplog.text
     assert "without its untrained self: ./gone" in caplog.text
-    (trained / "run.json").write_text("[1, 2]")
+    (trained_folder / "run.json").write_text("[1, 2]")
     with pytest.raises(InputError, match=r"run\.json is damaged"):
-        run.main(["--model", str(trained)])
+        run.main(["--model", str(trained_folder)])
 
 
 @pytest.mark.parametrize(
     ("words", "message"),
     [
         ([], r"models/distilface does not exist; python training/train_unsup\.py"),
-        (["--model", "./nothing"], "no folder"),
+        (["--model", "./nothing"], "neither a folder"),
         (["--model", "MODEL", "--tasks", "STS12", "STS99x"], "unknown task 'STS99x'"),
         (["--model", "MODEL", "--figure", "figure.txt"], r"must end in one of \.png"),
         (["--model", "MODEL", "--figure", "a.png", "--tasks", "STS12"], "name them all in --tasks"),
@@ -142,11 +142,11 @@ def test_a_relative_that_is_gone_and_a_damaged_run(trained, data, tmp_path, capl
         (["--model", "MODEL", "--data-dir", "nowhere"], "nowhere does not exist"),
     ],
 )
-def test_refused_with_nothing_written(trained, tmp_path, monkeypatch, words, message):
+def test_refused_with_nothing_written(trained_folder, tmp_path, monkeypatch, words, message):
     (tmp_path / "empty").mkdir()
     monkeypatch.chdir(tmp_path / "empty")
     with pytest.raises(InputError, match=message):
-        run.main([str(trained) if word == "MODEL" else word for word in words])
+        run.main([str(trained_folder) if word == "MODEL" else word for word in words])
     assert not any((tmp_path / "empty").iterdir())
 
 

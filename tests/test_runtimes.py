@@ -141,7 +141,7 @@ def test_static_int8_does_not_depend_on_the_batch(students, kind, tmp_path, caps
 
 
 def reads_attention(node) -> bool:
-    """Tell whether a node of OpenVINO's is the product of attention, Softmax(QK) or what a mask makes of it, and V."""
+    """Say whether a node of OpenVINO's is the product of attention, Softmax(QK) or what a mask makes of it, and V."""
     above = [port.get_node() for port in node.input_values()]
     types = [parent.get_type_name() for one in above for parent in (one, *(p.get_node() for p in one.input_values()))]
     return node.get_type_name() == "MatMul" and "Softmax" in types

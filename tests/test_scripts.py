@@ -77,18 +77,18 @@ def two_steps(name: str, materials: Materials) -> list[str]:
 def test_two_steps(name, materials, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     default = find_method(name).Settings().output_dir
-    record = cli.run(["train", name, *two_steps(name, materials)])
-    assert json.loads((tmp_path / default / "run.json").read_text()) == record
-    assert record["steps"] == 2
-    assert len(record["curve"]) == 1
+    run = cli.run(["train", name, *two_steps(name, materials)])
+    assert json.loads((tmp_path / default / "run.json").read_text()) == run
+    assert run["steps"] == 2
+    assert len(run["curve"]) == 1
     printed = capsys.readouterr().out.splitlines()
-    assert printed[-1].startswith(f"VERDICT: {record['verdict']} ")
+    assert printed[-1].startswith(f"VERDICT: {run['verdict']} ")
     assert printed[-2].startswith(f"folder: {default} (")
     if name == "mlm":
         assert AutoModel.from_pretrained(tmp_path / default).config.dim == 32
     else:
         assert Folder(tmp_path / default).is_valid()
-        assert record["data"][-1]["rows"] == 180
+        assert run["data"][-1]["rows"] == 180
         widened = any("Dense" in kind for kind, _ in Folder(tmp_path / default).modules)
         assert load(tmp_path / default).encode("a dog").shape == (48 if widened else 32,)
     beside = [Path(default).name, *([f"{Path(default).name}.stages"] if name == "multistage" else [])]
@@ -135,7 +135,7 @@ def test_each_recipe_is_read_by_its_method(recipe):
     """A method's help says what it is for; each value has its place, and each setting gets its value."""
     command = re.compile(rf"distilface train (\w+) --config {recipe.stem}(?![\w-])")
     helps = [command.search(method.__doc__) for method in methods().values()]
-    named = [find_method(found[1]) for found in helps if found]
+    named = [find_method(match[1]) for match in helps if match]
     if recipe.stem == "distilface":
         named = [find_method("simcse")]
     assert named, f"no method says what {recipe.name} is for"
@@ -246,9 +246,9 @@ READ = [
     ("embedding", ["--layers", "0", "7"], "layer 7 is out of range; the encoder has layers 0 to 1"),
     ("simcse", ["--layers", "2"], "layer 2 is out of range; the encoder has layers 0 to 1"),
     ("mlm", ["--layers", "-1"], "layer -1 is out of range; the encoder has layers 0 to 1"),
-    ("embedding", ["--teacher", "empty"], "empty is no model that can be loaded"),
-    ("simcse", ["--backbone", "empty"], "empty is no model that can be loaded"),
-    ("mlm", ["--backbone", "./gone"], "./gone is no folder and no Hub id"),
+    ("embedding", ["--teacher", "empty"], "empty cannot be loaded as a model"),
+    ("simcse", ["--backbone", "empty"], "empty cannot be loaded as a model"),
+    ("mlm", ["--backbone", "./gone"], "./gone is neither a folder nor a Hub id"),
     ("embedding", ["--metric", "cosin"], "unknown metric 'cosin': did you mean 'cosine'?"),
     ("embedding", ["--normalize", "on"], "unknown value of --normalize 'on'"),
     ("codir", ["--base", "simces"], "unknown base 'simces': did you mean 'simcse'?"),
@@ -269,7 +269,7 @@ READ = [
     ("simcse", ["--dev", "gone.csv"], "gone.csv does not exist"),
     ("online", ["--switch_every", "0"], "without a teacher and without a switch this is plain SimCSE; name --teachers"),
     ("online", ["--max_switches", "0"], "without a teacher and without a switch this is plain SimCSE"),
-    ("online", ["--switch_every", "4"], "4 is no multiple of --eval_steps 3.*set it to 6, or --eval_steps to 4"),
+    ("online", ["--switch_every", "4"], "4 is not a multiple of --eval_steps 3.*set it to 6, or --eval_steps to 4"),
     ("online", ["--switch_every", "12"], "12 in a training of 10 steps never switches.* no teacher at all"),
     ("distillcse", ["--switch_every", "12"], "never switches, so it has no other teacher than those named; lower it"),
     ("online", ["--switch_every", "-3"], "--switch_every -3 is out of range"),
@@ -282,7 +282,7 @@ READ = [
     ("distillcse", ["--teacher_max_length", "0"], "--teacher_max_length 0 is out of range"),
     ("online", ["--teacher_from", "best"], "unknown value of --teacher_from 'best': did you mean 'best_dev'"),
     ("online", ["--dropout", "0"], "the student has no dropout, so the two views of a sentence are equal"),
-    ("distillcse", ["--teachers", "nobody"], "nobody is no folder and no Hub id"),
+    ("distillcse", ["--teachers", "nobody"], "nobody is neither a folder nor a Hub id"),
 ]
 
 
@@ -302,17 +302,17 @@ def test_a_mistake_in_what_is_read_is_one_sentence(kind, words, sentence, materi
 @pytest.mark.parametrize(
     ("script", "words", "sentence"),
     [
-        ("train_mlm", ["--data", "princeton-nlp/datasets-for-simcse"], "could not be had from the Hub"),
-        ("train_unsup", ["--backbone", "distilbert/distilbert-base-uncased"], "could not be had from the Hub"),
-        ("train_distill", ["--teacher", "owner/name"], "could not be had from the Hub"),
+        ("train_mlm", ["--data", "princeton-nlp/datasets-for-simcse"], "could not be downloaded from the Hub"),
+        ("train_unsup", ["--backbone", "distilbert/distilbert-base-uncased"], "could not be downloaded from the Hub"),
+        ("train_distill", ["--teacher", "owner/name"], "could not be downloaded from the Hub"),
         ("train_unsup", ["--dev", "mteb/stsbenchmark-sts"], "give scored pairs with --dev FILE, or --dev sample"),
     ],
 )
 def test_a_hub_out_of_reach_is_one_sentence(script, words, sentence, warm, materials, tmp_path):
     """In a process of its own, whose Hub is dead."""
     no_waiting = "import time; time.sleep = lambda seconds: None"
-    given = two_steps(SCRIPTS[script], materials)
-    done = warm(f"{script}.py", *given, *words, cwd=tmp_path, before=no_waiting)
+    command = two_steps(SCRIPTS[script], materials)
+    done = warm(f"{script}.py", *command, *words, cwd=tmp_path, before=no_waiting)
     assert (done.code, done.stdout) == (2, ""), done.stderr
     assert len(re.findall(r"^error: ", done.stderr, re.MULTILINE)) == 1, done.stderr
     assert sentence in done.stderr.splitlines()[-1]

@@ -87,8 +87,8 @@ def batch():
 def states(model, batch):
     """Give every hidden state of the real tokens, one array a layer."""
     with torch.no_grad():
-        found = model.eval()(**batch, output_hidden_states=True).hidden_states
-    return [state[batch["attention_mask"].bool()].numpy() for state in found]
+        hidden = model.eval()(**batch, output_hidden_states=True).hidden_states
+    return [state[batch["attention_mask"].bool()].numpy() for state in hidden]
 
 
 def assert_same_states(one, other, batch):
@@ -228,9 +228,9 @@ def test_a_bert_with_another_vocabulary_than_wordpiece_keeps_it(tmp_path):
     expected = [[0, 4, 5, 2], [0, 6, 7, 8, 2]]
     student = load_student(str(tmp_path), [0])
     for tokenizer in (load_backbone(str(tmp_path), [0])[1], student.tokenizer):
-        found = tokenizer(["the dog", "ad"])
-        assert found["input_ids"] == expected
-        assert set(found) == {"input_ids", "attention_mask"}
+        tokens = tokenizer(["the dog", "ad"])
+        assert tokens["input_ids"] == expected
+        assert set(tokens) == {"input_ids", "attention_mask"}
         assert tokenizer.model_max_length == 64
     assert student.encode("the dog").shape == (32,)
 
@@ -238,11 +238,11 @@ def test_a_bert_with_another_vocabulary_than_wordpiece_keeps_it(tmp_path):
 def test_the_length_is_all_the_positions_or_what_is_asked(tmp_path):
     folder = bert_folder(tmp_path / "bert")
     long = " ".join(["dog"] * 100)
-    for asked, given in ((None, 64), (64, 64), (10, 10)):
+    for asked, length in ((None, 64), (64, 64), (10, 10)):
         for layers in (None, [0]):
             student = load_student(folder, layers, max_seq_length=asked)
-            assert student.max_seq_length == given
-            assert student.preprocess([long])["input_ids"].shape == (1, given)
+            assert student.max_seq_length == length
+            assert student.preprocess([long])["input_ids"].shape == (1, length)
     for asked in (0, 1, -5, 65):
         with pytest.raises(InputError, match=f"max_seq_length {asked} is out of range; the encoder has 64 positions"):
             load_student(folder, max_seq_length=asked)
@@ -262,9 +262,9 @@ def test_the_positions_of_a_roberta_start_after_its_padding(tmp_path):
 @pytest.mark.parametrize("layers", [None, [0, 1]])
 def test_dropout_in_training_is_what_is_asked(tmp_path, layers):
     folder = bert_folder(tmp_path / "bert", layers=2)
-    for asked, given in ((0.3, 0.3), (0.0, 0.0), (None, 0.1)):
+    for asked, rate in ((0.3, 0.3), (0.0, 0.0), (None, 0.1)):
         student = load_student(folder, layers, dropout=asked)
-        assert {m.p for m in student.modules() if isinstance(m, nn.Dropout)} == {given}
+        assert {m.p for m in student.modules() if isinstance(m, nn.Dropout)} == {rate}
     student = load_student(folder, layers, dropout=0.0).train()
     batch = student.preprocess(TEXTS)
     one = student(dict(batch))["sentence_embedding"]
@@ -284,10 +284,10 @@ def test_poolings_against_numpy(tmp_path, pooling, normalize):
     for text in TEXTS:
         tokens = AutoTokenizer.from_pretrained(folder)(text, return_tensors="pt")
         with torch.no_grad():
-            found = [
+            embeddings = [
                 state[0].numpy().astype(float) for state in model(**tokens, output_hidden_states=True).hidden_states
             ]
-        layer = np.mean(found[-4:], axis=0) if pooling == "last4" else found[-1]
+        layer = np.mean(embeddings[-4:], axis=0) if pooling == "last4" else embeddings[-1]
         vector = layer[0] if pooling == "cls" else layer.mean(axis=0)
         expected.append(vector / np.sqrt((vector**2).sum()) if normalize else vector)
     assert np.abs(student.encode(TEXTS, batch_size=8) - np.array(expected)).max() < 1e-5
@@ -309,7 +309,7 @@ def test_the_encoder_of_a_sentence_transformer_is_taken(tmp_path):
 
 
 def damaged(folder, harm):
-    """Make a folder that is no model, in one of six ways."""
+    """Make a folder that is not a model, in one of six ways."""
     tiny_backbone(folder)
     weights, config = folder / "model.safetensors", folder / "config.json"
     {
@@ -327,7 +327,7 @@ def damaged(folder, harm):
 def test_a_folder_that_is_no_model(tmp_path, harm):
     folder = damaged(tmp_path / "folder", harm)
     for load in (load_student, load_teacher):
-        with pytest.raises(InputError, match=r"folder is no model that can be loaded: .") as caught:
+        with pytest.raises(InputError, match=r"folder cannot be loaded as a model: .") as caught:
             load(folder)
         assert "\n" not in str(caught.value)
 
@@ -340,13 +340,13 @@ def test_missing_weights_are_refused(tmp_path):
     weights = load_file(tmp_path / "model.safetensors")
     lost = "transformer.layer.1.ffn.lin1.weight"
     save_file({n: w for n, w in weights.items() if n != lost}, tmp_path / "model.safetensors", {"format": "pt"})
-    with pytest.raises(InputError, match=f"no whole model: 1 weights are missing, as {lost}"):
+    with pytest.raises(InputError, match=f"not a whole model: 1 weights are missing, as {lost}"):
         load_student(str(tmp_path))
 
 
 @pytest.mark.parametrize("source", ["./nothing", "/nothing/there", "~/nothing", "bert", "a/b/c"])
 def test_a_source_that_is_neither_a_folder_nor_an_id(source):
-    with pytest.raises(InputError, match="is no folder and no Hub id"):
+    with pytest.raises(InputError, match="is neither a folder nor a Hub id"):
         load_student(source)
 
 
@@ -358,5 +358,7 @@ def test_the_default_backbone_is_fetched_once_from_the_hub(hub: Hub, tmp_path: P
     expected = load_student(str(tmp_path / "backbone")).encode(TEXTS)
     for line in printed[:2]:
         assert np.abs(np.array(json.loads(line)) - expected).max() < 1e-5
-    assert printed[2].startswith("the model org/nothing could not be had from the Hub (ConnectError); connect, or")
+    assert printed[2].startswith(
+        "the model org/nothing could not be downloaded from the Hub (ConnectError); connect, or"
+    )
     assert float(printed[3]) < 10

@@ -102,8 +102,8 @@ def test_each_language_is_scored_and_their_mean(task, found, missing, subsets, t
     assert evaluate(model, [task], subsets, tmp_path / "cache") == scores
 
 
-def scores_order(task: str, found: dict[str, int]) -> list[str]:
-    return [name for name in find_tasks([task])[0].hf_subsets if name in found] if task != CROSSLINGUAL else [*found]
+def scores_order(task: str, scores: dict[str, int]) -> list[str]:
+    return [name for name in find_tasks([task])[0].hf_subsets if name in scores] if task != CROSSLINGUAL else [*scores]
 
 
 def test_changed_data_of_one_language_are_scored_anew(subsets, tmp_path):

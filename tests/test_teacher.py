@@ -149,7 +149,7 @@ def test_the_hub_then_its_cache_with_no_hub_and_offline(hub: Hub, tmp_path: Path
     dead = hub.dead_env(tmp_path)["HF_ENDPOINT"]
     shown = [json.loads(line) for line in run_python(FROM_THE_HUB, hub.env(tmp_path / "cache"), dead).splitlines()]
     assert len(shown) == 6
-    assert max(np.abs(np.array(found) - expected).max() for found, _ in shown) < 1e-6
+    assert max(np.abs(np.array(vectors) - expected).max() for vectors, _ in shown) < 1e-6
     assert max(seconds for _, seconds in shown[2:]) < 10
     fetched = {path.partition("/resolve/")[2].partition("/")[2] for verb, path in hub.requests if verb == "GET"}
     assert {"modules.json", "1_Pooling/config.json", "model.safetensors", "pytorch_model.bin"} <= fetched
@@ -166,8 +166,9 @@ def test_no_hub_is_one_sentence_at_once_or_the_packaged_copy(hub: Hub, tmp_path:
     )
     shown = [json.loads(line) for line in done.stdout.splitlines()]
     assert max(seconds for _, seconds in shown) < 5
-    nothing, packaged, again, neither = [found for found, _ in shown]
-    assert nothing == "the model org/nothing could not be had from the Hub (ConnectError); connect, or give a folder"
+    nothing, packaged, again, neither = [output for output, _ in shown]
+    refusal = "the model org/nothing could not be downloaded from the Hub (ConnectError); connect, or give a folder"
+    assert nothing == refusal
     assert packaged == again
     assert (Path(packaged) / "model.safetensors").is_file()
     assert neither.endswith("(ConnectError); connect, or give a folder, or pip install the-package")

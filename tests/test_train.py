@@ -54,14 +54,14 @@ SAME += ("generations",)  # of the methods that have some
 @pytest.fixture
 def reference(materials, tmp_path_factory):
     """Give the folder and the record of a run that was never stopped; each is made once."""
-    made = reference_runs
+    runs = reference_runs
 
     def run(kind: str, *more: str) -> tuple[Path, dict[str, Any]]:
-        if (kind, more) not in made:
+        if (kind, more) not in runs:
             output = tmp_path_factory.mktemp("reference") / "model"
             with scores():
-                made[kind, more] = (output, train(kind, materials.words(kind, output, *more)))
-        return made[kind, more]
+                runs[kind, more] = (output, train(kind, materials.words(kind, output, *more)))
+        return runs[kind, more]
 
     return run
 
@@ -101,11 +101,11 @@ def test_a_resumed_run_is_the_one_that_never_stopped(kind, stop, more, materials
         assert kept["generation"].item() == (0 if kind == "distillcse" else min(stop // EVAL_STEPS, 2))
     steps: list[int] = []
     with scores(), each_step(lambda step, _: steps.append(step)):
-        record = train(kind, [*words, "--resume"])
+        run = train(kind, [*words, "--resume"])
     assert steps == list(range(stop + 1, STEPS + 1))
     assert equal(output, uninterrupted)
-    assert {key: record.get(key) for key in SAME} == {key: expected.get(key) for key in SAME}
-    assert [step for step, _ in record["loss"]] == [3, 6, 9]
+    assert {key: run.get(key) for key in SAME} == {key: expected.get(key) for key in SAME}
+    assert [step for step, _ in run["loss"]] == [3, 6, 9]
     assert [f.name for f in tmp_path.iterdir()] == ["model"]
 
 
@@ -206,23 +206,23 @@ def test_the_best_checkpoint_is_written_and_scored_from_disk(materials, tmp_path
     models = []
 
     def score(self, model, *arguments, **options):
-        key = digest(model)
+        key = weights_hash(model)
         if key not in seen:
             seen[key] = next(scores, -1.0)
         models.append(model)
         return {"spearman": seen[key], "mean_cosine": 0.0}
 
     monkeypatch.setattr(DevEvaluator, "__call__", score)
-    record = train("simcse", materials.words("simcse", tmp_path / "model"))
-    assert record["curve"] == [[3, 30.0], [6, 90.0], [9, 40.0], [10, 20.0]]
-    assert record["best_step"] == 6
-    assert record["scores"]["stsb_dev"] == 90.0
-    assert seen[digest(load(tmp_path / "model"))] == 90.0
+    run = train("simcse", materials.words("simcse", tmp_path / "model"))
+    assert run["curve"] == [[3, 30.0], [6, 90.0], [9, 40.0], [10, 20.0]]
+    assert run["best_step"] == 6
+    assert run["scores"]["stsb_dev"] == 90.0
+    assert seen[weights_hash(load(tmp_path / "model"))] == 90.0
     assert models[-1] is not models[0]
     assert models[-2] is models[0]
 
 
-def digest(model) -> str:
+def weights_hash(model) -> str:
     state = sorted(model.state_dict().items())
     return hashlib.sha256(b"".join(tensor.numpy().tobytes() for _, tensor in state)).hexdigest()
 
@@ -235,44 +235,44 @@ def test_the_score_is_of_what_was_written(materials, tmp_path, monkeypatch):
         write(tiny_model(tmp_path / "another", seed=9), folder, **options)
 
     monkeypatch.setattr(train_module, "save_folder", write_another)
-    record = train("simcse", materials.words("simcse", tmp_path / "model"))
+    run = train("simcse", materials.words("simcse", tmp_path / "model"))
     evaluator = DevEvaluator(read_sts(str(materials.pairs)))
-    assert record["scores"]["stsb_dev"] == evaluator(load(tmp_path / "another"))["spearman"]
-    assert record["scores"]["stsb_dev"] not in [score for _, score in record["curve"]]
+    assert run["scores"]["stsb_dev"] == evaluator(load(tmp_path / "another"))["spearman"]
+    assert run["scores"]["stsb_dev"] not in [score for _, score in run["curve"]]
 
 
 def test_what_run_json_says(materials, tmp_path, capsys):
     output = tmp_path / "model"
-    record = train("embedding", materials.words("embedding", output, "--seed", "7", "--eval_steps", "4"))
-    assert json.loads((output / "run.json").read_text()) == record == Folder(output).run.as_dict()
-    assert record["version"] == 1
-    assert [(source["role"], source["name"], source["hub"]) for source in record["sources"]] == [
+    run = train("embedding", materials.words("embedding", output, "--seed", "7", "--eval_steps", "4"))
+    assert json.loads((output / "run.json").read_text()) == run == Folder(output).run.as_dict()
+    assert run["version"] == 1
+    assert [(source["role"], source["name"], source["hub"]) for source in run["sources"]] == [
         ("backbone", str(materials.backbone), False),
         ("teacher", str(materials.teacher), False),
         ("data", str(materials.text), False),
         ("dev", str(materials.pairs), False),
     ]
-    settings = record["settings"]
+    settings = run["settings"]
     assert settings["learning_rate"] == 1e-3
     assert (settings["metric"], settings["train_max_length"], settings["epochs"]) == ("mse", 64, 1.0)
     assert "resume" not in settings
-    assert (record["seed"], record["method"], record["teacher"]) == (7, "embedding", str(materials.teacher))
-    assert record["versions"]["distilface"] == distilface.__version__
-    assert record["versions"]["torch"] == torch.__version__
+    assert (run["seed"], run["method"], run["teacher"]) == (7, "embedding", str(materials.teacher))
+    assert run["versions"]["distilface"] == distilface.__version__
+    assert run["versions"]["torch"] == torch.__version__
     text = materials.text.read_text()
-    source, texts, dev = record["data"]
+    source, texts, dev = run["data"]
     assert source == {"source": str(materials.text)}
     assert texts == {"rows": SENTENCES, "sha256": hashlib.sha256(text.encode()).hexdigest()[:16]}
     assert (dev["dev"], dev["rows"]) == (str(materials.pairs), 10)
-    assert record["parameters"] == sum(t.numel() for t in load_file(output / "model.safetensors").values())
-    assert 0 < record["train_seconds"] < 600
-    assert [step for step, _ in record["curve"]] == [4, 8, 10]
-    assert record["scores"]["stsb_dev"] == pytest.approx(max(score for _, score in record["curve"]), abs=0.01)
+    assert run["parameters"] == sum(t.numel() for t in load_file(output / "model.safetensors").values())
+    assert 0 < run["train_seconds"] < 600
+    assert [step for step, _ in run["curve"]] == [4, 8, 10]
+    assert run["scores"]["stsb_dev"] == pytest.approx(max(score for _, score in run["curve"]), abs=0.01)
     pairs = read_sts(str(materials.pairs))
     for role, model in (("baseline", load_student(str(materials.backbone))), ("teacher", load_teacher(materials))):
         expected = DevEvaluator(pairs)(model)["spearman"]
-        assert record["scores"][f"{role}_stsb_dev"] == pytest.approx(expected, abs=0.01)
-    assert_last_line(capsys.readouterr().out.splitlines(), record, "stsb_dev")
+        assert run["scores"][f"{role}_stsb_dev"] == pytest.approx(expected, abs=0.01)
+    assert_last_line(capsys.readouterr().out.splitlines(), run, "stsb_dev")
 
 
 def load_teacher(materials):
@@ -281,7 +281,7 @@ def load_teacher(materials):
     return SentenceTransformer(str(materials.teacher), device="cpu")
 
 
-def assert_last_line(messages: list[str], record: dict[str, Any], name: str, sign: int = 1) -> None:
+def assert_last_line(messages: list[str], run: dict[str, Any], name: str, sign: int = 1) -> None:
     """The last line is the verdict, with the numbers of the record."""
     line = re.fullmatch(
         r"VERDICT: (WIN|MARGINAL|REGRESSION) score=(\S+) baseline=(\S+) teacher=(\S+) delta=([+-]\S+)",
@@ -289,8 +289,8 @@ def assert_last_line(messages: list[str], record: dict[str, Any], name: str, sig
     )
     assert line, messages
     verdict, score, baseline, teacher, delta = line.groups()
-    scores = record["scores"]
-    assert verdict == record["verdict"]
+    scores = run["scores"]
+    assert verdict == run["verdict"]
     assert (score, baseline) == (f"{scores[name]:.2f}", f"{scores[f'baseline_{name}']:.2f}")
     known = scores[f"teacher_{name}"]
     assert teacher == ("none" if known is None else f"{known:.2f}")
@@ -305,9 +305,9 @@ def test_the_verdict(gain, verdict, tmp_path):
     """The numbers of a real training are held against its last line above."""
     measure = Measure("dev", lambda _: 64.0 + gain, lambda _, folder: folder.mkdir(parents=True), load=str, key="")
     run = Run.from_dict({"scores": {"baseline_dev": 64.0, "teacher_dev": None}, "parameters": 1})
-    record = finish(None, measure, tmp_path / "work" / "folder", tmp_path / "model", run, overwrite=False)
-    assert (record["verdict"], record["gain"]) == (verdict, pytest.approx(gain))
-    line = verdict_lines(Run.from_dict(record), tmp_path / "model")[-1]
+    content = finish(None, measure, tmp_path / "work" / "folder", tmp_path / "model", run, overwrite=False)
+    assert (content["verdict"], content["gain"]) == (verdict, pytest.approx(gain))
+    line = verdict_lines(Run.from_dict(content), tmp_path / "model")[-1]
     assert line == f"VERDICT: {verdict} score={64 + gain:.2f} baseline=64.00 teacher=none delta={gain:+.2f}"
 
 
@@ -315,12 +315,12 @@ def test_masked_lm_is_measured_by_a_loss_that_must_fall(materials, tmp_path, cap
     """And an epoch is shuffled anew, and the written backbone is the best one, head included."""
     output, batches = tmp_path / "model", []
     with each_step(lambda step, inputs: batches.append(inputs["attention_mask"].sum(1).tolist())):
-        record = train("mlm", materials.words("mlm", output, "--eval_steps", "2", "--learning_rate", "3e-3"))
-    scores = record["scores"]
-    assert scores["held_out_loss"] == pytest.approx(min(loss for _, loss in record["curve"]), abs=1e-4)
+        run = train("mlm", materials.words("mlm", output, "--eval_steps", "2", "--learning_rate", "3e-3"))
+    scores = run["scores"]
+    assert scores["held_out_loss"] == pytest.approx(min(loss for _, loss in run["curve"]), abs=1e-4)
     assert scores["held_out_loss"] < scores["baseline_held_out_loss"] - 0.1
-    assert record["verdict"] == "WIN"
-    assert_last_line(capsys.readouterr().out.splitlines(), record, "held_out_loss", sign=-1)
+    assert run["verdict"] == "WIN"
+    assert_last_line(capsys.readouterr().out.splitlines(), run, "held_out_loss", sign=-1)
     first, second = batches[:3], batches[3:6]
     assert sorted(chain(*first)) == sorted(chain(*second))
     assert sorted(map(sorted, first)) != sorted(map(sorted, second))
@@ -372,7 +372,7 @@ FULL = [
 
 
 def test_a_full_disk_while_a_checkpoint_is_written(materials, reference, tmp_path, monkeypatch):
-    """Each library tells of it in its own words; the run goes on from the checkpoint before."""
+    """Each library reports it in its own words; the run goes on from the checkpoint before."""
     output = tmp_path / "model"
     words = materials.words("simcse", output, "--overwrite")
     tiny_model(output, seed=3)
@@ -441,9 +441,9 @@ def test_a_full_disk_while_the_folder_is_written(kind, materials, reference, tmp
     assert tree(output) == old
     assert not any(f.name == "folder" or f.suffix == ".tmp" for f in tmp_path.rglob("*"))
     with scores(), each_step(lambda step, _: pytest.fail(f"step {step}")):
-        record = train(kind, [*words, "--resume"])
+        run = train(kind, [*words, "--resume"])
     assert equal(output, reference(kind)[0])
-    assert record["curve"] == reference(kind)[1]["curve"]
+    assert run["curve"] == reference(kind)[1]["curve"]
 
 
 @pytest.fixture
@@ -533,7 +533,7 @@ def test_a_folder_that_cannot_be_written_to_is_refused_first(materials, tmp_path
 def test_the_work_folder_always_holds_a_whole_checkpoint(materials, tmp_path):
     """At every moment of a run: the output is not there, and a whole checkpoint is, from the first one on.
 
-    A stop in the last step is no stop.
+    A stop in the last step is not a stop.
     """
     seen: list[tuple[bool, str | None]] = []
     work = tmp_path / "model.unfinished"
@@ -563,8 +563,8 @@ def test_the_time_before_a_stop_counts(materials, tmp_path, monkeypatch):
         train("simcse", words)
     clock[0] += 1000.0
     with each_step(tick):
-        record = train("simcse", [*words, "--resume"])
-    assert record["train_seconds"] == 40.0
+        run = train("simcse", [*words, "--resume"])
+    assert run["train_seconds"] == 40.0
 
 
 @pytest.mark.parametrize(("kind", "trainer"), [("simcse", EncoderTrainer), ("mlm", Trainer)])

@@ -36,27 +36,27 @@ DEV = Dataset.from_list([{"sentence1": a, "sentence2": b, "score": s} for a, b, 
 def batches(seed: int = 1, epoch: int = 0, size: int = 16, drop_last: bool = False, rows: Dataset = ROWS) -> list:
     sampler = LengthBatchSampler(rows, batch_size=size, drop_last=drop_last, seed=seed)
     sampler.set_epoch(epoch)
-    found = list(sampler)
-    assert len(found) == len(sampler)
-    return found
+    row_batches = list(sampler)
+    assert len(row_batches) == len(sampler)
+    return row_batches
 
 
-def padding(found: list[list[int]]) -> int:
-    return sum(int(max(WORDS_OF_ROW[b]) * len(b) - sum(WORDS_OF_ROW[b])) for b in found)
+def padding(row_batches: list[list[int]]) -> int:
+    return sum(int(max(WORDS_OF_ROW[b]) * len(b) - sum(WORDS_OF_ROW[b])) for b in row_batches)
 
 
 @pytest.mark.parametrize("size", [1, 16, 128, 2000])
 def test_every_row_comes_once_in_an_epoch(size):
-    found = batches(size=size)
-    assert sorted(row for batch in found for row in batch) == list(range(len(ROWS)))
+    row_batches = batches(size=size)
+    assert sorted(row for batch in row_batches for row in batch) == list(range(len(ROWS)))
     full, rest = divmod(len(ROWS), size)
-    assert Counter(map(len, found)) == Counter({size: full} | ({rest: 1} if rest else {}))
+    assert Counter(map(len, row_batches)) == Counter({size: full} | ({rest: 1} if rest else {}))
 
 
 def test_the_last_batch_can_be_dropped():
-    found = batches(size=16, drop_last=True)
-    assert Counter(map(len, found)) == {16: len(ROWS) // 16}
-    rows = [row for batch in found for row in batch]
+    row_batches = batches(size=16, drop_last=True)
+    assert Counter(map(len, row_batches)) == {16: len(ROWS) // 16}
+    rows = [row for batch in row_batches for row in batch]
     assert len(set(rows)) == len(rows)
 
 
@@ -69,11 +69,11 @@ def test_epochs_and_seeds_differ_and_can_be_repeated():
 
 def test_batches_are_of_like_length_without_a_curriculum():
     """Short sentences first would be learned first; a sort of the whole epoch would make the same batches always."""
-    found = batches()
+    row_batches = batches()
     order = np.random.default_rng(1).permutation(len(ROWS))
     by_chance = [order[start : start + 16].tolist() for start in range(0, len(ROWS), 16)]
-    assert padding(found) < 0.15 * padding(by_chance)
-    lengths = [WORDS_OF_ROW[batch].mean() for batch in found]
+    assert padding(row_batches) < 0.15 * padding(by_chance)
+    lengths = [WORDS_OF_ROW[batch].mean() for batch in row_batches]
     assert abs(np.corrcoef(lengths, range(len(lengths)))[0, 1]) < 0.4
 
 
@@ -93,7 +93,7 @@ def test_few_sentences_meet_others_in_every_epoch():
 
 
 def test_a_trained_epoch_is_shuffled_anew(materials, tmp_path):
-    """The sampler must be told of the epoch: without it, every epoch has the batches of the first."""
+    """The sampler must know the epoch: without it, every epoch has the batches of the first."""
     trainer = make_trainer(materials, tmp_path, steps=8)
     seen = []
     with each_step(lambda step, inputs: seen.append(rows_of(inputs))):
@@ -215,8 +215,8 @@ def test_a_resume_after_the_last_step_makes_no_other(materials, tmp_path):
         again.train(last)
     assert again.state.global_step == 6
     assert again.state.best_global_step == trainer.state.best_global_step
-    trained, loaded = trainer.model.state_dict(), again.model.state_dict()
-    assert all(torch.equal(trained[name], loaded[name]) for name in trained)
+    weights, loaded = trainer.model.state_dict(), again.model.state_dict()
+    assert all(torch.equal(weights[name], loaded[name]) for name in weights)
     assert again.state.log_history == trainer.state.log_history[: len(again.state.log_history)]
 
 

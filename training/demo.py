@@ -40,7 +40,7 @@ logger = logging.getLogger("distilface.demo")
 
 @dataclass
 class Settings:
-    """What the demonstration can be told."""
+    """Options of the demonstration."""
 
     output_dir: str = setting("models/demo", "where the folders, the table and the figure go")
     sentences: int = setting(12000, "sentences of Python's documentation to train on")
@@ -120,9 +120,9 @@ def draw_rungs(rungs: list[dict[str, Any]], file: Path) -> None:
 def make_publishable(folder: Path) -> dict[str, float]:
     """Export a folder and write its card; return the megabytes of each file that passed the parity gate."""
     logger.info("the student for other runtimes, and its card")
-    found = export(folder, read_sts("sample"))
+    results = export(folder, read_sts("sample"))
     write_card(folder)
-    return {FILES[name].path: round(each.megabytes, 1) for name, each in found.items() if each.refused is None}
+    return {FILES[name].path: round(each.megabytes, 1) for name, each in results.items() if each.refused is None}
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:

@@ -25,7 +25,7 @@ from distilface.settings import InputError, parse, setting
 
 logger = logging.getLogger("distilface.benchmarks.sts")
 
-TRAINED = "models/distilface"
+DEFAULT_MODEL = "models/distilface"
 PICTURES = (".png", ".svg", ".pdf")
 
 
@@ -33,7 +33,7 @@ PICTURES = (".png", ".svg", ".pdf")
 class Settings:
     """Options of the benchmark."""
 
-    model: str = setting(TRAINED, "a Hub id or a folder; the default is what training/train_unsup.py writes")
+    model: str = setting(DEFAULT_MODEL, "a Hub id or a folder; the default is what training/train_unsup.py writes")
     data_dir: str | None = setting(
         None, "a folder of <task or subset>.jsonl[.gz], sentence1, sentence2, score; default the Hub"
     )
@@ -48,8 +48,8 @@ class Settings:
 
 def check(settings: Settings) -> dict[str, Any]:
     """Refuse, before minutes of work, what would fail after it; return the data sources of the tasks."""
-    if settings.model == TRAINED and not Path(TRAINED).is_dir():
-        raise InputError(f"{TRAINED} does not exist; python training/train_unsup.py writes it, or give --model")
+    if settings.model == DEFAULT_MODEL and not Path(DEFAULT_MODEL).is_dir():
+        raise InputError(f"{DEFAULT_MODEL} does not exist; python training/train_unsup.py writes it, or give --model")
     check_counts(settings, "batch_size")
     for file in (settings.output, settings.figure):
         check_file(file)

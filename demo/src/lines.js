@@ -18,7 +18,7 @@ export function readLines(text) {
 /** Read a text file that was dropped or chosen; an Error says in a sentence why it is not read. */
 export async function readTextFile(file) {
   if (!file.type.startsWith("text/") && !/\.(txt|md|csv|tsv)$/i.test(file.name))
-    throw new Error(`${file.name} is no text file; drop a .txt with a sentence a line.`);
+    throw new Error(`${file.name} is not a text file; drop a .txt with a sentence a line.`);
   if (file.size > MOST_BYTES)
     throw new Error(`${file.name} has ${(file.size / 1e6).toFixed(1)} MB; at most ${MOST_BYTES / 1e6} MB are read.`);
   return file.text();

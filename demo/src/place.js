@@ -18,7 +18,7 @@ export async function findModel(address) {
 }
 
 function onHub(name) {
-  if (!/^[\w.-]+\/[\w.-]+$/.test(name)) throw new Error(`"${name}" is no name on the Hub; it has the form owner/name`);
+  if (!/^[\w.-]+\/[\w.-]+$/.test(name)) throw new Error(`"${name}" is not a name on the Hub; it has the form owner/name`);
   return {
     name,
     source: "from the Hugging Face Hub",

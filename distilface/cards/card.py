@@ -183,7 +183,7 @@ def write_card(path: str | Path | Folder, *args: Any, **kwargs: Any) -> Path:
 
 
 def of_other_weights(folder: Folder) -> bool:
-    """Say whether a folder's card was made of other weights than it has now."""
+    """Return whether a folder's card was made of other weights than it has now."""
     weights = _WEIGHTS.search(folder.card.read_text(encoding="utf-8")) if folder.card.is_file() else None
     return weights is not None and not folder.has_fingerprint(weights[1])
 

@@ -16,7 +16,7 @@ _ELSEWHERE = {*PLACES, "data", "dev", "backbone", "teacher", "teachers", "assist
 
 def machine_text(machine: dict[str, Any]) -> str:
     """Say on which machine something was measured."""
-    cpu, gpu = machine.get("cpu") or "a processor not known to us", machine.get("gpu") or "no GPU"
+    cpu, gpu = machine.get("cpu") or "an unknown processor", machine.get("gpu") or "no GPU"
     return f"{cpu}, cores: {number(machine.get('cores'), 'd')}, threads: {number(machine.get('threads'), 'd')}, {gpu}"
 
 

@@ -96,7 +96,7 @@ def cut_layers(encoder: PreTrainedModel, layers: Sequence[int]) -> DistilBertMod
 
     Args:
         encoder: a ``BertModel`` or ``DistilBertModel``; it is not changed.
-        layers: which layers, counted from 0 at the bottom, in the order they shall have; one may come twice.
+        layers: which layers, counted from 0 at the bottom, in the order of the student's layers; one may come twice.
 
     Raises:
         InputError: if the encoder is of another family, cannot be folded (relative positions, another layer-norm

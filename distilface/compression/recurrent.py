@@ -90,7 +90,7 @@ def recurrent_encoder(
     config: Any = encoder.config
     check_recurrent(config, keep_layers, repeats, embedding_size)
     kind = config.model_type
-    made: Any = AlbertModel(
+    albert: Any = AlbertModel(
         AlbertConfig(
             vocab_size=config.vocab_size,
             embedding_size=embedding_size,
@@ -111,10 +111,10 @@ def recurrent_encoder(
         )
     )
     weights = encoder.state_dict()
-    for place, layer in enumerate(made.encoder.albert_layer_groups[0].albert_layers):
+    for place, layer in enumerate(albert.encoder.albert_layer_groups[0].albert_layers):
         layer.load_state_dict(_renamed(weights, f"{_PREFIX[kind]}.{place}.", _LAYER_NAMES[kind]))
-    _factorise(encoder.get_submodule("embeddings"), made)
-    return made
+    _factorise(encoder.get_submodule("embeddings"), albert)
+    return albert
 
 
 def _renamed(weights: dict[str, Tensor], prefix: str, names: dict[str, str]) -> dict[str, Tensor]:
@@ -124,7 +124,7 @@ def _renamed(weights: dict[str, Tensor], prefix: str, names: dict[str, str]) -> 
 
 
 @torch.no_grad()
-def _factorise(embeddings: Any, made: Any) -> None:
+def _factorise(embeddings: Any, albert: Any) -> None:
     """Start an ALBERT's embedding layer at the principal components of another's output.
 
     The rows X of the wide layer's output (each token at the mean of the usual positions) are reduced to
@@ -141,17 +141,17 @@ def _factorise(embeddings: Any, made: Any) -> None:
     middle = places[:USUAL].mean(0)
     raw = words + middle
     wide = norm(raw)
-    mean, components = _principal(wide, made.config.embedding_size - _SPARE)
+    mean, components = _principal(wide, albert.config.embedding_size - _SPARE)
     narrow = (wide - mean) @ components
     square = narrow.square().sum(1, keepdim=True)
     largest = square.max().sqrt()
-    basis = _centred_basis(made.config.embedding_size)
+    basis = _centred_basis(albert.config.embedding_size)
     moved = (places - middle) / raw.std(1, correction=0).mean() * norm.weight
-    table, mapping = made.embeddings, made.encoder.embedding_hidden_mapping_in
+    table, mapping = albert.embeddings, albert.encoder.embedding_hidden_mapping_in
     table.word_embeddings.weight.copy_(torch.cat([narrow, (largest**2 - square).clamp(min=0).sqrt()], 1) @ basis.T)
     table.position_embeddings.weight.copy_(moved @ components @ basis[:, :-1].T)
     table.token_type_embeddings.weight.zero_()
-    mapping.weight.copy_(components @ basis[:, :-1].T * largest / made.config.embedding_size**0.5)
+    mapping.weight.copy_(components @ basis[:, :-1].T * largest / albert.config.embedding_size**0.5)
     mapping.bias.copy_(mean)
 
 
@@ -181,9 +181,9 @@ def recurrent_student(
         InputError: as :func:`check_recurrent`.
     """
     transformer: Any = assistant[0]
-    made = recurrent_encoder(transformer.model, keep_layers, repeats, embedding_size, dropout)
+    encoder = recurrent_encoder(transformer.model, keep_layers, repeats, embedding_size, dropout)
     with scratch_folder() as folder:
-        made.save_pretrained(folder)
+        encoder.save_pretrained(folder)
         assistant.tokenizer.save_pretrained(folder)
         normalize = is_normalized(assistant)
         return load_student(folder, normalize=normalize, max_seq_length=assistant.max_seq_length, dropout=dropout)

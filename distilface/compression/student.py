@@ -32,7 +32,7 @@ from distilface.model.families import (
     set_padding,
     usual_length,
 )
-from distilface.model.loading import LOAD_ERRORS, no_model
+from distilface.model.loading import LOAD_ERRORS, not_a_model
 from distilface.model.pooling import PoolingMode, pooling_modules
 from distilface.settings import InputError
 
@@ -45,7 +45,7 @@ def load_backbone(source: str, layers: Sequence[int] | None = None) -> tuple[Pre
         layers: cut these layers into a DistilBERT (:func:`cut_layers`); ``None`` takes the encoder as it is.
 
     Raises:
-        InputError: if the source is no model, or cannot be cut so.
+        InputError: if the source is not a model, or cannot be cut so.
     """
     folder = resolve(source)
     try:
@@ -53,14 +53,14 @@ def load_backbone(source: str, layers: Sequence[int] | None = None) -> tuple[Pre
         if layers is not None:
             check_foldable(config)
         with _no_load_report():
-            encoder, found = _class_of(config).from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
+            encoder, loading = _class_of(config).from_pretrained(folder, dtype=torch.float32, output_loading_info=True)
         tokenizer = AutoTokenizer.from_pretrained(folder)
     except InputError:
         raise
     except LOAD_ERRORS as error:
-        raise no_model(source, error) from None
-    if missing := sorted(name for name in found["missing_keys"] if "pooler" not in name):
-        raise InputError(f"{source} is no whole model: {len(missing)} weights are missing, as {missing[0]}")
+        raise not_a_model(source, error) from None
+    if missing := sorted(name for name in loading["missing_keys"] if "pooler" not in name):
+        raise InputError(f"{source} is not a whole model: {len(missing)} weights are missing, as {missing[0]}")
     set_padding(tokenizer, encoder)
     if layers is None:
         return encoder, tokenizer
@@ -77,14 +77,14 @@ def _class_of(config: Any) -> Any:
 def _no_load_report() -> Iterator[None]:
     """Keep transformers' table of unused weights off the screen: a backbone's masked-LM head is meant to be left."""
     logger = logging.getLogger("transformers.modeling_utils")
-    logger.addFilter(_is_no_report)  # a raised level would switch another report on
+    logger.addFilter(_is_not_load_report)  # a raised level would switch another report on
     try:
         yield
     finally:
-        logger.removeFilter(_is_no_report)
+        logger.removeFilter(_is_not_load_report)
 
 
-def _is_no_report(record: logging.LogRecord) -> bool:
+def _is_not_load_report(record: logging.LogRecord) -> bool:
     return "LOAD REPORT" not in record.getMessage()
 
 

@@ -1,4 +1,4 @@
-"""A multilingual assistant where none can be had: an English teacher's layers under a new, multilingual vocabulary."""
+"""A multilingual assistant where none can be downloaded: a teacher's layers under a multilingual vocabulary."""
 
 import json
 from collections.abc import Sequence
@@ -82,8 +82,8 @@ def _in_order(tokenizer: Tokenizer, special: Sequence[str]) -> models.Unigram:
     The trainer numbers them by their scores (log probabilities), which it adds up in another order in each run: they
     differ by up to about 0.001, and with them thousands of numbers.
     """
-    trained = json.loads(tokenizer.to_str())["model"]["vocab"]
-    pieces = sorted((piece, round(score, 3)) for piece, score in trained if piece not in special)
+    vocabulary = json.loads(tokenizer.to_str())["model"]["vocab"]
+    pieces = sorted((piece, round(score, 3)) for piece, score in vocabulary if piece not in special)
     return models.Unigram([*((token, 0.0) for token in special), *pieces], unk_id=list(special).index("[UNK]"))
 
 
@@ -121,11 +121,11 @@ def new_table(
     """
     generator, known = torch.Generator().manual_seed(seed), teacher.get_vocab()
     noise = torch.randn(len(tokenizer), table.shape[1], generator=generator)
-    made = table.mean(0) + NOISE * table.std() * noise
+    embeddings = table.mean(0) + NOISE * table.std() * noise
     for token, row in tokenizer.get_vocab().items():
         if rows := _teacher_rows(token, teacher, known):
-            made[row] = table[rows].mean(0)
-    return made
+            embeddings[row] = table[rows].mean(0)
+    return embeddings
 
 
 def make_assistant(

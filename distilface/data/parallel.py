@@ -36,7 +36,7 @@ def language_of(path: Path) -> str:
     """
     name = (path.stem if is_gzip(path) else path.name).rpartition(".")[0]
     if not (match := _NAME.search(f".{name}")):
-        raise InputError(f"{path}: the name does not tell the language; call it as news.en-de.tsv")
+        raise InputError(f"{path}: the name does not hold the language; call it as news.en-de.tsv")
     return match.group(1)
 
 
@@ -112,7 +112,7 @@ def _distinct(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[tuple[s
         language, before = language_of(path), counts.pairs
         for where, english, other in _pairs(path, columns):
             pair = (english, other, language)
-            # By repr: a side may hold any sign that could stand between two of them.
+            # repr keeps the sides apart: a separator of our own could also stand inside a side.
             key = hashlib.blake2b(repr(pair).encode(), digest_size=8).digest()
             if counts.add(where, english, other) and key not in seen:
                 seen.add(key)
@@ -176,7 +176,7 @@ def _balanced(pairs: Dataset, total: int, seed: int) -> Dataset:
 
 
 def held_out_split(pairs: Dataset, count: int, seed: int = 0) -> tuple[Dataset, Dataset]:
-    """Hold pairs out of the training, by their sentences: none of them stands in another pair, on either side.
+    """Hold pairs out of the training, so that none of their sentences stands in a training pair, on either side.
 
     Args:
         pairs: as :func:`read_parallel` gives them.

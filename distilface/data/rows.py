@@ -16,7 +16,7 @@ from distilface.settings import InputError
 
 #: Rows of a .parquet that are held in memory at a time.
 _PARQUET_ROWS = 1024
-#: Characters of the longest field of a table: as many as every machine's C can count.
+#: The longest field of a table, in characters: the largest number that fits a C long on every platform.
 _LONGEST = 2**31 - 1
 
 
@@ -75,7 +75,7 @@ def pick(row: dict[str, Any], columns: Sequence[str], where: str) -> dict[str, A
     """Return the ``columns`` of a row.
 
     Raises:
-        InputError: if one is missing, or there is nothing in it (``None``).
+        InputError: if one is missing, or holds nothing (``None``).
     """
     check_columns(row, columns, where)
     for column in columns:
@@ -119,7 +119,7 @@ def _json_row(line: str, columns: Sequence[str], where: str) -> dict[str, Any]:
         raise InputError(f"{where}: not JSON ({error.msg})") from None
     except RecursionError:
         raise InputError(f"{where}: its brackets are nested too deep to be read; leave that column out") from None
-    except ValueError:  # Python reads no longer whole number, for the time that it would take
+    except ValueError:  # Python refuses longer whole numbers: reading them would take too long
         digits = f"{sys.get_int_max_str_digits():,}"
         raise InputError(f"{where}: a number of more than {digits} digits; leave that column out") from None
     if not isinstance(row, dict):
@@ -128,7 +128,7 @@ def _json_row(line: str, columns: Sequence[str], where: str) -> dict[str, Any]:
 
 
 def _object_of(columns: Sequence[str], where: str) -> Callable[[list[tuple[str, Any]]], dict[str, Any]]:
-    """Return what makes a dictionary of a JSON object; of a name given twice Python would take the last, silently."""
+    """Return a hook that makes a dictionary of a JSON object; Python alone silently keeps the last of equal names."""
 
     def make(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         row = dict(pairs)
@@ -140,7 +140,7 @@ def _object_of(columns: Sequence[str], where: str) -> Callable[[list[tuple[str, 
 
 
 def _table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read a table with a header. A quote is a letter in a .tsv; in a .csv a quote that is not closed is refused."""
+    """Read a table with a header. A .tsv reads a quote as a plain character; a .csv refuses one that is not closed."""
     rows = _fields(path)
     number, header = next(rows, (0, []))
     if number and not header:
@@ -180,7 +180,7 @@ def _fields(path: Path) -> Iterator[tuple[int, list[str]]]:
 
 
 def _next_row(rows: Iterator[list[str]]) -> list[str] | None:
-    """Return the next row, however long its fields are; the limit is the whole process's, so it is put back."""
+    """Return the next row, however long its fields are; the limit belongs to the whole process, so it is put back."""
     before = csv.field_size_limit(_LONGEST)
     try:
         return next(rows, None)
@@ -192,7 +192,7 @@ def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dic
     """Read a .parquet, of which only ``columns``; rows count from 1."""
     number = 0
     try:
-        # Small buffers: of a large file only a little is held in memory.
+        # Small buffers hold only a little of a large file in memory.
         with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
             names = file.schema_arrow.names
             check_columns(names, columns, str(path))

@@ -25,14 +25,14 @@ class Survey:
         sizes: rows of each chunk.
         empty: how many of all the rows hold nothing but white space.
         bytes: of all their text in UTF-8.
-        digest: sha256, in hex, of the text of every chunk.
+        text_sha256: of the text of every chunk, in hex.
         state: of the file before it was read, by which a later change is noticed (:meth:`TextFile.state`).
     """
 
     sizes: tuple[int, ...]
     empty: int
     bytes: int
-    digest: str
+    text_sha256: str
     state: tuple[int, int]
 
     @property
@@ -88,17 +88,17 @@ class TextFile:
         Raises:
             InputError: as :meth:`texts`, and on a file without a row.
         """
-        state, digest = self.state(), hashlib.sha256()
+        state, text_hash = self.state(), hashlib.sha256()
         sizes = []
         empty = size = 0
         for chunk in self.chunks():
             sizes.append(len(chunk))
-            digest.update(json.dumps(chunk).encode())
+            text_hash.update(json.dumps(chunk).encode())
             empty += sum(map(is_empty, chunk))
             size += sum(len(text.encode()) for text in chunk)
         if not sizes:
             raise InputError(f"{self.path} holds no row; it is empty")
-        return Survey(tuple(sizes), empty, size, digest.hexdigest(), state)
+        return Survey(tuple(sizes), empty, size, text_hash.hexdigest(), state)
 
     def state(self) -> tuple[int, int]:
         """Return the file's size in bytes and the time of its last change in ns; zeros where it is gone."""
@@ -118,10 +118,10 @@ class TextFile:
             InputError: if the file was changed since.
         """
         self._check_unchanged(survey)
-        wanted = frozenset(numbers)
+        chosen_numbers = frozenset(numbers)
         for number, chunk in enumerate(self.chunks()):
             self._check_unchanged(survey)  # after the chunk is read: a later change does not reach it
-            if number in wanted:
+            if number in chosen_numbers:
                 yield number, chunk
         self._check_unchanged(survey)  # a file that became shorter ends early
 

@@ -125,8 +125,8 @@ def _log_left_out(repeated: int, empty: int, rows: int) -> None:
 def fingerprint(dataset: Dataset, column: str = "text") -> str:
     """Return the sha256 (16 hex digits) of a text column, row by row in order; computed once for a data set.
 
-    A row ends in a line feed. One inside a text has a NUL before it, and a NUL another, so that two data sets whose
-    texts break at other places differ.
+    A row ends in a line feed. A line feed inside a text gets a NUL before it, and so does a NUL: data sets whose texts
+    break at different places must differ.
 
     Raises:
         InputError: on a row that is not text.
@@ -142,7 +142,7 @@ def fingerprint(dataset: Dataset, column: str = "text") -> str:
 
 
 def _joined(rows: Sequence[str], first: int, column: str) -> bytes:
-    """Return rows as one string of bytes, from which they could be told again; ``first`` is the number of the first."""
+    """Return rows as one string of bytes, from which they could be read back; ``first`` is the number of the first."""
     try:
         joined = "\n".join(rows)
         if "\0" in joined or joined.count("\n") != len(rows) - 1:
@@ -202,7 +202,7 @@ def _checked_dataset(data: Dataset) -> Dataset:
 
 
 def _names_text(item: str) -> bool:
-    """Return whether an item names text and is not text: a file that does not exist is named by its suffix."""
+    """Return whether an item names a source of text; a file that does not exist is known by its suffix."""
     if item == "python" or item in HUB_TEXTS:
         return True
     words = str(item).split()

@@ -120,7 +120,7 @@ def _settled(output: Output, key: dict[str, Any]) -> Encoded | None:
 
 
 def _begin(settings: EncodeSettings, output: Output, key: dict[str, Any]) -> None:
-    """Begin, or go on; refuse to replace an output, or the beginning of another encoding, unasked."""
+    """Begin, or go on; without ``overwrite``, refuse to replace an output or the start of another encoding."""
     check_free(settings)
     before = output.note.get("key")
     if before == key:

@@ -16,9 +16,10 @@ from distilface.data.text_file import Survey, TextFile
 from distilface.embedding.worker import Done, Variant, Worker
 from distilface.settings import InputError
 
-#: How often a worker is started anew, and a chunk given out anew: one that kills its worker would go on for ever.
+#: How often a dead worker is restarted and its chunk computed again: without a limit, a chunk that kills its worker
+#: would be tried for ever.
 RESTARTS = 3
-#: For a cluster to answer.
+#: How long a cluster may take to answer.
 CONNECT_SECONDS = 10
 UNSET = "RAY_ADDRESS is {address}: start a cluster there, or unset it to use this machine alone"
 
@@ -121,7 +122,7 @@ def _cluster() -> Iterator[None]:
     chosen = "RAY_USAGE_STATS_ENABLED" in os.environ
     try:
         if not chosen:
-            os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # it would report its use over the network, unasked
+            os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # by default Ray reports its use over the network
         try:
             ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
         except (ConnectionError, RuntimeError, ValueError, RayError) as error:
@@ -186,8 +187,8 @@ def _workers(nodes: list[dict[str, Any]], variant: Variant, workers: int | None)
 class _Reading:
     """Reads the chunks, each a table of one row.
 
-    An actor, though for one call: where the work ends early a task would be cancelled, and at that Ray 2.60 can crash
-    (one run in five that were tried; like its pull request 54798).
+    An actor, though it is called once: Ray cancels a task when the work ends early, and Ray 2.60 can crash on that
+    (in one of five runs; its pull request 54798 is about such a crash).
     """
 
     def __init__(self, source: TextFile, survey: Survey, numbers: Collection[int]) -> None:

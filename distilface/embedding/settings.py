@@ -120,7 +120,7 @@ def key_of(settings: EncodeSettings, folder: Folder, variant: Variant, survey: S
     export = digest(Path(variant.export)) if variant.export else None
     return {
         "folder": folder.fingerprint,
-        "input": survey.digest,
+        "input": survey.text_sha256,
         "variant": variant.name,
         "export": export,
         "batch_size": variant.batch_size,

@@ -37,20 +37,20 @@ def find_tasks(names: Sequence[str], data_dir: str | Path | None = None) -> list
         InputError: on an unknown name (the nearest is named), a task that is not of text, or a file that is
             missing or malformed.
     """
-    found: dict[str, AbsTask] = {}
+    by_name: dict[str, AbsTask] = {}
     for name in names:
         tasks = _lookup(name)
         if not tasks:
             check_known([name], _known_names(), "task")
-        found |= {task.metadata.name: task for task in tasks}
-    for name, task in found.items():
+        by_name |= {task.metadata.name: task for task in tasks}
+    for name, task in by_name.items():
         if set(task.modalities) != {"text"}:
             raise InputError(f"task {name} is not of text alone ({', '.join(task.modalities)}); leave it out")
-    if data_dir is None and CROSSLINGUAL in found:
+    if data_dir is None and CROSSLINGUAL in by_name:
         raise InputError(f"task {CROSSLINGUAL} is read from local files only; give --data-dir")
     if data_dir is None:
-        return list(found.values())
-    return [_with_local_data(task, Path(data_dir)) for task in found.values()]
+        return list(by_name.values())
+    return [_with_local_data(task, Path(data_dir)) for task in by_name.values()]
 
 
 def data_sources(tasks: Sequence[AbsTask]) -> dict[str, Any]:
@@ -86,7 +86,7 @@ def _known_names() -> list[str]:
     return [CROSSLINGUAL, *(task.metadata.name for task in tasks), *(b.name for b in mteb.get_benchmarks())]
 
 
-def _found_file(name: str, folder: Path) -> Path | None:
+def _data_file(name: str, folder: Path) -> Path | None:
     return next((file for end in (".jsonl", ".jsonl.gz") if (file := folder / f"{name}{end}").is_file()), None)
 
 
@@ -99,13 +99,13 @@ def _local_files(task: AbsTask, folder: Path) -> dict[str, Path]:
         raise InputError(f"the data folder {folder} does not exist")
     name, remedy = task.metadata.name, "name what it holds with --tasks"
     if not task.metadata.is_multilingual:
-        if (file := _found_file(name, folder)) is None:
+        if (file := _data_file(name, folder)) is None:
             raise InputError(f"{folder} holds no {name}.jsonl or {name}.jsonl.gz; {remedy}")
         return {"default": file}
-    found = {
-        subset: _found_file(subset, folder) or _found_file(f"{subset}-{subset}", folder) for subset in task.hf_subsets
+    candidates = {
+        subset: _data_file(subset, folder) or _data_file(f"{subset}-{subset}", folder) for subset in task.hf_subsets
     }
-    files = {subset: file for subset, file in found.items() if file is not None}
+    files = {subset: file for subset, file in candidates.items() if file is not None}
     if not files:
         raise InputError(f"{folder} holds no subset of {name}, as {task.hf_subsets[0]}.jsonl[.gz]; {remedy}")
     return files

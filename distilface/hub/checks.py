@@ -31,7 +31,7 @@ _NAMES = {
 }
 _ROOTS = r"(?:home|root|tmp|Users|mnt|scratch|workspace|var/folders|private/var)"
 _STEP = r"[^\s/\\\"'`<>|,;:()\[\]{}]+"
-#: A path below a root where people keep their own; one in a URL is none.
+#: A path below a root where people keep their own; one in a URL does not count.
 _LOCAL = (
     rf"(?:(?<![\w:./-])(?:(?:\.\./)*\.\.)?|(?<=file://))/{_ROOTS}/{_STEP}(?:/{_STEP})*"
     rf"|(?<!\w)[A-Za-z]:(?:\\\\|\\|/)Users(?:(?:\\\\|\\|/){_STEP})+"
@@ -65,7 +65,7 @@ def publishable(folder: Folder, token: str | None = None) -> list[Upload]:
         token: the Hub's login, which must stand in no file.
 
     Raises:
-        InputError: if it is no whole model folder, has no card, or holds a secret, a path of this machine, a state
+        InputError: if it is not a whole model folder, has no card, or holds a secret, a path of this machine, a state
             of a training, a pickle, an archive, code, or exports of other weights.
     """
     folder.check()
@@ -95,13 +95,13 @@ def local_paths(folder: Folder) -> re.Pattern[str]:
 
 
 def _check_name(root: Path, name: str) -> None:
-    parts = PurePosixPath(name).parts
+    components = PurePosixPath(name).parts
     openvino = (root / name).with_suffix(".xml").is_file()  # whose weights are a .bin, and no pickle
     for what, patterns in _NAMES.items():
         known = [pattern for pattern in patterns if not (openvino and pattern == "*.bin")]
-        if any(fnmatch(part.lower(), pattern) for part in parts for pattern in known):
+        if any(fnmatch(part.lower(), pattern) for part in components for pattern in known):
             raise _refused(name, f"is {what}")
-    if any(part.startswith(".") for part in (parts[1:] if parts[0] in _HIDDEN else parts)):
+    if any(part.startswith(".") for part in (components[1:] if components[0] in _HIDDEN else components)):
         raise _refused(name, "is hidden, and what hides is not the model's")
     if (root / name).is_symlink():
         raise InputError(f"{name} is a link, which may lead anywhere; put the file itself in its place")
@@ -115,9 +115,9 @@ def _content(file: Path, name: str, places: re.Pattern[str]) -> Path | bytes:
     """Return a file, or its bytes without local paths where it is one of :data:`RECORDS` that holds some."""
     if name not in RECORDS:
         return file
-    record = read_json(file)
-    reduced = without_places(record, places)
-    return file if reduced == record else (json.dumps(reduced, indent=2, ensure_ascii=False) + "\n").encode()
+    value = read_json(file)
+    reduced = without_places(value, places)
+    return file if reduced == value else (json.dumps(reduced, indent=2, ensure_ascii=False) + "\n").encode()
 
 
 def without_places(value: Any, places: re.Pattern[str]) -> Any:
@@ -136,7 +136,7 @@ def without_places(value: Any, places: re.Pattern[str]) -> Any:
         return PurePosixPath(value).name or value
     if PureWindowsPath(value).is_absolute():
         return PureWindowsPath(value).name or value
-    return places.sub(lambda found: re.split(r"[/\\]", found[0])[-1], value)
+    return places.sub(lambda match: re.split(r"[/\\]", match[0])[-1], value)
 
 
 def _check_content(upload: Upload, places: re.Pattern[str], token: str | None) -> None:
@@ -147,16 +147,16 @@ def _check_content(upload: Upload, places: re.Pattern[str], token: str | None) -
     # Of numbers, only what could be read: an exporter writes paths and settings between them.
     text = (b"\n".join(_PRINTED.findall(data)) if binary else data).decode("utf-8", "replace")
 
-    def place(found: re.Match[str]) -> str:
+    def place(match: re.Match[str]) -> str:
         """Say where a match is: the file and, of text, the line."""
-        return upload.name if binary else f"{upload.name}, line {text.count(chr(10), 0, found.start()) + 1},"
+        return upload.name if binary else f"{upload.name}, line {text.count(chr(10), 0, match.start()) + 1},"
 
-    if token and (found := re.search(re.escape(token), text)):
+    if token and (match := re.search(re.escape(token), text)):
         remedy = "take it out, and revoke it if others may have seen it"
-        raise InputError(f"{place(found)} holds the token of your login; {remedy}")
-    if found := places.search(text):
+        raise InputError(f"{place(match)} holds the token of your login; {remedy}")
+    if match := places.search(text):
         remedy = "write that file again without it" if binary else "take it out, or leave the file's name alone"
-        raise InputError(f"{place(found)} holds a path of this machine, {found[0]:.80}; {remedy}")
+        raise InputError(f"{place(match)} holds a path of this machine, {match[0]:.80}; {remedy}")
 
 
 def _keys(value: Any) -> Iterator[tuple[str, Any]]:
@@ -183,6 +183,6 @@ def _check_exports(folder: Folder, names: list[str]) -> None:
     # One that is missing in the report may be of older weights, or be left by an export that was killed.
     if unknown := [name for name in exports if Path(name) not in files]:
         raise InputError(
-            f"{unknown[0]} is not known to be an export of these weights ({REPORT} tells of others or is "
+            f"{unknown[0]} is not known to be an export of these weights ({REPORT} describes others or is "
             f"not there); distilface export {folder.path}, or remove it"
         )

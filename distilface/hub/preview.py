@@ -46,7 +46,7 @@ def score_again(folder: Folder) -> float:
     """Score a folder as it is loaded from disk, on our own pairs, and report it beside what ``run.json`` has.
 
     Raises:
-        InputError: if there is no score, or ``run.json`` has another one of the same pairs: it tells of other weights.
+        InputError: if there is no score, or ``run.json`` has another one of the same pairs, which is of other weights.
     """
     pairs = sts_sample()
     score = DevEvaluator(pairs)(folder.model)["spearman"]

@@ -1,4 +1,4 @@
-"""A model folder on the Hub: checked, scored again, shown, agreed to, and then one commit of weights and card."""
+"""Publishing a model folder: it is checked, scored again, shown and confirmed, then sent in one commit."""
 
 import logging
 from collections.abc import Callable
@@ -18,8 +18,8 @@ from distilface.settings import InputError
 
 logger = logging.getLogger(__name__)
 
-#: Names of files that are part of a model. One on the Hub that the folder no longer has is deleted with the commit that
-#: replaces the weights: it would be of the older ones. Every other file there is left alone.
+#: Names of files that are part of a model. The commit that replaces the weights deletes such a file from the Hub if the
+#: folder no longer has it: it belongs to the older weights. Every other file there is left alone.
 OURS = (
     *("*.safetensors", "*.safetensors.index.json", "pytorch_model*", "tf_model.h5", "flax_model.msgpack", "*.onnx"),
     *("*.gguf", "onnx/*", "openvino/*", ".eval_results/*", "[0-9]_*/*", "[0-9][0-9]_*/*", "modules.json"),
@@ -27,7 +27,7 @@ OURS = (
     *("tokenizer*", "added_tokens.json", "vocab.*", "merges.txt", "*.spm", "spiece.model", "sentencepiece*.model"),
     *RECORDS,
 )
-#: A ``.gitignore`` on the Hub would leave files out of the commit without a word: this one stands in for it.
+#: A ``.gitignore`` on the Hub would silently leave files out of the commit; the client reads this text in its place.
 _NOTHING_IGNORED = "# every file of a model folder is kept\n"
 
 
@@ -75,7 +75,7 @@ class Publication:
             )
 
     def check_tags(self) -> None:
-        """Refuse to move a tag: one that is there must be of the very commit that stays, for nothing changes."""
+        """Refuse to move a tag: an existing tag must name the last commit, and nothing may change after it."""
         if not (self.state and self.settings.tag):
             return
         known = {tag.name: tag.target_commit for tag in self.api.list_repo_refs(self.settings.repo_id).tags}
@@ -85,7 +85,7 @@ class Publication:
                 raise InputError(f"the tag {tag} is of an older commit; name another, for users rely on it")
 
     def send(self) -> None:
-        """Create what is not there, and transfer the large files; none of it shows before the commit."""
+        """Create the repository and the branch if missing, and upload the large files; the commit then shows them."""
         settings, api = self.settings, self.api
         if not settings.create_pr:
             api.create_repo(settings.repo_id, private=settings.private or None, exist_ok=True)
@@ -103,7 +103,7 @@ class Publication:
         )
 
     def commit(self) -> CommitInfo:
-        """Commit all files at once on top of what was looked at; where nothing changes, return the last commit."""
+        """Commit all files at once on top of the commit that :meth:`look` read; if nothing changes, return that one."""
         assert self.state is not None
         deletions = [CommitOperationDelete(name) for name in self.deleted]
         return self.api.create_commit(
@@ -117,7 +117,7 @@ class Publication:
         )
 
     def confirm(self, commit: str) -> None:
-        """Refuse to call a commit published that the Hub has left files out of."""
+        """Refuse a commit that lacks files: a ``.gitignore`` on the Hub can leave some out."""
         after = read_state(self.api, self.settings.repo_id, self.settings.revision)
         if after and after.commit == commit and (lost := differing(after, self.additions)):
             raise InputError(
@@ -133,7 +133,7 @@ def push(
 
     Args:
         settings: the folder, where to, and how; :func:`distilface.hub.checks.publishable` refuses what it may not hold.
-        agree: is asked when all is shown; nothing is sent unless it returns ``True``.
+        agree: called with a question after the preview; nothing is sent unless it returns ``True``.
         api: the Hub; ``None`` takes the environment's, with its own login.
 
     Returns:

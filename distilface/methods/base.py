@@ -54,8 +54,8 @@ class Task:
 
     Attributes:
         settings: how to train.
-        texts: the sentences, in a column ``text``; of those that the student reads alike, only the first where the loss
-            compares them.
+        texts: the sentences, in a column ``text``. Where the loss compares sentences, only the first of those that the
+            student reads as the same tokens is kept.
         data: the columns that the loss reads; :meth:`EncoderMethod.trainer` sets it to what ``prepare`` returns.
     """
 
@@ -198,7 +198,7 @@ class EncoderMethod(Method):
 
     def trainer(self, task: Task) -> tuple[WholeCheckpoints, Measure]:
         """Return the trainer of the student, and the measure that chooses its checkpoint."""
-        dev = task.dev  # before the teacher's pass, which can take hours, for its mistakes
+        dev = task.dev  # read first: a mistake in it must show before the teacher's pass of hours
         student = self.student(task)
         if self.least_batch > 1:  # of two texts that are the same to the student, one would be a false negative
             task.texts = drop_alike(task.texts, student, read_length(task.settings, student))

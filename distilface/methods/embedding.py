@@ -162,7 +162,7 @@ class Distillation(EncoderMethod):
         check_known([settings.normalize], ["auto", "yes", "no"], "value of --normalize")
 
     def student(self, task: Task) -> SentenceTransformer:
-        """Return the student: of unit length and of the teacher's maximum length unless told otherwise."""
+        """Return the student: of unit length and of the teacher's maximum length unless the settings say otherwise."""
         settings, teacher = task.settings, task.teacher
         as_teacher = is_normalized(teacher) and not settings.projection
         normalize = as_teacher if settings.normalize == "auto" else settings.normalize == "yes"

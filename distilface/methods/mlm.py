@@ -156,9 +156,9 @@ def backbone_trainer(
         settings: how to train.
     """
 
-    def save(trained: MaskedLM, folder: Path) -> None:
+    def save(backbone: MaskedLM, folder: Path) -> None:
         """Write the backbone with its head, and its tokenizer."""
-        trained.save_pretrained(folder)
+        backbone.save_pretrained(folder)
         tokenizer.save_pretrained(folder)
 
     measure = Measure(

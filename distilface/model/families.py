@@ -132,7 +132,7 @@ def auto_class(encoder: PreTrainedModel) -> str:
 
 @torch.no_grad()
 def is_causal(encoder: PreTrainedModel) -> bool:
-    """Say whether a token reads only what stands before it, so that the last token alone has read the whole text.
+    """Return whether a token reads only what stands before it, so that the last token alone has read the whole text.
 
     It is measured, by two texts that differ after their first token: a Gemma may read in both directions, and other
     families have other switches.
@@ -161,7 +161,7 @@ def dropout_settings(config: Any, dropout: float | None) -> dict[str, float]:
 
 
 def has_dropout(model: nn.Module) -> bool:
-    """Say whether anything of a model drops out in training: a module of its own, or its attention by a number."""
+    """Return whether anything of a model drops out in training: a module of its own, or its attention by a number."""
     for module in model.modules():
         if isinstance(module, nn.Dropout) and module.p > 0:
             return True

@@ -114,7 +114,7 @@ class Folder:
 
     @cached_property
     def model(self) -> SentenceTransformer:
-        """The model, loaded once on the CPU, in evaluation mode; it is shared, so leave it as it is."""
+        """The model, loaded once on the CPU, in evaluation mode; callers share it, so do not change it."""
         return self.load()
 
     @cached_property
@@ -123,13 +123,13 @@ class Folder:
         return fingerprint(self.model)
 
     def has_fingerprint(self, recorded: str | None) -> bool:
-        """Say whether a fingerprint that a file holds, perhaps of an older version, is that of this folder."""
+        """Return whether a fingerprint read from a file, perhaps of an older version, is that of this folder."""
         if recorded is None or recorded == self.fingerprint:
             return recorded is not None
         return recorded == older_fingerprint(self.path, self.files)
 
     def is_valid(self) -> bool:
-        """Say whether this is a whole model folder."""
+        """Return whether this is a whole model folder."""
         try:
             self.check()
         except InputError:
@@ -177,7 +177,7 @@ def _check_weights(file: Path) -> None:
 
 
 def open_folder(path: str | Path | Folder) -> Folder:
-    """Return a model folder that was checked: a :class:`Folder` as it is, or that of a path after a check.
+    """Return a checked model folder; a :class:`Folder` counts as checked and is returned as it is.
 
     Raises:
         InputError: if ``path`` is not a whole model folder.
@@ -208,12 +208,12 @@ def save_folder(
 ) -> Folder:
     """Write a model as a portable folder, whole or not at all.
 
-    ``path`` is at any moment, a kill or a full disk included, what it was or the new folder. The model itself
-    is not changed. Weights are written as fp32.
+    At any moment, even after a kill or on a full disk, ``path`` is either what it was or the whole new folder. The
+    model itself is not changed. Weights are written as fp32.
 
     Args:
         model: an encoder of transformers, a pooling, and ``Dense`` and ``Normalize`` if wanted.
-        path: where to: not there yet, or an empty directory.
+        path: the folder to write; it must be empty or not exist yet.
         run: how the model was made, written as ``run.json``.
         max_seq_length: tokens that the published model reads at most. ``None`` takes the model's own, which
             after a training on shorter text is the training's.

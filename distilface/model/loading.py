@@ -1,4 +1,4 @@
-"""Loading a model, and one sentence where it is none."""
+"""Loading a model, and one sentence where it cannot be loaded."""
 
 from pathlib import Path
 from typing import Any
@@ -11,14 +11,16 @@ from distilface.hub_ids import resolve
 from distilface.model.families import make_usable
 from distilface.settings import InputError
 
-#: What loading a folder that is no whole model raises.
+#: What loading a folder that is not a whole model raises.
 LOAD_ERRORS = (OSError, ValueError, KeyError, RuntimeError, SafetensorError)
 
 
-def no_model(source: str, error: Exception) -> InputError:
-    """One sentence for whatever a library raises when a folder is no model, or a damaged one."""
+def not_a_model(source: str, error: Exception) -> InputError:
+    """One sentence for whatever a library raises when a folder is not a model, or a damaged one; our own stays."""
+    if isinstance(error, InputError):
+        return error
     problem = " ".join(str(error).split())[:200] or type(error).__name__
-    return InputError(f"{source} is no model that can be loaded: {problem}")
+    return InputError(f"{source} cannot be loaded as a model: {problem}")
 
 
 def load_in_fp32(folder: str | Path, device: str | None = None, **options: Any) -> SentenceTransformer:
@@ -39,15 +41,15 @@ def load_model(model: str | Path) -> SentenceTransformer:
     """Load a folder, or a model by its Hub id, in fp32 whatever precision its weights are stored in.
 
     Raises:
-        InputError: if it is no model, its weights are broken or not finite, or the Hub is not in reach.
+        InputError: if it is not a model, its weights are broken or not finite, or the Hub is not in reach.
     """
     folder = Path(resolve(str(model)))
     if not any((folder / name).is_file() for name in ("modules.json", "config.json")):
-        raise InputError(f"{model} is no model: the folder has neither modules.json nor config.json")
+        raise InputError(f"{model} is not a model: the folder has neither modules.json nor config.json")
     try:
         loaded = load_in_fp32(folder)
     except LOAD_ERRORS as error:
-        raise no_model(str(model), error) from None
+        raise not_a_model(str(model), error) from None
     if not all(weight.isfinite().all() for weight in loaded.parameters()):
         raise InputError(f"{model} holds weights that are NaN or infinite; its training has diverged")
     return loaded

@@ -52,14 +52,12 @@ _LEAKED = {
     *("max_length", "stride", "truncation_strategy", "pad_to_multiple_of"),
 }
 _SPECIAL_TOKENS = ("unk_token", "sep_token", "pad_token", "cls_token", "mask_token", "bos_token", "eos_token")
-
-
-#: What says who wrote a settings file, not what it holds.
+#: Keys that say which version wrote a settings file; the vectors do not depend on them.
 _WRITERS = ("__version__", "transformers_version")
 
 
 def older_fingerprint(folder: Path, files: Sequence[Path]) -> str:
-    """Return what ``export.json`` and README.md of distilface 0.1 call the fingerprint: sha256 of the model's files.
+    """Return the fingerprint that distilface 0.1 wrote into ``export.json`` and README.md: sha256 of the model's files.
 
     Args:
         folder: a model folder.
@@ -160,7 +158,7 @@ def make_portable(folder: Path, model: SentenceTransformer, configs: list[dict[s
 
 
 def _rewrite_encoder(folder: Path, layers: bool) -> None:
-    """Drop paths and settings of a training from the encoder's config; ``layers``: it returns every state."""
+    """Drop paths and settings of a training from the encoder's config; with ``layers`` it returns all hidden states."""
     config = read_json(folder / "config.json")
     for key in ("_name_or_path", "output_hidden_states", "output_attentions", "torch_dtype"):
         config.pop(key, None)
@@ -188,8 +186,8 @@ def _rewrite_tokenizer(folder: Path, transformer: Any, length: int) -> None:
     if transformer.model.config.model_type == "distilbert":
         config["model_input_names"] = ["input_ids", "attention_mask"]
     write_json(folder / "tokenizer_config.json", dict(sorted(config.items())))
-    found = {name: getattr(transformer.tokenizer, name, None) for name in _SPECIAL_TOKENS}
-    write_json(folder / "special_tokens_map.json", {name: str(token) for name, token in found.items() if token})
+    tokens = {name: getattr(transformer.tokenizer, name, None) for name in _SPECIAL_TOKENS}
+    write_json(folder / "special_tokens_map.json", {name: str(token) for name, token in tokens.items() if token})
 
 
 def card(model: SentenceTransformer, name: str, configs: list[dict[str, Any]]) -> str:

@@ -30,7 +30,7 @@ _PLACE = "torch.arange(1, mask.size(1) + 1).unsqueeze(-1)"
 
 
 def is_normalized(model: SentenceTransformer) -> bool:
-    """Tell whether a model ends in ``Normalize``: its embeddings have length 1."""
+    """Return whether a model ends in ``Normalize``: its embeddings have length 1."""
     return isinstance(list(model.children())[-1], Normalize)
 
 
@@ -68,7 +68,7 @@ def pooling_modules(transformer: Transformer, mode: PoolingMode) -> list[nn.Modu
     states = _hidden_states(transformer)
     if states != layers + 1:
         raise InputError(
-            f"pooling 'last4' cannot be told portably from an encoder of {layers} layers "
+            f"pooling 'last4' cannot be written portably for an encoder of {layers} layers "
             f"that gives {states} hidden states; use mean"
         )
     transformer.model.config.output_hidden_states = True

@@ -4,12 +4,12 @@ import torch
 
 
 def has_bf16() -> bool:
-    """Tell whether this machine multiplies bf16 matrices in hardware."""
+    """Return whether this machine multiplies bf16 matrices in hardware."""
     if torch.cuda.is_available():
         return torch.cuda.is_bf16_supported()
     return bool(torch.cpu._is_avx512_bf16_supported() and torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
-def uses_bf16(wanted: str) -> bool:
-    """Tell whether ``auto`` (where the machine has it), ``yes`` or ``no`` means autocast to bf16 here."""
-    return has_bf16() if wanted == "auto" else wanted == "yes"
+def uses_bf16(choice: str) -> bool:
+    """Return whether ``auto`` (where the machine has it), ``yes`` or ``no`` means autocast to bf16 here."""
+    return has_bf16() if choice == "auto" else choice == "yes"

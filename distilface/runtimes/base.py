@@ -65,7 +65,7 @@ def token_ids(model: SentenceTransformer, texts: Sequence[str], prompt: str = ""
 
 
 def pools_without_prompt(model: SentenceTransformer) -> bool:
-    """Say whether a model leaves the tokens of a prompt out of its pooling (Instructor's way)."""
+    """Return whether a model leaves the tokens of a prompt out of its pooling (Instructor's way)."""
     return any(isinstance(module, Pooling) and not module.include_prompt for module in model)
 
 

@@ -85,9 +85,9 @@ def _check_pairs(cls: type, values: Mapping[str, Any], source: str = "") -> None
 
 def _name_repeats(parser: Any, words: Sequence[str]) -> None:
     """Warn where an option that takes several values is given twice: argparse keeps the last ones alone."""
-    given = [word.split("=")[0] for word in words if word.startswith("--")]
+    options = [word.split("=")[0] for word in words if word.startswith("--")]
     for action in parser._actions:
-        if action.nargs == "+" and sum(given.count(option) for option in action.option_strings) > 1:
+        if action.nargs == "+" and sum(options.count(option) for option in action.option_strings) > 1:
             logger.warning(f"--{action.dest} stands there twice, and only its last values count; give all to one")
 
 
@@ -155,10 +155,10 @@ def variant_words(variant: str) -> list[str]:
     Raises:
         InputError: if a part of it is not ``setting=value``.
     """
-    parts = shlex.split(variant)
-    if not parts or any("=" not in part for part in parts):
+    assignments = shlex.split(variant)
+    if not assignments or any("=" not in part for part in assignments):
         raise InputError(f"the variant {variant!r} must be settings, as 'learning_rate=1e-4 pooling=cls'")
     words: list[str] = []
-    for name, _, value in (part.partition("=") for part in parts):
+    for name, _, value in (part.partition("=") for part in assignments):
         words += [f"--{name}", *value.split(",")] if "," in value else [f"--{name}={value}"]
     return words

@@ -24,8 +24,8 @@ _AsWritten.yaml_implicit_resolvers = {
 def shipped_recipes() -> dict[str, Traversable]:
     """Return the recipes of the package by name, as ``minilm-l3``."""
     folder = files("distilface") / "recipes"
-    found = folder.iterdir() if folder.is_dir() else ()
-    recipes = {file.name.removesuffix(".yaml"): file for file in found if file.name.endswith(".yaml")}
+    entries = folder.iterdir() if folder.is_dir() else ()
+    recipes = {file.name.removesuffix(".yaml"): file for file in entries if file.name.endswith(".yaml")}
     return dict(sorted(recipes.items()))
 
 

@@ -36,7 +36,7 @@ def mark_whole(folder: Path) -> None:
 
 
 def is_whole(folder: Path) -> bool:
-    """Say whether all files of a checkpoint are there in their full size."""
+    """Return whether all files of a checkpoint are there in their full size."""
     try:
         return bool(json.loads((folder / WHOLE).read_text()) == _sizes(folder))
     except (OSError, ValueError):
@@ -45,8 +45,8 @@ def is_whole(folder: Path) -> bool:
 
 def checkpoints(run_dir: Path) -> list[Path]:
     """List the checkpoints of a run, whole or not, the latest first."""
-    found = [f for f in run_dir.glob("checkpoint-*") if f.name.removeprefix("checkpoint-").isdecimal()]
-    return sorted(found, key=lambda f: int(f.name.removeprefix("checkpoint-")), reverse=True)
+    folders = [f for f in run_dir.glob("checkpoint-*") if f.name.removeprefix("checkpoint-").isdecimal()]
+    return sorted(folders, key=lambda f: int(f.name.removeprefix("checkpoint-")), reverse=True)
 
 
 def last_whole(run_dir: Path) -> Path | None:
@@ -56,13 +56,13 @@ def last_whole(run_dir: Path) -> Path | None:
 
 def drop_partial(run_dir: Path, whole: Path) -> None:
     """Delete the checkpoints later than the one that is resumed: they were cut off while being written."""
-    found = checkpoints(run_dir)
-    for folder in found[: found.index(whole)]:
+    folders = checkpoints(run_dir)
+    for folder in folders[: folders.index(whole)]:
         shutil.rmtree(folder)
 
 
 def _is_full(error: Exception, folder: Path) -> bool:
-    """Say whether a write failed for want of space; torch's own writer fails with words of its own."""
+    """Return whether a write failed because the disk is full; torch's own writer has a message of its own for it."""
     if getattr(error, "errno", None) == errno.ENOSPC or "No space left on device" in str(error):
         return True
     return isinstance(error, RuntimeError) and shutil.disk_usage(folder.parent).free < 2**20
@@ -150,7 +150,7 @@ class WholeCheckpoints(Trainer):
         self._load_from_checkpoint(str(self.state.best_model_checkpoint))
 
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Make one step; stop where the loss is no number (upstream would average it away in the log)."""
+        """Make one step; stop where the loss is not a number (upstream would average it away in the log)."""
         loss: torch.Tensor = super().training_step(*args, **kwargs)
         self.losses.append(loss.item())
         if not math.isfinite(self.losses[-1]):

@@ -24,7 +24,7 @@ from distilface.training.evaluators import CollapseAlarm, DevEvaluator
 from distilface.training.run_folder import claim, keep, work_folder
 from distilface.training.settings import StudentSettings, TrainSettings
 from distilface.training.trainer import EncoderTrainer, use_cpu_well
-from distilface.training.verdict import Measure, finish, record_of
+from distilface.training.verdict import Measure, finish, finished_run
 
 logger = logging.getLogger(__name__)
 
@@ -109,7 +109,7 @@ def encoder_trainer(
         dev: scored pairs (:func:`distilface.data.pairs.read_sts`).
         settings: how to train.
         callbacks: what a method does between steps; one that must outlive a stop keeps its state in the loss.
-        evaluator: what else shall choose the checkpoint; default the Spearman correlation on ``dev``.
+        evaluator: what chooses the checkpoint; default the Spearman correlation on ``dev``.
     """
     judge = evaluator or DevEvaluator(dev)
     measure = Measure(
@@ -166,14 +166,14 @@ def fit(
     """
     work, output = work_folder(settings), Path(settings.output_dir)
     data = [{"source": source} for source in settings.data] + [{"rows": len(texts), "sha256": fingerprint(texts)}]
-    begun = claim(settings, [*data, *([measure.data] if measure.data else [])], run.get("origin"))
-    if "baseline" not in begun:
-        begun["baseline"] = measure.score(trainer.model)
-        keep(settings, begun)
-    logger.info(f"baseline: {measure.name} {begun['baseline']:.2f}; {_cost(trainer, settings)}")
+    start = claim(settings, [*data, *([measure.data] if measure.data else [])], run.get("origin"))
+    if "baseline" not in start:
+        start["baseline"] = measure.score(trainer.model)
+        keep(settings, start)
+    logger.info(f"baseline: {measure.name} {start['baseline']:.2f}; {_cost(trainer, settings)}")
     _train(trainer, work, settings)
-    record = record_of(trainer, measure, begun, {**run, **outcome()}, teacher_score)
-    return finish(trainer.model, measure, work / "folder", output, record, settings.overwrite)
+    finished = finished_run(trainer, measure, start, {**run, **outcome()}, teacher_score)
+    return finish(trainer.model, measure, work / "folder", output, finished, settings.overwrite)
 
 
 def _cost(trainer: WholeCheckpoints, settings: TrainSettings) -> str:

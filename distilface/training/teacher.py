@@ -3,7 +3,7 @@
 from sentence_transformers import SentenceTransformer
 
 from distilface.hub_ids import resolve
-from distilface.model.loading import LOAD_ERRORS, load_in_fp32, no_model
+from distilface.model.loading import LOAD_ERRORS, load_in_fp32, not_a_model
 
 
 def load_teacher(model: str, device: str | None = None) -> SentenceTransformer:
@@ -12,10 +12,10 @@ def load_teacher(model: str, device: str | None = None) -> SentenceTransformer:
     Its own tokenizer, maximum length and default prompt come with it.
 
     Raises:
-        InputError: if it cannot be had or is no model.
+        InputError: if it cannot be downloaded or is not a model.
     """
     folder = resolve(model)
     try:
         return load_in_fp32(folder, device).requires_grad_(False)
     except LOAD_ERRORS as error:
-        raise no_model(model, error) from None
+        raise not_a_model(model, error) from None

@@ -43,10 +43,10 @@ class Measure:
         return score - baseline if self.higher else baseline - score
 
 
-def record_of(
+def finished_run(
     trainer: WholeCheckpoints,
     measure: Measure,
-    begun: dict[str, Any],
+    start: dict[str, Any],
     run: dict[str, Any],
     teacher_score: float | None,
 ) -> Run:
@@ -55,16 +55,16 @@ def record_of(
     Args:
         trainer: after its last step.
         measure: what chose the checkpoint.
-        begun: ``settings``, ``data`` and the ``baseline`` score, from before the first step.
+        start: ``settings``, ``data`` and the ``baseline`` score, from before the first step.
         run: what the method adds, by the keys of ``run.json``.
         teacher_score: the teacher on the same measure.
     """
     history = trainer.state.log_history
     content = {
         **run,
-        "settings": begun["settings"],
-        "data": begun["data"],
-        "seed": begun["settings"]["seed"],
+        "settings": start["settings"],
+        "data": start["data"],
+        "seed": start["settings"]["seed"],
         "steps": trainer.state.global_step,
         "best_step": trainer.state.best_global_step,
         "parameters": sum(p.numel() for p in trainer.model.parameters()),
@@ -72,7 +72,7 @@ def record_of(
         "bf16": trainer.args.bf16,
         "curve": [[row["step"], round(row[measure.key], 4)] for row in history if measure.key in row],
         "loss": [[row["step"], round(row["loss"], 4)] for row in history if "loss" in row],
-        "scores": {f"baseline_{measure.name}": begun["baseline"], f"teacher_{measure.name}": teacher_score},
+        "scores": {f"baseline_{measure.name}": start["baseline"], f"teacher_{measure.name}": teacher_score},
         **environment(),
     }
     return with_sources(Run.from_dict(content))

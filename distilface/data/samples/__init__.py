@@ -53,11 +53,11 @@ def sts_sample() -> Dataset:
 
 def _sources() -> list[Path]:
     """List the standard library's source files by name, without tests and third-party packages."""
-    found: list[Path] = []
+    paths: list[Path] = []
     for folder, inner, names in os.walk(sysconfig.get_path("stdlib")):
         inner[:] = [name for name in inner if name not in _SKIPPED]
-        found += [Path(folder, name) for name in names if name.endswith(".py")]
-    return sorted(found, key=Path.as_posix)
+        paths += [Path(folder, name) for name in names if name.endswith(".py")]
+    return sorted(paths, key=Path.as_posix)
 
 
 def _docstrings(source: str) -> Iterator[str]:
@@ -131,6 +131,6 @@ def python_texts(limit: int | None = None) -> list[str]:
     sources = (path.read_text(encoding="utf-8", errors="replace") for path in _sources())
     prose = (text for source in sources for text in (*_docstrings(source), _comments(source)))
     help_topics = (topics[name] for name in sorted(topics))
-    found = list(dict.fromkeys(s for text in chain(help_topics, prose) for s in _sentences(text)))
-    random.Random(0).shuffle(found)
-    return found[:limit]
+    sentences = list(dict.fromkeys(s for text in chain(help_topics, prose) for s in _sentences(text)))
+    random.Random(0).shuffle(sentences)
+    return sentences[:limit]

@@ -83,7 +83,7 @@ class MemoryBanks(nn.Module):
 
         Returns:
             The places of ``count`` rows for each example, shape (B, count), and which of these are negatives: not a
-            row of the example itself, and not a place given for want of any.
+            row of the example itself, and not a place that fills up where there is no negative.
         """
         random = np.random.default_rng([self.seed, int(self.batches)])
         places = torch.zeros(len(index), count, dtype=torch.long, device=index.device)

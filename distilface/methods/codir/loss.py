@@ -161,7 +161,7 @@ class CoDIRLoss(nn.Module):
 
 
 def _with_negatives(logits: Tensor, negative: Tensor) -> Tensor:
-    """Leave out of the sum over 1 + K what is no negative."""
+    """Leave out of the sum over 1 + K what is not a negative."""
     return torch.cat([logits[..., :1], logits[..., 1:].masked_fill(~negative, -math.inf)], dim=-1)
 
 

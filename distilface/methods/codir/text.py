@@ -47,8 +47,8 @@ class CoDIRTextLoss(nn.Module):
     to the teacher's embedding (:mod:`distilface.methods.embedding`) or SimCSE (:mod:`distilface.methods.simcse`). The
     negatives are other sentences. Both terms are means over the batch.
 
-    The teacher runs in every step, in eval mode and without gradients; it is no child of this module, so it is neither
-    optimised, nor put in training mode, nor saved. It reads the student's tokens where both tokenizers are one, and
+    The teacher runs in every step, in eval mode and without gradients; it is not a child of this module, so it is not
+    optimised, put in training mode or saved. It reads the student's tokens where both tokenizers are one, and
     otherwise the text itself, by its own tokenizer, length and default prompt.
 
     Args:

@@ -17,7 +17,7 @@ class CrossLingualEvaluator(DevEvaluator):
     """The mean of two scores: Spearman on scored English pairs, and the accuracy of the nearest translation; x 100.
 
     The second is the share of the held-out sentences of a language whose English side is the nearest by cosine among
-    those of that language, averaged over the languages. Each alone can be had without the other: an English model
+    those of that language, averaged over the languages. Each can be measured without the other: an English model
     has the first, a model of topics the second. The choice is ours; the paper names none.
 
     Args:

@@ -108,7 +108,7 @@ class BottleneckLoss(MatchLoss):
 
     def __init__(self, model: SentenceTransformer, assistant: SentenceTransformer) -> None:
         super().__init__(model)
-        # in a tuple it is no part of the module, so that no checkpoint holds it
+        # in a tuple it is not a part of the module, so no checkpoint holds it
         self.assistant = (assistant.requires_grad_(False).eval().to(model.device),)
 
     def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Any) -> Tensor:

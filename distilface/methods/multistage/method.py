@@ -86,7 +86,7 @@ def _check_models(settings: MultistageSettings, teacher: SentenceTransformer) ->
     if settings.assistant and (more := _beside_the_mean(settings.assistant)):
         what = f"{settings.assistant} ends in {' and '.join(more)}, and only its encoder is used, under the mean over"
         if Assistant not in _chosen(settings):
-            raise InputError(f"{what} the tokens: it is no assistant as it is; add 1 to --stages")
+            raise InputError(f"{what} the tokens: it cannot be the assistant as it is; add 1 to --stages")
         logger.info(f"{what} the tokens; stage 1 trains it so")
     length = settings.max_seq_length or teacher.max_seq_length
     if length and length > settings.train_max_length:
@@ -114,9 +114,9 @@ def _beside_the_mean(assistant: str) -> list[str]:
 
 
 def _finished(stage: Stage) -> dict[str, Any] | None:
-    """Return ``run.json`` of a stage that is there, trained with the same settings from the same models and text.
+    """Return ``run.json`` of a finished stage with the same settings, models and text; ``None`` if it must be trained.
 
-    ``overwrite`` trains every stage anew; at a resume only those that are not the same.
+    ``overwrite`` trains every stage again; together with ``resume``, only those that differ.
     """
     output, overwrite = stage.settings.output_dir, stage.settings.overwrite
     run = Folder(Path(output)).run
@@ -185,7 +185,7 @@ class Multistage(Method):
             raise InputError(f"the data has no column {min(missing)!r}; give parallel text, as NAME.en-de.tsv")
         pairs, held_out = held_out_split(texts, settings.held_out)
         task = ParallelTask(settings, sentences(pairs), pairs, held_out)
-        CrossLingualEvaluator(task.dev, held_out)  # here for its mistakes, before the first stage is trained
+        CrossLingualEvaluator(task.dev, held_out)  # made here to refuse bad pairs before the first stage is trained
         _check_models(settings, task.teacher)
         runs = [(stage, self._train(stage(task))) for stage in _chosen(settings)]
         for stage, run in runs:

@@ -12,8 +12,8 @@ from distilface.settings import InputError, check_known
 logger = logging.getLogger(__name__)
 
 
-def check_plan(teachers: Sequence[str], every: int, limit: int, keep: str, eval_steps: int) -> None:
-    """Refuse a plan of generations that cannot be kept.
+def check_generations(teachers: Sequence[str], every: int, limit: int, keep: str, eval_steps: int) -> None:
+    """Refuse settings by which no generation could teach, or none could end at a score.
 
     Args:
         teachers: the encoders that teach first; with none, the first generation has no teacher.
@@ -31,7 +31,7 @@ def check_plan(teachers: Sequence[str], every: int, limit: int, keep: str, eval_
     check_known([keep], get_args(Keep), "value of --teacher_from")
     if every % eval_steps:
         raise InputError(
-            f"--switch_every {every} is no multiple of --eval_steps {eval_steps}, and a switch follows a score; "
+            f"--switch_every {every} is not a multiple of --eval_steps {eval_steps}, and a switch follows a score; "
             f"set it to {-(-every // eval_steps) * eval_steps}, or --eval_steps to {every}"
         )
     if not teachers and not (every and limit):

@@ -32,7 +32,7 @@ PAPER = Paper(
 }
 """
     + simcse.PAPER.bibtex,
-    limits=("It has seen no label; what its teachers learned from, if it had any, is told above.",),
+    limits=("It has seen no label; what its teachers learned from, if it had any, is named above.",),
 )
 
 

@@ -1,4 +1,4 @@
-"""DistillCSE and distillation on the fly as a method: what it is told, and how its pieces are put together."""
+"""DistillCSE and distillation on the fly as a method: its settings, and how its pieces are put together."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,7 +11,7 @@ from transformers import TrainerCallback
 
 from distilface.hub_ids import DEFAULT_BACKBONE
 from distilface.methods.base import EncoderMethod, Task
-from distilface.methods.online.generations import Generations, check_length, check_plan, generations
+from distilface.methods.online.generations import Generations, check_generations, check_length, generations
 from distilface.methods.online.loss import PAPER, DistillCSELoss, prepare
 from distilface.model.precision import uses_bf16
 from distilface.settings import setting
@@ -82,7 +82,7 @@ class Online(EncoderMethod):
         """Refuse a switch that could not happen, and a training in which nothing ever teaches."""
         super().check(settings)
         keep = settings.teacher_from
-        check_plan(settings.teachers, settings.switch_every, settings.max_switches, keep, settings.eval_steps)
+        check_generations(settings.teachers, settings.switch_every, settings.max_switches, keep, settings.eval_steps)
 
     def student(self, task: Task) -> SentenceTransformer:
         """Return the student, once it is known that the training reaches its first switch."""
