@@ -53,9 +53,8 @@ def _clear_leftovers(place: Path) -> None:
     name = re.compile(rf"\.{re.escape(place.name)}\.[0-9a-f]{{8}}\.(tmp|old)")
     for left in [entry for entry in place.parent.iterdir() if name.fullmatch(entry.name)]:
         is_free = not any(place.iterdir()) if place.is_dir() else not place.exists()
-        if (
-            left.suffix == ".old" and is_free
-        ):  # killed where no one step can swap them: the old folder moved, no new one
+        # Where no one step swaps two folders, a kill may come after the old one was moved, before the new one was.
+        if left.suffix == ".old" and is_free:
             left.rename(place)
         else:
             shutil.rmtree(left, ignore_errors=True)
