@@ -1,6 +1,6 @@
 """Every command that writes, killed at random moments: the same command again ends as if nothing had happened.
 
-    DISTILFACE_KILLS=20 python -m pytest -m slow tests/test_kills.py -s
+    python -m pytest -m slow tests/test_kills.py -s    # DISTILFACE_KILLS: kills of each command, 20
 
 kills each command so often (default 5); ``DISTILFACE_SEED`` draws other moments, which are printed. Half of the time
 the command that goes on after a kill is killed as well.
@@ -29,7 +29,7 @@ from distilface.locks import discard, locked, scratch_folder, temporary_folder
 from distilface.model.folder import load, save_folder
 from distilface.settings import InputError
 
-KILLS = int(os.environ.get("DISTILFACE_KILLS", "5"))
+KILLS = int(os.environ.get("DISTILFACE_KILLS", "20"))
 SEED = int(os.environ.get("DISTILFACE_SEED", "17"))
 COMMAND = str(Path(cli.__file__))
 #: What may be there after a kill, and never after the command has ended.
