@@ -2,7 +2,7 @@
 
     python -m pytest -m slow tests/test_kills.py -s    # DISTILFACE_KILLS: kills of each command, 20
 
-kills each command so often (default 5); ``DISTILFACE_SEED`` draws other moments, which are printed. Half of the time
+kills each command so often (default 20); ``DISTILFACE_SEED`` draws other moments, which are printed. Half of the time
 the command that goes on after a kill is killed as well.
 """
 
