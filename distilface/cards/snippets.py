@@ -3,6 +3,7 @@
 import contextlib
 import io
 import re
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -20,17 +21,18 @@ def snippets(text: str) -> dict[str, str]:
     return dict(_SNIPPET.findall(text))
 
 
-def wrong_snippets(folder: Folder, text: str) -> dict[str, float]:
+def wrong_snippets(folder: Folder, text: str, texts: Sequence[str] = EDGES) -> dict[str, float]:
     """Run the snippets of a card of local paths that can run here, and return the least cosine of each wrong one.
 
     Args:
         folder: the model, whose vectors the snippets should give.
-        text: a card whose snippets embed :data:`distilface.exporters.parity.EDGES` by the folder's path.
+        text: a card whose snippets embed these texts by the folder's path.
+        texts: the texts.
 
     Returns:
         By the heading of a snippet, the least cosine to the folder's vectors, where it is too far from 1.
     """
-    expected = folder.model.encode(list(EDGES), show_progress_bar=False)
+    expected = folder.model.encode(list(texts), show_progress_bar=False)
     wrong = {}
     for name, code in snippets(text).items():
         extra = _HERE.get(name)
@@ -51,7 +53,7 @@ def _run(name: str, code: str) -> np.ndarray:
         with contextlib.redirect_stdout(io.StringIO()), contextlib.redirect_stderr(io.StringIO()):
             exec(compile(code, f"the snippet for {name}", "exec"), names)
     except Exception:  # whatever a foreign library raises, a reader of the card would meet it
-        return np.full((len(EDGES), 1), np.nan)
+        return np.full((1, 1), np.nan)
     return np.asarray(names["embeddings"], np.float32)
 
 
