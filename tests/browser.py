@@ -23,7 +23,8 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
 from tiny import tiny_model
 
-from distilface.exporters.onnx import to_int8_weights, to_onnx
+from distilface.exporters.onnx import to_onnx
+from distilface.exporters.smaller import to_int8_weights
 from distilface.model.folder import load, save_folder
 
 DEMO = Path(__file__).parents[1] / "demo"

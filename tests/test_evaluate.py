@@ -23,7 +23,7 @@ from distilface.environment import environment
 from distilface.evaluation.mteb_model import MtebModel
 from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS, evaluate, means, model_size
 from distilface.evaluation.tasks import data_sources, find_tasks
-from distilface.exporters.onnx import to_int8
+from distilface.exporters.smaller import to_int8
 from distilface.model.folder import load
 from distilface.model.identity import fingerprint
 from distilface.model.loading import load_model

@@ -47,8 +47,11 @@ def test_a_batch_too_small_for_its_loss(name, size, words, tmp_path):
 @pytest.mark.parametrize("name", ["embedding", "leaf", "mlm"])
 def test_a_loss_of_each_text_alone_takes_a_batch_of_one(name, tmp_path):
     method = find_method(name)
-    method.check(parse(method.Settings, ["--output_dir", str(tmp_path / "m"), "--batch_size", "1"], ""))
-    check_batch(1, 1, name)
+    settings = parse(method.Settings, ["--output_dir", str(tmp_path / "m"), "--batch_size", "1"], "")
+    method.check(settings)
+    assert (settings.batch_size, method.least_batch) == (1, 1)
+    with pytest.raises(InputError, match=f"--batch_size 1 is too small for {name}: its loss compares"):
+        check_batch(1, 2, name)
 
 
 def test_a_weight_of_0_in_a_stage_that_has_no_other_term(tmp_path):

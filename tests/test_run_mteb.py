@@ -15,7 +15,7 @@ from tiny import PAIRS, tiny_backbone, tiny_model, write_pairs
 from benchmarks.sts import comparison, figure, run
 from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS, means
 from distilface.evaluation.tasks import find_tasks
-from distilface.exporters.onnx import to_int8
+from distilface.exporters.smaller import to_int8
 from distilface.settings import InputError
 
 ROOT = Path(__file__).parents[1]

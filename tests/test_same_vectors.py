@@ -20,7 +20,7 @@ from distilface.evaluation.scores import as_encoder
 from distilface.exporters import exporting, parity
 from distilface.exporters.contents import contents_refusal, read_contents
 from distilface.exporters.exporting import export
-from distilface.exporters.onnx import to_fp16, to_int8
+from distilface.exporters.smaller import to_fp16, to_int8
 from distilface.model.folder import Folder, load, save_folder
 from distilface.model.identity import fingerprint
 from distilface.runtimes import FILES, TorchEncoder, open_file

@@ -122,6 +122,7 @@ def make_card(
     results: Sequence[str | Path] = (),
     facts: str | Path | None = None,
     license: str | None = None,
+    *,
     run_snippets: bool = False,
 ) -> tuple[str, dict[str, str]]:
     """Make the card of a model folder; nothing is written.
@@ -173,7 +174,7 @@ def write_card(path: str | Path | Folder, *args: Any, **kwargs: Any) -> Path:
         The card's file.
     """
     folder = open_folder(path)
-    text, files = make_card(folder, *args, **{"run_snippets": True} | kwargs)
+    text, files = make_card(folder, *args, run_snippets=True, **kwargs)
     place = folder.path / ".eval_results"
     for file in place.glob("*.yaml"):
         if file.name not in files and SCORED in file.read_text(encoding="utf-8"):

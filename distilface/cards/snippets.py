@@ -61,6 +61,7 @@ def leave_out(text: str, wrong: dict[str, float]) -> str:
     """Return a card with a sentence in place of each snippet that is wrong."""
 
     def replaced(block: re.Match[str]) -> str:
+        """Return a snippet as it is, or the sentence."""
         name = block[1]
         if name not in wrong:
             return block[0]

@@ -131,6 +131,7 @@ def _object_of(columns: Sequence[str], where: str) -> Callable[[list[tuple[str, 
     """Return a hook that makes a dictionary of a JSON object; Python alone silently keeps the last of equal names."""
 
     def make(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        """Return the dictionary; refuse a column to read that is named twice."""
         row = dict(pairs)
         if len(row) < len(pairs):
             _check_once([name for name, _ in pairs], columns, where)

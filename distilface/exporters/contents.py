@@ -48,21 +48,25 @@ def _onnx_contents(file: Path) -> Contents:
 
     model = onnx.load(file)
     onnx.checker.check_model(model)
-    name = onnx.TensorProto.DataType.Name
     # The raw bytes where there are some: two numbers of 4 bits share one, and as an array they would not.
     constants = [
-        (name(t.data_type).lower(), tuple(t.dims), len(t.raw_data) or onnx.numpy_helper.to_array(t).nbytes)
+        (_onnx_type(t.data_type), tuple(t.dims), len(t.raw_data) or onnx.numpy_helper.to_array(t).nbytes)
         for t in _tensors(model)
     ]
-
-    def ports(values: Any) -> dict[str, str]:
-        return {value.name: name(value.type.tensor_type.elem_type).lower() for value in values}
-
     # A file of older onnx lists its weights among its inputs too.
     weights = {tensor.name for tensor in model.graph.initializer}
-    inputs = [value for value in model.graph.input if value.name not in weights]
+    inputs, outputs = (
+        {port.name: _onnx_type(port.type.tensor_type.elem_type) for port in ports if port.name not in weights}
+        for ports in (model.graph.input, model.graph.output)
+    )
     opset = next(entry.version for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
-    return _contents(ports(inputs), ports(model.graph.output), opset, constants)
+    return _contents(inputs, outputs, opset, constants)
+
+
+def _onnx_type(number: int) -> str:
+    import onnx
+
+    return str(onnx.TensorProto.DataType.Name(number)).lower()
 
 
 def _tensors(model: Any) -> Iterator[Any]:
@@ -76,36 +80,35 @@ def _tensors(model: Any) -> Iterator[Any]:
 def _openvino_contents(file: Path) -> Contents:
     model: Any = import_silent("openvino").Core().read_model(str(file))
     constants = [
-        (node.get_element_type().get_type_name(), tuple(node.get_output_shape(0)), int(node.get_byte_size()))
+        (_openvino_type(node), tuple(node.get_output_shape(0)), int(node.get_byte_size()))
         for node in model.get_ops()
         if node.get_type_name() == "Constant"
     ]
-
-    def ports(values: Any) -> dict[str, str]:
-        return {value.get_any_name(): value.get_element_type().get_type_name() for value in values}
-
-    return _contents(ports(model.inputs), ports(model.outputs), None, constants)
+    inputs, outputs = (
+        {port.get_any_name(): _openvino_type(port) for port in ports} for ports in (model.inputs, model.outputs)
+    )
+    return _contents(inputs, outputs, None, constants)
 
 
 #: OpenVINO's names of types, where ONNX has others.
 _TYPES = {"f32": "float", "f16": "float16", "bf16": "bfloat16", "i64": "int64", "i8": "int8", "u8": "uint8"}
 
 
+def _openvino_type(port: Any) -> str:
+    name: str = port.get_element_type().get_type_name()
+    return _TYPES.get(name, name)
+
+
 def _contents(
     inputs: dict[str, str], outputs: dict[str, str], opset: int | None, constants: list[tuple[str, Shape, int]]
 ) -> Contents:
-    def named(ports: dict[str, str]) -> dict[str, str]:
-        return {name: _TYPES.get(kind, kind) for name, kind in ports.items()}
-
     sizes: Counter[str] = Counter()
     matrices: dict[Shape, set[str]] = {}
     for kind, shape, size in constants:
-        kind = _TYPES.get(kind, kind)
         sizes[kind] += size
         if len(shape) == 2 and min(shape) > 1:
             matrices.setdefault(tuple(sorted(shape)), set()).add(kind)
-    types = {shape: frozenset(kinds) for shape, kinds in matrices.items()}
-    return Contents(named(inputs), named(outputs), opset, dict(sizes), types)
+    return Contents(inputs, outputs, opset, dict(sizes), {shape: frozenset(kinds) for shape, kinds in matrices.items()})
 
 
 def contents_refusal(contents: Contents, source: Contents, weights: frozenset[str]) -> str | None:

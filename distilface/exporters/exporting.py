@@ -19,7 +19,7 @@ from distilface.environment import environment
 from distilface.exporters.contents import Contents, contents_refusal, read_contents
 from distilface.exporters.formats import FORMATS, Format
 from distilface.exporters.onnx import to_onnx
-from distilface.exporters.parity import EDGES, SAME, Parity, Reference, compare, min_edge, reference_of
+from distilface.exporters.parity import EDGES, SAME, Parity, Reference, compare, min_edge, reference_of, texts_of
 from distilface.locks import locked, temporary_files_in, temporary_folder
 from distilface.model.folder import Folder, open_folder
 from distilface.runtimes.base import Batch, file_refusal, padded, token_ids
@@ -71,7 +71,7 @@ def _export(folder: Folder, pairs: Dataset, names: Sequence[str], calibration: S
     model = folder.model
     if reason := file_refusal(model):
         raise InputError(f"{folder.path} cannot be exported: {reason}")
-    texts = [*pairs["sentence1"], *pairs["sentence2"]]
+    texts = texts_of(pairs)
     samples = calibration_samples(model, calibration, texts) if any(FORMATS[name].calibrated for name in names) else []
     reference = reference_of(model, pairs)
     fingerprint, results = folder.fingerprint, {}
@@ -85,11 +85,11 @@ def _export(folder: Folder, pairs: Dataset, names: Sequence[str], calibration: S
         plain = _check_source(source, model, reference)
         for name in names:
             known, form = FILES[name], FORMATS[name]
-            made = temporary / known.path
-            made.parent.mkdir(exist_ok=True)
-            form.make(source, made, *([samples] if form.calibrated else []))
-            results[name], contents = _measure(made, form, model, reference, plain)
-            _put(made, folder.path / known.path, results[name])
+            file = temporary / known.path
+            file.parent.mkdir(exist_ok=True)
+            form.make(source, file, *([samples] if form.calibrated else []))
+            results[name], contents = _measure(file, form, model, reference, plain)
+            _put(file, folder.path / known.path, results[name])
             rows[known.path] = {"what": known.what, **asdict(results[name]), "checked": _checked(contents, reference)}
             write_whole(folder.path / REPORT, report, indent=2)
     return results
@@ -133,11 +133,11 @@ def _check_source(source: Path, model: SentenceTransformer, reference: Reference
 
 
 def _measure(
-    made: Path, form: Format, model: SentenceTransformer, reference: Reference, source: Contents
+    file: Path, form: Format, model: SentenceTransformer, reference: Reference, source: Contents
 ) -> tuple[Parity, Contents]:
     """Measure a file against the folder and against its own name."""
-    contents = read_contents(made)
-    parity = compare(open_file(made, model), reference, form.exact)
+    contents = read_contents(file)
+    parity = compare(open_file(file, model), reference, form.exact)
     reason = contents_refusal(contents, source, form.weights)
     return (replace(parity, refused=reason) if reason else parity), contents
 
@@ -174,16 +174,16 @@ def calibration_samples(model: SentenceTransformer, sources: Sequence[str], meas
     return [padded(model, [row]) for row in token_ids(model, kept)]
 
 
-def _put(made: Path, target: Path, parity: Parity) -> None:
+def _put(file: Path, target: Path, parity: Parity) -> None:
     """Move a file that passed to its place, all its pieces or none, and log the result."""
     if parity.refused:
         _remove(target)
         logger.warning(f"{target.name}: not written: {parity.refused}")
         return
     target.parent.mkdir(exist_ok=True)
-    new, old = pieces(made), pieces(target)
+    new, old = pieces(file), pieces(target)
     if len(old) == 1:
-        made.replace(target)
+        file.replace(target)
     else:
         _remove(target)
         try:

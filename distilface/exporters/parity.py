@@ -43,10 +43,10 @@ class Reference:
     embeddings: np.ndarray
     edges: dict[str, np.ndarray]
 
-    @property
-    def texts(self) -> list[str]:
-        """All first sentences, then all second ones."""
-        return [*self.pairs["sentence1"], *self.pairs["sentence2"]]
+
+def texts_of(pairs: Dataset) -> list[str]:
+    """Return all first sentences of scored pairs, then all second ones."""
+    return [*pairs["sentence1"], *pairs["sentence2"]]
 
 
 def reference_of(model: SentenceTransformer, pairs: Dataset) -> Reference:
@@ -55,7 +55,7 @@ def reference_of(model: SentenceTransformer, pairs: Dataset) -> Reference:
     own = [prompt for prompt in model.prompts.values() if prompt]
     prompts = dict.fromkeys(["", *(own or ["query: "])])
     edges = {prompt: encoder.encode(EDGES, prompt=prompt) for prompt in prompts}
-    return Reference(pairs, encoder.encode([*pairs["sentence1"], *pairs["sentence2"]]), edges)
+    return Reference(pairs, encoder.encode(texts_of(pairs)), edges)
 
 
 @dataclass(frozen=True)
@@ -113,7 +113,7 @@ def compare(encoder: Encoder, reference: Reference, exact: bool) -> Parity:
         exact: whether every vector must be the folder's (:data:`SAME`), or near it (:data:`NEAR`), with its score
             (:data:`LOSS`).
     """
-    texts, scores = reference.texts, reference.pairs["score"]
+    texts, scores = texts_of(reference.pairs), reference.pairs["score"]
     encoder.encode(texts[:ALONE])  # a runtime allocates and compiles at first, which is not its rate
     began = time.perf_counter()
     embeddings = encoder.encode(texts)

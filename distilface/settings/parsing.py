@@ -31,6 +31,7 @@ def _or_none(read: Callable[[str], Any]) -> Callable[[str], Any]:
 
     @functools.wraps(read)  # the name of the type stands in argparse's sentence on a wrong value
     def reader(word: str) -> Any:
+        """Return a word as its type, ``none`` as nothing."""
         return None if word == NONE else read(word)
 
     return reader
