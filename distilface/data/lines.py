@@ -21,7 +21,7 @@ _OTHERS = (".gz", ".bz2", ".xz", ".zst", ".zip", ".json")
 _HEAD = 2**20
 
 
-def _suffix(path: Path) -> str:
+def suffix_of(path: Path) -> str:
     """Return the suffix that says how a file is read, without ``.gz``, in lower case."""
     return Path(path.stem if is_gzip(path) else path.name).suffix.lower()
 
@@ -33,7 +33,7 @@ def is_gzip(path: Path) -> bool:
 
 def is_readable(path: Path) -> bool:
     """Return whether text is read from files of this name."""
-    return _suffix(path) in (LINES if is_gzip(path) else SUFFIXES)
+    return suffix_of(path) in (LINES if is_gzip(path) else SUFFIXES)
 
 
 def names_file(name: str) -> bool:
@@ -48,8 +48,8 @@ def kind_of(path: Path) -> str:
         InputError: on any other suffix.
     """
     if not is_readable(path):
-        raise InputError(f"{path}: {_suffix(path) or 'no'} suffix; text is read from {KINDS}")
-    return _suffix(path)
+        raise InputError(f"{path}: {suffix_of(path) or 'no'} suffix; text is read from {KINDS}")
+    return suffix_of(path)
 
 
 def existing_file(path: str | Path) -> Path:

@@ -1,6 +1,5 @@
 """Parallel text, English and one other language a file: from files to a checked :class:`datasets.Dataset`."""
 
-import hashlib
 import logging
 import re
 from collections import Counter
@@ -12,6 +11,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
+from distilface.data.distinct import is_new
 from distilface.data.lines import existing_file, is_gzip, kind_of, table_lines
 from distilface.data.mapped import mapped_dataset
 from distilface.data.rows import checked_text, read_rows
@@ -106,16 +106,14 @@ def _distinct(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[tuple[s
     Raises:
         InputError: on a mistake in a file, a file without a pair, and at the end on fewer than two pairs.
     """
-    seen: set[bytes] = set()  # 8 bytes a pair, whatever its length
+    seen: set[bytes] = set()
     counts = _Counts()
     for path in paths:
         language, before = language_of(path), counts.pairs
         for where, english, other in _pairs(path, columns):
             pair = (english, other, language)
             # repr keeps the sides apart: a separator of our own could also stand inside a side.
-            key = hashlib.blake2b(repr(pair).encode(), digest_size=8).digest()
-            if counts.add(where, english, other) and key not in seen:
-                seen.add(key)
+            if counts.add(where, english, other) and is_new(repr(pair).encode(), seen):
                 yield pair
         if counts.pairs == before:
             raise InputError(f"{path} holds no pair; it is empty")

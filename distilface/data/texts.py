@@ -9,6 +9,7 @@ from weakref import WeakKeyDictionary
 
 from datasets import Dataset, concatenate_datasets
 
+from distilface.data.distinct import is_new
 from distilface.data.lines import KINDS, existing_file, is_readable, kind_of, names_file
 from distilface.data.mapped import mapped_dataset
 from distilface.data.rows import checked_text, read_column
@@ -93,7 +94,7 @@ def _distinct(paths: Sequence[Path | None], column: str) -> Iterator[tuple[str]]
     Raises:
         InputError: on a mistake in a file, a file without a sentence, and at the end on fewer than two sentences.
     """
-    seen: set[bytes] = set()  # 8 bytes a sentence, whatever its length
+    seen: set[bytes] = set()
     count = empty = 0
     for path in paths:
         before = count
@@ -102,9 +103,7 @@ def _distinct(paths: Sequence[Path | None], column: str) -> Iterator[tuple[str]]
                 empty += 1
                 continue
             count += 1
-            key = hashlib.blake2b(text.encode(), digest_size=8).digest()
-            if key not in seen:
-                seen.add(key)
+            if is_new(text.encode(), seen):
                 yield (text,)
         if count == before:
             raise InputError(f"{path} holds no sentence; it is empty")

@@ -1,6 +1,5 @@
 """Texts that a model reads alike: equal tokens, so that one as the negative of the other would be a false one."""
 
-import hashlib
 import logging
 import time
 
@@ -8,6 +7,7 @@ import numpy as np
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
+from distilface.data.distinct import is_new
 from distilface.settings import InputError
 
 logger = logging.getLogger(__name__)
@@ -26,10 +26,7 @@ def first_of_each(texts: Dataset, model: SentenceTransformer, length: int) -> li
     for number, batch in enumerate(texts.select_columns(["text"]).iter(batch_size=10_000)):
         tokens = model.tokenizer(batch["text"], truncation=True, max_length=length, return_attention_mask=False)
         for row, ids in enumerate(tokens["input_ids"], number * 10_000):
-            # 8 bytes a text: a million lists of tokens would take gigabytes
-            key = hashlib.blake2b(np.asarray(ids, np.int32).tobytes(), digest_size=8).digest()
-            if key not in seen:
-                seen.add(key)
+            if is_new(np.asarray(ids, np.int32).tobytes(), seen):  # a million lists of tokens would take gigabytes
                 rows.append(row)
     return rows
 
