@@ -12,14 +12,17 @@ from typing import Any
 from distilface import __version__
 from distilface.cards.card import write_card
 from distilface.cards.info import folder_lines
+from distilface.cards.settings import CardSettings
 from distilface.console import run_command
 from distilface.data.pairs import read_sts
 from distilface.embedding.encoding import Encoded, encode
 from distilface.embedding.settings import EncodeSettings
 from distilface.environment import stamp
+from distilface.evaluation.settings import EvaluateSettings
 from distilface.exporters.exporting import export
 from distilface.exporters.formats import FORMATS
 from distilface.exporters.parity import Parity
+from distilface.exporters.settings import ExportSettings
 from distilface.hub.publishing import push
 from distilface.hub.settings import PushSettings
 from distilface.methods import find_method, methods
@@ -49,31 +52,6 @@ class InfoSettings:
     """Options of ``info``."""
 
     folder: str = setting("", "the model folder; also as the first word")
-
-
-@dataclass
-class ExportSettings:
-    """Options of ``export``."""
-
-    folder: str = setting("", "the model folder; also as the first word")
-    formats: list[str] = setting([], f"of {', '.join(FORMATS)}; default: all whose packages are installed")
-    dev: str = setting("sample", "scored pairs to measure on: a file, a Hub data set, or 'sample', 180 of our own")
-    calibration: list[str] = setting(
-        ["python"],
-        "text that sets the scales of static int8, as training reads it",
-        needs={"formats": lambda names: not names or any(FORMATS[name].calibrated for name in names)},
-    )
-
-
-@dataclass
-class CardSettings:
-    """Options of ``card``."""
-
-    folder: str = setting("", "the model folder; also as the first word")
-    results: list[str] = setting([], "scores of it: files of run_mteb.py, run_seeds.py or run_crosslingual.py")
-    repo_id: str | None = setting(None, "what the snippets call it, as org/name; default the folder's name")
-    license: str | None = setting(None, "its licence; default that of the model whose weights it starts from")
-    facts: str | None = setting(None, "a YAML file of more facts, as the licence of your text: model_card/facts.yaml")
 
 
 def info(words: list[str]) -> list[str]:
@@ -152,24 +130,6 @@ def push_folder(words: list[str]) -> dict[str, Any]:
     if "url" in report:
         print(f"{'pull request' if settings.create_pr else 'published'}: {report['url']}")
     return report
-
-
-@dataclass
-class EvaluateSettings:
-    """distilface evaluate MODEL: its scores on MTEB's tasks, by mteb itself.
-
-        distilface evaluate models/mine --data-dir STS --output scores.json
-
-    A model of the size of all-MiniLM-L6-v2 takes about 4 minutes of one core. benchmarks/run_mteb.py scores it beside
-    its teacher, its untrained self and published models.
-    """
-
-    model: str = setting("", "a model folder or a Hub id; also as the first word")
-    tasks: list[str] = setting([], "names of MTEB tasks and benchmarks; default the seven English STS tasks")
-    data_dir: str | None = setting(None, "a folder of <task>.jsonl[.gz]; default the Hub's data")
-    cache_dir: str | None = setting(None, "where mteb keeps its results; default nowhere")
-    batch_size: int = setting(32, "sentences in a batch")
-    output: str | None = setting(None, "write the scores to this JSON file")
 
 
 def evaluate(words: list[str]) -> dict[str, float]:

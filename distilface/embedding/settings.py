@@ -7,6 +7,7 @@ from typing import Any
 
 import torch
 
+from distilface.data.lines import suffix_of
 from distilface.data.text_file import Survey
 from distilface.embedding.output import OUTPUT_SUFFIXES, Output
 from distilface.embedding.worker import PRECISIONS, VARIANTS, Variant
@@ -17,10 +18,6 @@ from distilface.runtimes.opening import choose
 from distilface.settings import InputError, check_known, setting, warn_unused
 
 ENGINES = ("local", "ray")
-
-
-def _is_txt(file: str) -> bool:
-    return file.lower().removesuffix(".gz").endswith(".txt")
 
 
 @dataclass
@@ -36,7 +33,9 @@ class EncodeSettings:
     input: str = setting("", "a .txt (a row a line), .csv, .tsv, .jsonl (also .gz) or .parquet; also the second word")
     output: str = setting("", "the .parquet or .npy file to write; also as the third word")
     text_column: str = setting(
-        "text", "the column of the text, in files with columns", needs={"input": lambda file: not _is_txt(file)}
+        "text",
+        "the column of the text, in files with columns",
+        needs={"input": lambda file: suffix_of(Path(file)) != ".txt"},
     )
     keep_text: bool = setting(False, "write the text beside each embedding, into a .parquet")
     variant: str = setting(

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import SchedulerType
 
+from distilface.data.lines import suffix_of
 from distilface.hub_ids import DEFAULT_BACKBONE, DEFAULT_TEACHER, HUB_STSB, HUB_TEXTS
 from distilface.run import Run
 from distilface.settings import InputError, check_known, is_default, setting
@@ -122,10 +123,8 @@ def warn_unread(settings: TrainSettings, in_memory: bool, plain: str = ".txt", *
         plain: the suffix of files without named columns.
         columns: the settings that name a column.
     """
-    files = [Path(source).name.lower().removesuffix(".gz") for source in settings.data]
     no_columns = all(
-        name.endswith(plain) or source in HUB_TEXTS or source == "python"
-        for name, source in zip(files, settings.data, strict=True)
+        suffix_of(Path(source)) == plain or source in HUB_TEXTS or source == "python" for source in settings.data
     )
     why = "the text is given, not read from files" if in_memory else f"{plain} files have no named columns"
     names = [*columns, *(["max_sentences"] if in_memory else [])] if in_memory or no_columns else []

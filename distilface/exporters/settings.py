@@ -1,0 +1,20 @@
+"""The settings of an export."""
+
+from dataclasses import dataclass
+
+from distilface.exporters.formats import FORMATS
+from distilface.settings import setting
+
+
+@dataclass
+class ExportSettings:
+    """Options of ``export``."""
+
+    folder: str = setting("", "the model folder; also as the first word")
+    formats: list[str] = setting([], f"of {', '.join(FORMATS)}; default: all whose packages are installed")
+    dev: str = setting("sample", "scored pairs to measure on: a file, a Hub data set, or 'sample', 180 of our own")
+    calibration: list[str] = setting(
+        ["python"],
+        "text that sets the scales of static int8, as training reads it",
+        needs={"formats": lambda names: not names or any(FORMATS[name].calibrated for name in names)},
+    )
