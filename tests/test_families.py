@@ -23,6 +23,7 @@ from distilface.model.folder import load, save_folder
 from distilface.model.loading import load_model
 from distilface.model.pooling import pooling_code
 from distilface.settings import InputError
+from distilface.training.fitting import check_dropout
 from distilface.training.teacher import load_teacher
 
 AFTER_PADDING = ("roberta", "xlm-roberta", "mpnet")
@@ -140,6 +141,15 @@ def test_simcse_knows_a_dropout_of_attention_alone(places):
     assert SimCSELoss(load_student(source, pooling="lasttoken", dropout=0.1))
     with pytest.raises(InputError, match="the student has no dropout"):
         SimCSELoss(load_student(source, pooling="lasttoken"))
+
+
+def test_a_dropout_of_attention_alone_is_not_missed(places, caplog):
+    """A Qwen3 would otherwise be said to have none, right after it was set."""
+    source = str(places["qwen3"].backbone)
+    check_dropout(load_student(source, pooling="lasttoken", dropout=0.1), 0.1)
+    assert "has no effect" not in caplog.text
+    check_dropout(load_student(source, pooling="lasttoken", dropout=0.1), 0.3)
+    assert "--dropout 0.3 has no effect on this qwen3 encoder: it has 0.1" in caplog.text
 
 
 @pytest.mark.parametrize("name", FAMILIES)

@@ -1,6 +1,5 @@
 """Facts about the world that a card states (``model_card/facts.yaml``), and how it writes names and numbers."""
 
-import difflib
 import math
 import re
 from dataclasses import dataclass, field
@@ -10,7 +9,7 @@ from typing import Any
 import yaml
 
 from distilface.run import Source
-from distilface.settings import InputError, check_known
+from distilface.settings import InputError, check_known, did_you_mean
 
 UNKNOWN = "not known"
 
@@ -84,8 +83,9 @@ def license_sentence(license: str, facts: dict[str, Any]) -> str | None:
     known = facts["licenses"]["hub"]
     if license in known:
         return None
-    close = difflib.get_close_matches(license.lower().replace(" ", "-"), known, n=1)
-    hint = f"did you mean {close[0]!r}?" if close else "give 'other', and its text in the folder's LICENSE"
+    hint = (
+        did_you_mean(license.lower().replace(" ", "-"), known) or "give 'other', and its text in the folder's LICENSE"
+    )
     return f"the licence {license!r} is not one of the Hub's identifiers; {hint}"
 
 

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from distilface.hub_ids import DEFAULT_BACKBONE
 from distilface.methods.base import EncoderMethod, Paper, Task
-from distilface.model.families import has_dropout
+from distilface.model.families import dropouts_of
 from distilface.settings import InputError, setting
 from distilface.training.settings import StudentSettings
 
@@ -74,7 +74,7 @@ class SimCSELoss(MultipleNegativesRankingLoss):
 
     def __init__(self, model: SentenceTransformer, scale: float = 20.0, mlp_head: bool = False) -> None:
         super().__init__(model, scale=scale)
-        if not has_dropout(model):
+        if not any(dropouts_of(model)):
             raise InputError("the student has no dropout, so the two views of a sentence are equal; set --dropout 0.1")
         width = int(model.get_embedding_dimension() or 0)
         self.head = nn.Sequential(nn.Linear(width, width, device=model.device), nn.Tanh()) if mlp_head else None

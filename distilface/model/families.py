@@ -160,11 +160,8 @@ def dropout_settings(config: Any, dropout: float | None) -> dict[str, float]:
     return dict.fromkeys(names, dropout)
 
 
-def has_dropout(model: nn.Module) -> bool:
-    """Return whether anything of a model drops out in training: a module of its own, or its attention by a number."""
-    for module in model.modules():
-        if isinstance(module, nn.Dropout) and module.p > 0:
-            return True
-        if any(type(value) is float and value > 0 for name, value in vars(module).items() if "dropout" in name):
-            return True
-    return False
+def dropouts_of(model: nn.Module) -> set[float]:
+    """Return the probabilities by which a model drops out in training: of modules, and of attention by a number."""
+    modules = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
+    settings = (item for module in model.modules() for item in vars(module).items())
+    return modules | {value for name, value in settings if "dropout" in name and type(value) is float}

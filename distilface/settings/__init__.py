@@ -5,7 +5,7 @@ Imports nothing of the package. A setting says at its own declaration which othe
 
 from distilface.settings.conflicts import is_default, unused, warn_unused
 from distilface.settings.declaring import setting
-from distilface.settings.errors import InputError, check_known
+from distilface.settings.errors import InputError, check_known, did_you_mean
 from distilface.settings.parsing import NONE, parse, variant_words
 from distilface.settings.recipes import find_recipe, read_recipe, shipped_recipes
 
@@ -13,6 +13,7 @@ __all__ = [
     "NONE",
     "InputError",
     "check_known",
+    "did_you_mean",
     "find_recipe",
     "is_default",
     "parse",

@@ -1,7 +1,7 @@
 """The mistakes of a user, and names that are not known."""
 
 import difflib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 
 class InputError(ValueError):
@@ -10,9 +10,19 @@ class InputError(ValueError):
     __module__ = "distilface.settings"  # where a program imports it from, as a traceback should say
 
 
-def _nearest(name: str, known: Sequence[str]) -> str:
-    close = difflib.get_close_matches(name, known, n=1, cutoff=0.4)
-    return f"did you mean {close[0]!r}?" if close else f"known: {', '.join(sorted(known))}"
+def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | None:
+    """Return the question after the nearest known name, or ``None`` where none is near.
+
+    Args:
+        name: that is not known.
+        known: the names that are.
+        cutoff: the least similarity, from 0 to 1 (:mod:`difflib`).
+
+    >>> did_you_mean("simces", ["simcse", "mlm"])
+    "did you mean 'simcse'?"
+    """
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
+    return f"did you mean {close[0]!r}?" if close else None
 
 
 def check_known(names: Sequence[str], known: Sequence[str], what: str) -> None:
@@ -23,4 +33,5 @@ def check_known(names: Sequence[str], known: Sequence[str], what: str) -> None:
     """
     for name in names:
         if name not in known:
-            raise InputError(f"unknown {what} {name!r}: {_nearest(name, known)}")
+            hint = did_you_mean(name, known, cutoff=0.4) or f"known: {', '.join(sorted(known))}"
+            raise InputError(f"unknown {what} {name!r}: {hint}")

@@ -1,6 +1,5 @@
 """Recipes: YAML files of settings, the shipped ones by their names."""
 
-import difflib
 from importlib.resources import files
 from importlib.resources.abc import Traversable
 from pathlib import Path
@@ -8,7 +7,7 @@ from typing import Any, get_args, get_type_hints
 
 import yaml
 
-from distilface.settings.errors import InputError
+from distilface.settings.errors import InputError, did_you_mean
 
 
 class _AsWritten(yaml.SafeLoader):
@@ -39,8 +38,8 @@ def find_recipe(recipe: str | Path) -> Traversable:
     if str(recipe) in shipped:
         return shipped[str(recipe)]
     if not path.exists():
-        close = difflib.get_close_matches(path.stem, shipped, n=1)
-        hint = f"did you mean {close[0]!r}? " if close else ""
+        hint = did_you_mean(path.stem, shipped)
+        hint = f"{hint} " if hint else ""
         raise InputError(f"recipe {recipe} does not exist; {hint}the shipped ones are {', '.join(shipped) or 'none'}")
     return path
 

@@ -16,6 +16,7 @@ from transformers import TrainerCallback, set_seed
 
 from distilface.compression.student import load_student
 from distilface.data.texts import fingerprint
+from distilface.model.families import dropouts_of
 from distilface.model.folder import load, save_folder
 from distilface.model.precision import uses_bf16
 from distilface.training.batches import LengthBatchSampler
@@ -70,7 +71,7 @@ def read_length(settings: TrainSettings, model: SentenceTransformer) -> int:
 
 def check_dropout(model: SentenceTransformer, dropout: float | None) -> None:
     """Log a warning where a student has another dropout than was asked for: its family may name it otherwise."""
-    own = {module.p for module in model.modules() if isinstance(module, nn.Dropout)}
+    own = dropouts_of(model)
     if dropout is not None and (own - {0.0} if dropout == 0 else dropout not in own):
         kind = getattr(getattr(model[0], "config", None), "model_type", type(model[0]).__name__)
         has = f"it has {', '.join(map(str, sorted(own)))}" if own else "it has none"
