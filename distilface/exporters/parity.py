@@ -15,7 +15,7 @@ from distilface.runtimes.torch import TorchEncoder
 
 #: Least cosine to the folder's own vectors, of a file that computes as the folder does.
 SAME = 1 - 1e-5
-#: Least cosine to the folder's own vectors, of a smaller file: 4 bits leave 0.96, and less than this is no rounding.
+#: Least cosine to the folder's own vectors, of a smaller file: 4 bits leave 0.90, and less than this is no rounding.
 NEAR = 0.8
 #: Most points of Spearman x 100 that a smaller file may lose.
 LOSS = 1.0
