@@ -49,6 +49,7 @@ class Run:
         method: its name.
         baseline_model: the Hub id or folder whose weights the student starts from.
         layers: the layers of it that the student keeps, counted from 0.
+        compression: the steps after the layers that made the student smaller, each with its ``step``.
         teacher: the Hub id or folder of the teacher, or of several.
         loss_settings: settings of the loss.
         settings: settings of the training.
@@ -67,6 +68,7 @@ class Run:
     method: str | None = None
     baseline_model: str | None = None
     layers: list[int] | None = None
+    compression: list[dict[str, Any]] = field(default_factory=list)
     teacher: str | list[str] | None = None
     loss_settings: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)

@@ -31,7 +31,7 @@ from distilface.compression.student import load_student
 from distilface.embedding.teacher_cache import embed
 
 texts = read_texts([sys.argv[1]])
-teacher = load_student("sentence-transformers/all-MiniLM-L6-v2", [0], max_seq_length=256).eval()
+teacher = load_student("sentence-transformers/all-MiniLM-L6-v2", [0], max_seq_length=8).eval()
 dataset = embed(teacher, texts, sys.argv[2])
 used = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
 print(json.dumps([len(texts), len(dataset), used]))

@@ -2,7 +2,7 @@
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import torch
@@ -35,6 +35,9 @@ from distilface.model.families import (
 from distilface.model.loading import LOAD_ERRORS, not_a_model
 from distilface.model.pooling import PoolingMode, pooling_modules
 from distilface.settings import InputError
+
+#: A step of compression: makes a smaller encoder, or a smaller tokenizer, or both. It may change what it is given.
+Step = Callable[[PreTrainedModel, PreTrainedTokenizerBase], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
 
 
 def load_backbone(source: str, layers: Sequence[int] | None = None) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
@@ -106,6 +109,7 @@ def load_student(
     normalize: bool = False,
     max_seq_length: int | None = None,
     dropout: float | None = None,
+    steps: Sequence[Step] = (),
 ) -> SentenceTransformer:
     """Make a student: an encoder, whole or cut, under a pooling of sentence-transformers' own modules.
 
@@ -117,12 +121,15 @@ def load_student(
         normalize: put a ``Normalize`` at the end, as most teachers have.
         max_seq_length: tokens that the published model reads at most; ``None``: as many as it has positions.
         dropout: the encoder's dropout in training; ``None`` keeps its own.
+        steps: what else makes it smaller, in this order, after the layers are cut.
 
     Raises:
-        InputError: as :func:`load_backbone`, where ``last4`` meets an encoder of fewer than four layers, or a
-            decoder is pooled otherwise than by ``lasttoken``.
+        InputError: as :func:`load_backbone` and the steps, where ``last4`` meets an encoder of fewer than four layers,
+            or a decoder is pooled otherwise than by ``lasttoken``.
     """
     encoder, tokenizer = load_backbone(source, layers)
+    for step in steps:
+        encoder, tokenizer = step(encoder, tokenizer)
     with scratch_folder() as temporary:
         encoder.save_pretrained(temporary)
         tokenizer.save_pretrained(temporary)

@@ -4,17 +4,23 @@ A method is one file or one folder here. :mod:`distilface.methods` finds it by i
 it, the tests run over all of them and the card cites it: nothing else knows its name.
 """
 
+import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
+from pathlib import Path
 from typing import Any, ClassVar
 
+import numpy as np
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import TrainerCallback, set_seed
 
+from distilface.compression.bits import BLOCK, TABLE_BLOCK, Rounding
+from distilface.compression.gptq import round_weights
+from distilface.compression.positions import cut_positions
 from distilface.data.pairs import read_sts
 from distilface.data.texts import read_texts
 from distilface.settings import warn_unused
@@ -27,6 +33,11 @@ from distilface.training.run_folder import check_settings, claimed
 from distilface.training.settings import StudentSettings, TrainSettings, warn_unread
 from distilface.training.teacher import load_teacher
 from distilface.training.verdict import Measure
+
+logger = logging.getLogger(__name__)
+
+#: Texts that set the rounding of a student before it is trained.
+CALIBRATION = 300
 
 
 @dataclass(frozen=True)
@@ -57,11 +68,13 @@ class Task:
         texts: the sentences, in a column ``text``. Where the loss compares sentences, only the first of those that the
             student reads as the same tokens is kept.
         data: the columns that the loss reads; :meth:`EncoderMethod.trainer` sets it to what ``prepare`` returns.
+        compression: the steps that made the student smaller, for ``run.json``.
     """
 
     settings: Any
     texts: Dataset
     data: Dataset = field(init=False)
+    compression: list[dict[str, Any]] = field(init=False, default_factory=list)
 
     @cached_property
     def dev(self) -> Dataset:
@@ -84,6 +97,12 @@ class Task:
     def teacher(self) -> SentenceTransformer:
         """The only teacher."""
         return self.teachers[0]
+
+    @cached_property
+    def counted_texts(self) -> Dataset:
+        """The text whose pieces the student's vocabulary keeps."""
+        sources = getattr(self.settings, "vocabulary_data", [])
+        return read_texts(sources, None, self.settings.text_column) if sources else self.texts
 
     @property
     def source(self) -> str:
@@ -158,6 +177,7 @@ class Method(ABC):
             "method": self.name,
             "baseline_model": task.source,
             "layers": settings.layers,
+            "compression": task.compression,
             "teacher": task.teacher_names[0] if len(scores) == 1 else task.teacher_names or None,
         }
         if scores:
@@ -166,6 +186,29 @@ class Method(ABC):
             run["loss_settings"] = loss.get_config_dict()
         best = max(scores, default=None)
         return fit(trainer, measure, settings, task.texts, run, best, lambda: self.outcome(trainer, task))
+
+
+def start_rounding(student: SentenceTransformer, task: Task) -> Rounding:
+    """Put a student on the grid of its 4-bit file, cut its positions to its length, and have it train there."""
+    length = read_length(task.settings, student)
+    rows = np.linspace(0, len(task.texts) - 1, min(CALIBRATION, len(task.texts))).astype(int)
+    sample = task.texts.select(rows)["text"][:]
+    logger.info(f"{task.settings.bits} bits: rounded by what {len(sample)} texts of at most {length} tokens give")
+    cut_positions(student)
+    round_weights(student, lambda: student.encode(sample, batch_size=32, show_progress_bar=False))
+    task.compression.append({"step": "bits", "bits": task.settings.bits, "block": BLOCK, "table_block": TABLE_BLOCK})
+    return Rounding(student)
+
+
+def rounded(measure: Measure, rounding: Rounding) -> Measure:
+    """Return a measure that saves a model with its weights rounded, as its passes compute with them."""
+
+    def save(model: SentenceTransformer, folder: Path) -> None:
+        """Round the weights, then save them."""
+        rounding.write()
+        measure.save(model, folder)
+
+    return replace(measure, save=save)
 
 
 class EncoderMethod(Method):
@@ -178,7 +221,7 @@ class EncoderMethod(Method):
 
     def student(self, task: Task) -> SentenceTransformer:
         """Return the untrained student."""
-        return make_student(task.settings, task.source)
+        return make_student(task.settings, task.source, task.counted_texts, task.compression)
 
     @abstractmethod
     def prepare(self, task: Task) -> Dataset:
@@ -202,7 +245,9 @@ class EncoderMethod(Method):
         student = self.student(task)
         if self.least_batch > 1:  # of two texts that are the same to the student, one would be a false negative
             task.texts = drop_alike(task.texts, student, read_length(task.settings, student))
+        rounding = start_rounding(student, task) if getattr(task.settings, "bits", None) else None
         task.data = self.prepare(task)
         loss = self.loss(student, task)
         callbacks, evaluator = self.callbacks(loss, task), self.evaluator(task)
-        return encoder_trainer(student, loss, task.data, dev, task.settings, callbacks, evaluator)
+        trainer, measure = encoder_trainer(student, loss, task.data, dev, task.settings, callbacks, evaluator)
+        return trainer, measure if rounding is None else rounded(measure, rounding)

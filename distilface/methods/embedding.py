@@ -166,7 +166,7 @@ class Distillation(EncoderMethod):
         settings, teacher = task.settings, task.teacher
         as_teacher = is_normalized(teacher) and not settings.projection
         normalize = as_teacher if settings.normalize == "auto" else settings.normalize == "yes"
-        student = make_student(settings, task.source, normalize=normalize)
+        student = make_student(settings, task.source, task.counted_texts, task.compression, normalize=normalize)
         if settings.max_seq_length is None:
             student.max_seq_length = shorter_length(student, teacher)
         check_widths(student, teacher, settings.projection)

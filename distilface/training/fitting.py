@@ -12,8 +12,9 @@ import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
 from torch import nn
-from transformers import TrainerCallback, set_seed
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
+from distilface.compression.pruning import prune_vocabulary
 from distilface.compression.student import load_student
 from distilface.data.texts import fingerprint
 from distilface.model.families import dropouts_of
@@ -78,8 +79,34 @@ def check_dropout(model: SentenceTransformer, dropout: float | None) -> None:
         logger.warning(f"--dropout {dropout} has no effect on this {kind} encoder: {has}")
 
 
-def make_student(settings: StudentSettings, source: str, *, normalize: bool = False) -> SentenceTransformer:
-    """Make the student of the settings from ``source`` (:func:`distilface.compression.student.load_student`)."""
+def make_student(
+    settings: StudentSettings,
+    source: str,
+    texts: Dataset | None = None,
+    record: list[dict[str, Any]] | None = None,
+    *,
+    normalize: bool = False,
+) -> SentenceTransformer:
+    """Make the student of the settings from ``source`` (:func:`distilface.compression.student.load_student`).
+
+    Args:
+        settings: with the steps that make it smaller.
+        source: a Hub id or a folder.
+        texts: which pieces of the vocabulary are kept is counted on these, in a column ``text``.
+        record: each step is added, for ``run.json``.
+        normalize: end in unit length.
+    """
+    steps, size = [], getattr(settings, "vocabulary", None)
+    if size is not None and texts is not None:
+
+        def prune(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:
+            """Keep the pieces that the texts use."""
+            tokenizer, pruning = prune_vocabulary(encoder, tokenizer, texts, size)
+            if record is not None:
+                record.append({"step": "vocabulary", **pruning.as_dict()})
+            return encoder, tokenizer
+
+        steps.append(prune)
     student = load_student(
         source,
         settings.layers,
@@ -87,6 +114,7 @@ def make_student(settings: StudentSettings, source: str, *, normalize: bool = Fa
         normalize=normalize,
         max_seq_length=settings.max_seq_length,
         dropout=settings.dropout,
+        steps=steps,
     )
     check_dropout(student, settings.dropout)
     return student

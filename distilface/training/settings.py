@@ -25,6 +25,10 @@ NOT_BY_NAME = ("cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable
 RISES = {"scheduler": lambda name: name not in NO_WARMUP}
 
 
+#: Where it matters on which text the pieces of a vocabulary are counted.
+PRUNED = {"vocabulary": lambda size: size is not None}
+
+
 @dataclass
 class TrainSettings:
     """Options of every training."""
@@ -72,6 +76,9 @@ class TeacherSettings(StudentSettings):
     backbone: str | None = setting(None, "a Hub id or folder the student is made of; default: the teacher")
     dropout: float | None = setting(0.0, "the student's dropout in training")
     cache_dir: str | None = setting(None, "where the teacher's embeddings are kept")
+    vocabulary: int | None = setting(None, "keep this many pieces of the vocabulary, those that the text uses most")
+    vocabulary_data: list[str] = setting([], "text that the pieces are counted on; default --data", needs=PRUNED)
+    bits: int | None = setting(None, "bits of a weight: 4 trains the student on the grid of its 4-bit file")
     batch_size: int = setting(128, "sentences a step")
     learning_rate: float = setting(3e-4, "peak learning rate of AdamW")
     train_max_length: int = setting(64, "tokens of a sentence that training reads")

@@ -80,7 +80,7 @@ class CoDIR(EncoderMethod):
         settings, teacher = task.settings, task.teacher
         meets = settings.base == "embedding"
         normalize = meets and is_normalized(teacher) and not settings.projection
-        student = make_student(settings, task.source, normalize=normalize)
+        student = make_student(settings, task.source, task.counted_texts, task.compression, normalize=normalize)
         if meets:
             embedding.check_widths(student, teacher, settings.projection)
         return student

@@ -1,0 +1,99 @@
+"""Weights on the 4-bit grid with the least effect on what a layer gives (GPTQ, arXiv 2210.17323), without training."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from distilface.compression.bits import BITS, on_grid, rounded_modules
+
+#: What is added to the diagonal of the second moments, as a share of its mean; the paper's number.
+DAMPING = 0.01
+_LOWEST, _HIGHEST = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
+
+
+def second_moments(linears: list[nn.Linear], forward: Callable[[], Any]) -> list[Tensor]:
+    """Sum ``x xᵀ`` over all inputs x of each linear map in a pass over text; each of shape (inputs, inputs).
+
+    Args:
+        linears: the maps.
+        forward: runs the model over the text, without gradients.
+    """
+    sums = [torch.zeros(linear.in_features, linear.in_features, device=linear.weight.device) for linear in linears]
+
+    def add(place: int) -> Callable[..., None]:
+        def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            """Add what one call reads."""
+            rows = inputs[0].detach().reshape(-1, inputs[0].shape[-1]).float()
+            sums[place].addmm_(rows.T, rows)
+
+        return hook
+
+    handles = [linear.register_forward_pre_hook(add(place)) for place, linear in enumerate(linears)]
+    try:
+        with torch.no_grad():
+            forward()
+    finally:
+        for handle in handles:
+            handle.remove()
+    return sums
+
+
+def gptq(weight: Tensor, moments: Tensor, block: int) -> Tensor:
+    """Round a weight to the grid column by column, each column's error made good by the columns that follow it.
+
+    Algorithm 1 of the paper, with the scales of :func:`distilface.compression.bits.on_grid`. The value of a block that
+    sets its scale keeps the code -8, so that the result is on that grid: rounded again, it stays as it is.
+
+    Args:
+        weight: shape (outputs, inputs).
+        moments: of its inputs, shape (inputs, inputs).
+        block: how many weights of a row share a scale.
+
+    Returns:
+        The rounded weight.
+    """
+    weight, rounded = weight.clone(), torch.empty_like(weight)
+    moments = moments + DAMPING * moments.diagonal().mean().clamp(min=1e-8) * torch.eye(len(moments)).to(moments)
+    inverse = torch.linalg.cholesky(torch.cholesky_inverse(torch.linalg.cholesky(moments)), upper=True)
+    for start in range(0, weight.shape[1], block):
+        end = start + block
+        columns = weight[:, start:end]
+        first = columns.abs().argmax(1)
+        scale = (columns.gather(1, first[:, None])[:, 0] / _LOWEST).half().to(weight.dtype)
+        errors = torch.empty_like(columns)
+        for place in range(block):
+            column = columns[:, place]
+            code = (column / torch.where(scale == 0, 1, scale)).round().clamp(_LOWEST, _HIGHEST)
+            rounded[:, start + place] = torch.where(first == place, float(_LOWEST), code) * scale
+            errors[:, place] = (column - rounded[:, start + place]) / inverse[start + place, start + place]
+            columns[:, place + 1 :] -= errors[:, place : place + 1] * inverse[start + place, start + place + 1 : end]
+        weight[:, end:] -= errors @ inverse[start:end, end:]
+    return rounded
+
+
+@torch.no_grad()
+def round_weights(model: nn.Module, forward: Callable[[], Any]) -> None:
+    """Put the weights of a model on the 4-bit grid, in place: linear maps by :func:`gptq`, its token table by rounding.
+
+    A model whose weights are all on the grid, as one that was trained on it, stays as it is.
+
+    Args:
+        model: whose weights are rounded.
+        forward: runs the model over text that is like what it will read.
+    """
+    modules = [(module, block) for module, block in rounded_modules(model) if not _is_on_grid(module, block)]
+    linears = [(module, block) for module, block in modules if isinstance(module, nn.Linear)]
+    moments = second_moments([linear for linear, _ in linears], forward) if linears else []
+    for module, block in modules:
+        if not isinstance(module, nn.Linear):
+            module.weight.copy_(on_grid(module.weight, block))
+    for (linear, block), inputs in zip(linears, moments, strict=True):
+        linear.weight.copy_(gptq(linear.weight, inputs, block))
+
+
+def _is_on_grid(module: nn.Module, block: int) -> bool:
+    """Return whether a module's weight is on the grid, but for the rounding of a folder stored in fp16."""
+    weight: Any = module.weight
+    return bool(torch.allclose(weight, on_grid(weight, block), rtol=2**-10, atol=0))
