@@ -20,7 +20,7 @@ from tiny import PAIRS, sentences, write_pairs
 
 from distilface import cli
 from distilface.exporters import exporting, parity
-from distilface.exporters.exporting import calibration_samples, export
+from distilface.exporters.exporting import calibration_texts, export, tokenised
 from distilface.exporters.formats import FORMATS, Format
 from distilface.exporters.smaller import to_fp16, to_int8_weights, to_q4
 from distilface.model import folder as folder_module
@@ -118,17 +118,18 @@ def test_int8_weights_are_right_to_half_a_step(students, kind, tmp_path):
 
 
 def test_a_table_of_4_bits_is_right_to_half_a_step(students, tmp_path):
-    """Each row against the folder's own, in blocks of 32 with a scale and a zero each, two codes in a byte."""
+    """Each row against the folder's own, in blocks of 32 with a scale in fp16 each, two codes in a byte."""
     to_q4(students["mean"] / ONNX, tmp_path / "q.onnx")
     model = onnx.load(tmp_path / "q.onnx")
     (node,) = (node for node in model.graph.node if node.op_type == "GatherBlockQuantized")
     tensors = {tensor.name: tensor for tensor in model.graph.initializer}
-    codes, scales, zeros = (onnx.numpy_helper.to_array(tensors[node.input[i]]) for i in (0, 2, 3))
+    codes, scales = (onnx.numpy_helper.to_array(tensors[name]) for name in (node.input[0], f"{node.input[2]}_half"))
+    assert scales.dtype == np.float16
     table = load(students["mean"])[0].model.get_input_embeddings().weight.detach().numpy()
     assert codes.shape == table.shape
     assert scales.shape == (len(table), table.shape[1] // 32)
-    steps, offsets = scales.repeat(32, axis=1), zeros.astype(np.float32).repeat(32, axis=1)
-    restored = (codes.astype(np.float32) - offsets) * steps
+    steps = scales.astype(np.float32).repeat(32, axis=1)
+    restored = codes.astype(np.float32) * steps
     assert (np.abs(restored - table) <= 0.51 * np.abs(steps) + 1e-7).mean() > 0.98, "but where the ends are rounded"
     assert (np.abs(restored - table) <= 1.01 * np.abs(steps)).all()
 
@@ -137,13 +138,13 @@ def test_the_scales_are_not_set_by_what_is_judged(folder, tmp_path):
     measured = [sentence for a, b, _ in PAIRS for sentence in (a, b)]
     (tmp_path / "some.txt").write_text("\n".join([*measured, "a tired horse under the tree"]) + "\n")
     model = load(folder)
-    (sample,) = calibration_samples(model, [str(tmp_path / "some.txt")], measured)
+    (sample,) = tokenised(model, calibration_texts([str(tmp_path / "some.txt")], measured))
     tokens = model.tokenizer(["a tired horse under the tree"])["input_ids"]
     assert sample["input_ids"].tolist() == tokens
     assert sample["attention_mask"].tolist() == [[1] * len(tokens[0])]
     (tmp_path / "same.txt").write_text("\n".join(measured) + "\n")
     with pytest.raises(InputError, match=r"all 20 sentences of --calibration .*same\.txt stand in the scored pairs"):
-        calibration_samples(model, [str(tmp_path / "same.txt")], measured)
+        calibration_texts([str(tmp_path / "same.txt")], measured)
 
 
 # ---- the gate

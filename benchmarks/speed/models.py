@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, DistilBertConfig, PretrainedConfig
 
 from distilface.compression.student import load_student
-from distilface.exporters.exporting import calibration_samples
+from distilface.exporters.exporting import calibration_texts, tokenised
 from distilface.exporters.formats import FORMATS
 from distilface.exporters.onnx import to_onnx
 from distilface.hub_ids import resolve
@@ -95,7 +95,9 @@ def exported(model: SentenceTransformer, place: Path, runtimes: Iterable[str]) -
         FORMATS[int8_formats()[0]].make(source, files["ONNX int8"])
     if "OpenVINO int8" in runtimes:
         files["OpenVINO int8"] = place / "int8.xml"
-        FORMATS["openvino-int8"].make(source, files["OpenVINO int8"], calibration_samples(model, ["python"], []))
+        FORMATS["openvino-int8"].make(
+            source, files["OpenVINO int8"], tokenised(model, calibration_texts(["python"], []))
+        )
     return files
 
 

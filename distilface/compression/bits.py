@@ -13,8 +13,8 @@ from torch import Tensor, nn
 BITS = 4
 #: Weights of a linear map, along its input, that share a scale.
 BLOCK = 32
-#: Weights of a row of an embedding table that share a scale.
-TABLE_BLOCK = 64
+#: Weights of a row of an embedding table that share a scale: as many as fit its width.
+TABLE_BLOCKS = (64, 32)
 _LOWEST, _HIGHEST = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
 
 
@@ -53,6 +53,11 @@ class _Straight(torch.autograd.Function):
         return gradients[0], None
 
 
+def table_block(width: int) -> int:
+    """Return how many weights of a table's row share a scale; 0 if a row is not whole blocks."""
+    return next((block for block in TABLE_BLOCKS if width % block == 0), 0)
+
+
 def rounded_modules(model: nn.Module) -> Iterator[tuple[Any, int]]:
     """Yield the modules of a model whose weights the 4-bit file rounds, each with its block.
 
@@ -62,8 +67,9 @@ def rounded_modules(model: nn.Module) -> Iterator[tuple[Any, int]]:
     module: Any
     tables = {id(table) for table in _token_tables(model)}
     for module in model.modules():
-        block = BLOCK if isinstance(module, nn.Linear) else TABLE_BLOCK if id(module) in tables else 0
-        if block and module.weight.shape[1] % block == 0:
+        if isinstance(module, nn.Linear) and module.in_features % BLOCK == 0:
+            yield module, BLOCK
+        elif id(module) in tables and (block := table_block(module.weight.shape[1])):
             yield module, block
 
 

@@ -5,6 +5,7 @@ token vectors that the folder's pooling reads, so that a runtime that pools by i
 ``sentence_embedding`` (pooling, ``Dense`` and ``Normalize`` included).
 """
 
+import copy
 import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
@@ -14,6 +15,7 @@ from typing import Any
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
+from distilface.compression.gptq import round_weights
 from distilface.data.texts import read_texts
 from distilface.environment import environment
 from distilface.exporters.contents import Contents, contents_refusal, read_contents
@@ -31,7 +33,7 @@ from distilface.storage import write_whole
 
 logger = logging.getLogger(__name__)
 
-#: Sentences that set the scales of static int8 activations; NNCF's own number.
+#: Sentences that set the scales of static int8 activations, NNCF's own number, and the rounding to 4 bits.
 CALIBRATION = 300
 
 
@@ -72,7 +74,8 @@ def _export(folder: Folder, pairs: Dataset, names: Sequence[str], calibration: S
     if reason := file_refusal(model):
         raise InputError(f"{folder.path} cannot be exported: {reason}")
     texts = texts_of(pairs)
-    samples = calibration_samples(model, calibration, texts) if any(FORMATS[name].calibrated for name in names) else []
+    texts_to_round = any(FORMATS[name].calibrated or FORMATS[name].rounded for name in names)
+    sample = calibration_texts(calibration, texts) if texts_to_round else []
     reference = reference_of(model, pairs)
     fingerprint, results = folder.fingerprint, {}
     rows = read_exports(folder).get("files", {})
@@ -87,7 +90,8 @@ def _export(folder: Folder, pairs: Dataset, names: Sequence[str], calibration: S
             known, form = FILES[name], FORMATS[name]
             file = temporary / known.path
             file.parent.mkdir(exist_ok=True)
-            form.make(source, file, *([samples] if form.calibrated else []))
+            samples = [tokenised(model, sample)] if form.calibrated else []
+            form.make(_on_grid(model, sample, temporary) if form.rounded else source, file, *samples)
             results[name], contents = _measure(file, form, model, reference, plain)
             _put(file, folder.path / known.path, results[name])
             rows[known.path] = {"what": known.what, **asdict(results[name]), "checked": _checked(contents, reference)}
@@ -154,11 +158,23 @@ def _checked(contents: Contents, reference: Reference) -> dict[str, Any]:
     }
 
 
-def calibration_samples(model: SentenceTransformer, sources: Sequence[str], measured: Sequence[str]) -> list[Batch]:
-    """Tokenise text that sets the scales of activations, each sentence alone.
+def _on_grid(model: SentenceTransformer, texts: Sequence[str], folder: Path) -> Path:
+    """Write a model as an ONNX file with its weights on the 4-bit grid, by what they give on the texts."""
+    rounded, file = copy.deepcopy(model), folder / "rounded.onnx"
+    round_weights(rounded, lambda: rounded.encode(list(texts), show_progress_bar=False))
+    to_onnx(rounded, file)
+    return file
+
+
+def tokenised(model: SentenceTransformer, texts: Sequence[str]) -> list[Batch]:
+    """Tokenise the texts that set the scales of activations, each alone."""
+    return [padded(model, [row]) for row in token_ids(model, texts)]
+
+
+def calibration_texts(sources: Sequence[str], measured: Sequence[str]) -> list[str]:
+    """Read text that sets the scales of activations and the rounding of weights.
 
     Args:
-        model: whose tokenizer is used.
         sources: of text.
         measured: the sentences that the file is judged by, which are left out.
 
@@ -171,7 +187,7 @@ def calibration_samples(model: SentenceTransformer, sources: Sequence[str], meas
         raise InputError(
             f"all {len(texts)} sentences of --calibration {' '.join(sources)} stand in the scored pairs; give others"
         )
-    return [padded(model, [row]) for row in token_ids(model, kept)]
+    return kept
 
 
 def _put(file: Path, target: Path, parity: Parity) -> None:

@@ -20,6 +20,7 @@ class Format:
         exact: whether every vector must be the folder's, or only the score (:mod:`distilface.exporters.parity`).
         extra: the packages that make it.
         calibrated: whether it is made with samples of inputs.
+        rounded: whether it is made of the model with its weights on the 4-bit grid.
         weights: the types in which its matrices may be stored (:mod:`distilface.exporters.contents`).
     """
 
@@ -27,6 +28,7 @@ class Format:
     exact: bool = False
     extra: Extra = ONNX
     calibrated: bool = False
+    rounded: bool = False
     weights: frozenset[str] = frozenset({"int8", "uint8"})
 
 
@@ -36,7 +38,7 @@ FORMATS = {
     "fp16": Format(to_fp16, weights=frozenset({"float16"})),
     "quantized": Format(partial(to_int8, signed=False)),
     "int8": Format(to_int8_weights),
-    "q4": Format(to_q4, weights=frozenset({"uint4", "int8", "uint8"})),
+    "q4": Format(to_q4, rounded=True, weights=frozenset({"int4", "int8", "uint8", "float16"})),
     "vnni": Format(partial(to_int8, signed=True)),
     "avx2": Format(partial(to_int8, signed=False)),
     "arm64": Format(partial(to_int8, signed=True)),

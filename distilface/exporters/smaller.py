@@ -9,10 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from distilface.compression.bits import BLOCK, table_block
 from distilface.runtimes.base import INPUTS
 
-#: Weights that share one scale and one zero in 4 bits.
-BLOCK = 32
 #: The opset of ONNX that knows numbers of 4 bits.
 OPSET_OF_4_BITS = 21
 
@@ -79,18 +78,20 @@ def _q4_table(model: Any) -> Any:
 
     widths = {tensor.name: tensor.dims[-1] for tensor in model.graph.initializer if tensor.dims}
     gathers = [node for node in model.graph.node if node.op_type == "Gather"]
-    table = [node for node in gathers if node.input[1] == INPUTS[0] and not widths[node.input[0]] % BLOCK]
+    table = [node for node in gathers if node.input[1] == INPUTS[0] and table_block(widths[node.input[0]])]
     if not table:
         return model
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx"):
             entry.version = max(entry.version, OPSET_OF_4_BITS)  # as the quantiser would, with a warning of its own
     others = [node.name for node in gathers if node not in table]
+    block = table_block(widths[table[0].input[0]])
     config = DefaultWeightOnlyQuantConfig(
-        block_size=BLOCK, is_symmetric=False, op_types_to_quantize=("Gather",), quant_axes={"Gather": 1}
+        block_size=block, is_symmetric=True, op_types_to_quantize=("Gather",), quant_axes={"Gather": 1}
     )
     quantizer = MatMulNBitsQuantizer(model, nodes_to_exclude=others, algo_config=config)
-    quantizer.process()
+    with np.errstate(invalid="ignore"):  # it divides a block of zeros by its scale, and then takes zeros
+        quantizer.process()
     return quantizer.model.model
 
 
@@ -139,12 +140,14 @@ def to_int8_weights(source: Path, target: Path) -> None:
 def to_q4(source: Path, target: Path) -> None:
     """Write an ONNX file with its weights and its table of token embeddings in 4 bits.
 
-    Weights are ``MatMulNBits``, the table is ``GatherBlockQuantized``, both ``scale * (code - zero)`` in blocks of
-    :data:`BLOCK`; the small tables of positions and types are in int8. The activations stay in fp32, so that a sentence
-    has one embedding in every batch; the gain is the size of the file.
+    Weights are ``MatMulNBits``, the table is ``GatherBlockQuantized``, both ``scale * code`` with a scale in fp16 for
+    each block: the grid of :func:`distilface.compression.bits.on_grid`, so that weights which are on it are written as
+    they are. The small tables of positions and types are in int8. The activations stay in fp32, so that a sentence has
+    one embedding in every batch; the gain is the size of the file.
 
     Args:
-        source: in fp32.
+        source: in fp32, of a model whose weights are on the grid (:func:`distilface.compression.gptq.round_weights`);
+            others are rounded to it.
         target: the file to write.
     """
     import onnx
@@ -154,11 +157,32 @@ def to_q4(source: Path, target: Path) -> None:
     with _optimised(source) as optimised:
         small = optimised.with_name("table.onnx")
         onnx.save(_q4_table(onnx.load(optimised)), small)
-        quantizer = MatMulNBitsQuantizer(_int8_tables(small), bits=4, block_size=BLOCK, is_symmetric=False)
+        quantizer = MatMulNBitsQuantizer(_int8_tables(small), bits=4, block_size=BLOCK, is_symmetric=True)
         quantizer.process()
     graph = quantizer.model.model.graph
     # A weight that layers share is added for each of its products, under one name, which onnxruntime refuses.
     once = {tensor.name: tensor for tensor in graph.initializer}
     del graph.initializer[:]
     graph.initializer.extend(once.values())
+    _halve_scales(graph)
     onnx.save(quantizer.model.model, target)
+
+
+def _halve_scales(graph: Any) -> None:
+    """Store the scales of 4-bit weights in fp16; onnxruntime casts them once, as it opens the file."""
+    import onnx
+    from onnx import helper, numpy_helper
+
+    scales = {node.input[2] for node in graph.node if node.op_type in ("MatMulNBits", "GatherBlockQuantized")}
+    kept, casts = [], []
+    for tensor in graph.initializer:
+        if tensor.name not in scales:
+            kept.append(tensor)
+            continue
+        half = numpy_helper.to_array(tensor).astype(np.float16)
+        kept.append(numpy_helper.from_array(half, f"{tensor.name}_half"))
+        casts.append(helper.make_node("Cast", [f"{tensor.name}_half"], [tensor.name], to=onnx.TensorProto.FLOAT))
+    nodes = [*casts, *graph.node]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)

@@ -18,7 +18,7 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import TrainerCallback, set_seed
 
-from distilface.compression.bits import BLOCK, TABLE_BLOCK, Rounding
+from distilface.compression.bits import Rounding
 from distilface.compression.gptq import round_weights
 from distilface.compression.positions import cut_positions
 from distilface.data.pairs import read_sts
@@ -196,7 +196,7 @@ def start_rounding(student: SentenceTransformer, task: Task) -> Rounding:
     logger.info(f"{task.settings.bits} bits: rounded by what {len(sample)} texts of at most {length} tokens give")
     cut_positions(student)
     round_weights(student, lambda: student.encode(sample, batch_size=32, show_progress_bar=False))
-    task.compression.append({"step": "bits", "bits": task.settings.bits, "block": BLOCK, "table_block": TABLE_BLOCK})
+    task.compression.append({"step": "bits", "bits": task.settings.bits})
     return Rounding(student)
 
 
