@@ -9,6 +9,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
 from distilface.cards import card
+from distilface.compression.sizes import Shape, shapes_for
 from distilface.data.pairs import read_sts
 from distilface.data.texts import as_texts
 from distilface.embedding import encoding
@@ -60,6 +61,25 @@ def train(
     sources, texts = as_texts(data)
     values = {**settings, **places, **({"data": sources} if sources else {})}
     return chosen.train(parse(chosen.Settings, ["--config", config] if config else [], "", values), texts)
+
+
+def shape(teacher: str | Path, megabytes: float, max_seq_length: int | None = None) -> list[Shape]:
+    """Return the students of 4 bits that fill a budget, the best first; ``train(..., megabytes=N)`` makes that one.
+
+    >>> import distilface
+    >>> distilface.shape("models/none/there", megabytes=5)
+    Traceback (most recent call last):
+    distilface.settings.InputError: models/none/there is neither a folder nor a Hub id (owner/name)
+
+    Args:
+        teacher: a folder or a Hub id of a sentence encoder, a BERT or a DistilBERT inside.
+        megabytes: what a user downloads to run the student, the 4-bit file and the tokenizer, 10^6 bytes.
+        max_seq_length: the tokens that it reads; default the teacher's.
+
+    Raises:
+        InputError: if the teacher cannot be used or cut, or nothing fits.
+    """
+    return shapes_for(str(teacher), megabytes, max_seq_length)
 
 
 def load(model: str | Path) -> SentenceTransformer:

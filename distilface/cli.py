@@ -13,6 +13,8 @@ from distilface import __version__
 from distilface.cards.card import write_card
 from distilface.cards.info import folder_lines
 from distilface.cards.settings import CardSettings
+from distilface.compression.settings import ShapeSettings
+from distilface.compression.sizes import Shape, shape_lines, shapes_for
 from distilface.console import run_command
 from distilface.data.pairs import read_sts
 from distilface.embedding.encoding import Encoded, encode
@@ -35,6 +37,7 @@ from distilface.training.verdict import verdict_lines
 USAGE = f"""distilface {__version__}: verbs on a model folder
 
     distilface train METHOD       a model folder from text: distilface train alone lists the methods
+    distilface shape              the students that fill a budget of megabytes, part by part
     distilface evaluate MODEL     its scores on MTEB's tasks
     distilface info FOLDER        what it is, sizes, scores, exports, and what it lacks
     distilface export FOLDER      onnx/ and openvino/ beside the weights, each file through the parity gate
@@ -88,6 +91,14 @@ def encode_file(words: list[str]) -> Encoded:
     report = encode(settings)
     print(report)
     return report
+
+
+def shape(words: list[str]) -> list[Shape]:
+    """Print the shapes that fill a budget; return them."""
+    settings = parse(ShapeSettings, words, inspect.getdoc(ShapeSettings) or "")
+    found = shapes_for(settings.teacher, settings.megabytes, settings.max_seq_length)
+    print("\n".join(shape_lines(found)))
+    return found
 
 
 def _methods() -> str:
@@ -165,6 +176,7 @@ class Verb:
 
 VERBS = {
     "train": Verb(train, ()),
+    "shape": Verb(shape, ()),
     "info": Verb(info),
     "export": Verb(export_folder),
     "card": Verb(write_folder_card),

@@ -18,9 +18,10 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import TrainerCallback, set_seed
 
-from distilface.compression.bits import Rounding
+from distilface.compression.bits import BITS, Rounding
 from distilface.compression.gptq import round_weights
 from distilface.compression.positions import cut_positions
+from distilface.compression.sizes import shape_lines, shapes_for
 from distilface.data.pairs import read_sts
 from distilface.data.texts import read_texts
 from distilface.settings import warn_unused
@@ -171,6 +172,7 @@ class Method(ABC):
         if texts is None:
             texts = read_texts(settings.data, settings.max_sentences, settings.text_column)
         task = Task(settings, texts)
+        settings = task.settings = fill_budget(task)
         trainer, measure = self.trainer(task)
         scores = [measure.score(teacher) for teacher in task.teachers]
         run = {
@@ -186,6 +188,17 @@ class Method(ABC):
             run["loss_settings"] = loss.get_config_dict()
         best = max(scores, default=None)
         return fit(trainer, measure, settings, task.texts, run, best, lambda: self.outcome(trainer, task))
+
+
+def fill_budget(task: Task) -> Any:
+    """Return the settings of a task, with the layers, pieces and bits that fill its megabytes, if it has any."""
+    settings = task.settings
+    if getattr(settings, "megabytes", None) is None:
+        return settings
+    found = shapes_for(task.source, settings.megabytes, settings.max_seq_length)
+    for line in shape_lines(found[:1]):
+        logger.info(line)
+    return replace(settings, layers=list(found[0].layers), vocabulary=found[0].vocabulary, bits=BITS)
 
 
 def start_rounding(student: SentenceTransformer, task: Task) -> Rounding:

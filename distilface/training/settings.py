@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import SchedulerType
 
+from distilface.compression.bits import BITS
 from distilface.data.lines import suffix_of
 from distilface.hub_ids import DEFAULT_BACKBONE, DEFAULT_TEACHER, HUB_STSB, HUB_TEXTS
 from distilface.run import Run
@@ -27,6 +28,10 @@ RISES = {"scheduler": lambda name: name not in NO_WARMUP}
 
 #: Where it matters on which text the pieces of a vocabulary are counted.
 PRUNED = {"vocabulary": lambda size: size is not None}
+
+
+#: What a budget in megabytes chooses.
+SHAPE = ["layers", "vocabulary", "bits"]
 
 
 @dataclass
@@ -78,6 +83,9 @@ class TeacherSettings(StudentSettings):
     cache_dir: str | None = setting(None, "where the teacher's embeddings are kept")
     vocabulary: int | None = setting(None, "keep this many pieces of the vocabulary, those that the text uses most")
     vocabulary_data: list[str] = setting([], "text that the pieces are counted on; default --data", needs=PRUNED)
+    megabytes: float | None = setting(
+        None, "fill this many megabytes, file and tokenizer: chooses layers, pieces and bits", excludes=SHAPE
+    )
     bits: int | None = setting(None, "bits of a weight: 4 trains the student on the grid of its 4-bit file")
     batch_size: int = setting(128, "sentences a step")
     learning_rate: float = setting(3e-4, "peak learning rate of AdamW")
@@ -104,6 +112,11 @@ def check_values(settings: TrainSettings) -> None:
         raise InputError(f"--seed {settings.seed} is out of range; it must be from 0 to {2**32 - 1}")
     if settings.bf16 not in ("auto", "yes", "no"):
         raise InputError(f"--bf16 {settings.bf16!r} must be auto, yes or no")
+    for name in ("vocabulary", "megabytes"):
+        if (value := getattr(settings, name, None)) is not None and not 0 < value < math.inf:
+            raise InputError(f"--{name} {value} is out of range; it must be above 0")
+    if (bits := getattr(settings, "bits", None)) not in (None, BITS):
+        raise InputError(f"--bits {bits} must be {BITS}, the grid of the 4-bit file; or leave it out")
     dropout = getattr(settings, "dropout", None)
     if dropout is not None and not 0 <= dropout < 1:
         raise InputError(f"--dropout {dropout} is out of range; it must be from 0 to below 1")
