@@ -185,6 +185,41 @@ def evaluate(
     return scores.evaluate(model, tasks or scores.STS_TASKS, data_dir, cache_dir, batch_size)
 
 
+def compare(
+    model: str | Path | SentenceTransformer,
+    *,
+    suite: str | Path | None = None,
+    search: Sequence[str | Path] = (),
+    variants: Sequence[str] = (),
+    teacher: str | None = None,
+    batch_size: int = 32,
+) -> dict[str, Any]:
+    """Score a model beside its teacher and its exported files, by mteb: on a suite of tasks, or in your own search.
+
+    >>> import distilface
+    >>> distilface.compare("models/mine", suite="suites/none")
+    Traceback (most recent call last):
+    distilface.settings.InputError: suites/none is not a suite: it has no tasks.json
+
+    Args:
+        model: a folder, a Hub id, or a model in memory.
+        suite: a folder of ``tasks.json`` and a file for each task.
+        search: instead of a suite, three files in BEIR's layout: queries, documents, judgements.
+        variants: names of exported files of the folder, as ``q4``.
+        teacher: a folder or a Hub id; ``"none"`` for none; default what the folder's run.json names.
+        batch_size: texts in a batch.
+
+    Returns:
+        The report: ``tasks`` and ``means`` of a suite, ``scores`` of a search, each by the names of the encoders.
+
+    Raises:
+        InputError: on a mistake in the files, a model that cannot be used, or one that has collapsed.
+    """
+    from distilface.evaluation import reports
+
+    return reports.compare(model, suite, search, variants, teacher, batch_size)
+
+
 def write_card(
     folder: str | Path,
     *,

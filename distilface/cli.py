@@ -20,7 +20,7 @@ from distilface.data.pairs import read_sts
 from distilface.embedding.encoding import Encoded, encode
 from distilface.embedding.settings import EncodeSettings
 from distilface.environment import stamp
-from distilface.evaluation.settings import EvaluateSettings
+from distilface.evaluation.settings import EvaluateSettings, check_settings
 from distilface.exporters.exporting import export
 from distilface.exporters.formats import FORMATS
 from distilface.exporters.parity import Parity
@@ -38,7 +38,7 @@ USAGE = f"""distilface {__version__}: verbs on a model folder
 
     distilface train METHOD       a model folder from text: distilface train alone lists the methods
     distilface shape              the students that fill a budget of megabytes, part by part
-    distilface evaluate MODEL     its scores on MTEB's tasks
+    distilface evaluate MODEL     its scores on MTEB's tasks, on a suite of your own, in your own search
     distilface info FOLDER        what it is, sizes, scores, exports, and what it lacks
     distilface export FOLDER      onnx/ and openvino/ beside the weights, each file through the parity gate
     distilface card FOLDER        README.md of the model, from how it was trained, scored and exported
@@ -143,26 +143,43 @@ def push_folder(words: list[str]) -> dict[str, Any]:
     return report
 
 
-def evaluate(words: list[str]) -> dict[str, float]:
-    """Score a model on MTEB's tasks; return the scores."""
+def evaluate(words: list[str]) -> dict[str, Any]:
+    """Score a model on MTEB's tasks, a suite or a search; return the scores."""
+    settings = parse(EvaluateSettings, words, inspect.getdoc(EvaluateSettings) or "")
+    check_settings(settings)
+    warn_unused(settings)
+    if settings.suite or settings.queries:
+        return _compare(settings)
     from distilface.evaluation import scores  # with mteb, which takes seconds to import
 
-    settings = parse(EvaluateSettings, words, inspect.getdoc(EvaluateSettings) or "")
-    if settings.batch_size < 1:
-        raise InputError(f"--batch_size {settings.batch_size} is out of range; it must be 1 or more")
     tasks = settings.tasks or scores.STS_TASKS
     model = scores.as_encoder(settings.model)
     result = scores.evaluate(model, tasks, settings.data_dir, settings.cache_dir, settings.batch_size)
     for task, score in result.items():
         print(f"{task:20} {score:6.2f}")
-    for name, mean in scores.means(result).items():
+    means = scores.all_means(result, tasks)
+    for name, mean in means.items():
         if mean is not None:
             print(f"{name:20} {mean:6.2f}")
     if settings.output:
-        report = {"name": settings.model, "scores": result, **scores.means(result), "fingerprint": model.fingerprint}
+        report = {"name": settings.model, "scores": result, **means, "fingerprint": model.fingerprint}
         write_result(settings.output, {**report, **stamp()})
         print(f"result: {settings.output}")
     return result
+
+
+def _compare(settings: EvaluateSettings) -> dict[str, Any]:
+    """Score a model beside its teacher and its exported files; return the report."""
+    from distilface.evaluation import reports, tables  # with mteb
+
+    search = [str(file) for file in (settings.queries, settings.documents, settings.relevant) if file]
+    teacher = settings.teacher or None
+    report = reports.compare(settings.model, settings.suite, search, settings.variants, teacher, settings.batch_size)
+    tables.print_report(report)
+    if settings.output:
+        write_result(settings.output, report)
+        print(f"result: {settings.output}")
+    return report
 
 
 @dataclass(frozen=True)

@@ -77,6 +77,13 @@ def _packaged(model_id: str) -> Path | None:
     return Path(spec.origin).parent / folder if spec and spec.origin else None
 
 
+def is_at_hand(model: str) -> bool:
+    """Return whether a model can be loaded without the Hub: a folder, a cached or an installed one."""
+    if Path(model).is_dir() or _packaged(model):
+        return True
+    return model.count("/") == 1 and model[0] not in "./~" and cached_revision(model, "model") is not None
+
+
 def resolve(model: str) -> str:
     """Turn a Hub id or a folder into a folder, without loading it: no later load waits for a Hub.
 

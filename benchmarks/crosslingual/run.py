@@ -9,9 +9,9 @@ from mteb.cache import ResultCache
 from benchmarks import crosslingual
 from benchmarks.files import save_result
 from benchmarks.sts.comparison import Row, measure
-from benchmarks.tables import console, number_table
 from distilface.environment import environment
 from distilface.evaluation.scores import evaluate
+from distilface.evaluation.tables import console, number_table
 from distilface.evaluation.tasks import CROSSLINGUAL, data_sources, find_tasks
 from distilface.hub_ids import resolve
 from distilface.methods.multistage.stages import STAGES

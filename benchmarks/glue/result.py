@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.spread import as_text, mean_and_sd
-from benchmarks.tables import console, number_table
 from distilface.environment import environment
+from distilface.evaluation.tables import console, number_table
 from distilface.settings import InputError
 from distilface.storage import write_result
 

@@ -26,10 +26,10 @@ from mteb.cache import ResultCache
 from benchmarks.series.training import method_of, read_recipe, split_words, train_once, variant_folder
 from benchmarks.spread import as_text, mean_and_sd
 from benchmarks.sts.comparison import measure, measure_relatives
-from benchmarks.tables import console, number_table
 from distilface.console import run_command
 from distilface.environment import environment
 from distilface.evaluation.scores import STS_TASKS, evaluate
+from distilface.evaluation.tables import console, number_table
 from distilface.evaluation.tasks import data_sources, find_tasks
 from distilface.run import Run
 from distilface.settings import parse, setting, variant_words

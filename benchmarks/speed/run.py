@@ -13,9 +13,9 @@ from benchmarks.files import save_result
 from benchmarks.speed.models import RUNTIMES, STUDENT, USUAL, contenders, model_folders, operations
 from benchmarks.speed.rounds import row_of, run_rounds
 from benchmarks.spread import median_and_range
-from benchmarks.tables import console, number_table
 from distilface.data.samples import sts_sample
 from distilface.environment import environment, stamp
+from distilface.evaluation.tables import console, number_table
 from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.model.folder import Folder
 from distilface.settings import check_known, parse, setting

@@ -5,8 +5,8 @@ from itertools import groupby
 from rich.console import Console
 
 from benchmarks.sts.comparison import MEASURED, Row
-from benchmarks.tables import console, number_table
 from distilface.evaluation.scores import STS_TASKS, means
+from distilface.evaluation.tables import console, number_table
 
 HEADS = {"STSBenchmark": "STS-B"}
 

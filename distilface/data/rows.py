@@ -44,6 +44,21 @@ def read_rows(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[str, d
         yield where, pick(row, columns, where)
 
 
+def read_objects(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Yield the rows of a .jsonl (or .gz) file with all that they hold, each with its place; each has ``columns``.
+
+    Raises:
+        InputError: as :func:`read_rows`, and on a file of another kind.
+    """
+    path = existing_file(path)
+    if kind_of(path) != ".jsonl":
+        raise InputError(f"{path} is not a .jsonl or .jsonl.gz file; write its rows as JSON lines")
+    for number, row in _json_rows(path, columns):
+        where = f"{path}, line {number}"
+        pick(row, columns, where)
+        yield where, row
+
+
 def read_column(path: str | Path, column: str) -> Iterator[str]:
     """Yield the text of each row of a file: all of a line of a .txt but its end, else what stands in ``column``.
 

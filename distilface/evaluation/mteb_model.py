@@ -11,6 +11,7 @@ from torch.utils.data import DataLoader
 
 from distilface.runtimes.base import Encoder
 from distilface.runtimes.torch import TorchEncoder
+from distilface.settings import InputError
 
 #: The prompts that sentence-transformers takes for a query or a document where the task has none of its own.
 ROLES = {PromptType.query: ("query",), PromptType.document: ("document", "passage", "corpus")}
@@ -28,18 +29,22 @@ class MtebModel(SentenceTransformerEncoderWrapper):
             warnings.filterwarnings("ignore", category=FutureWarning, module="mteb")
             super().__init__(encoder.model)
         self.encoder = encoder
-        self._known: dict[str, np.ndarray] = {}
+        self._known: dict[tuple[str, str], np.ndarray] = {}
 
     def encode(self, inputs: DataLoader, *, task_metadata: Any, **kwargs: Any) -> Any:
         """Return the embeddings of all sentences of ``inputs``, shape (sentences, dimension)."""
         if task_metadata.type != "STS" or any((self.model_prompts or {}).values()):
             return self._embed(inputs, task_metadata=task_metadata, **kwargs)
+        return self._once(inputs, "", task_metadata=task_metadata, **kwargs)
+
+    def _once(self, inputs: DataLoader, prompt: str, **kwargs: Any) -> np.ndarray:
+        """Embed the sentences that were not embedded yet with this prompt, and return the embeddings of all."""
         texts = [text for batch in inputs for text in batch["text"]]
-        if new := [text for text in dict.fromkeys(texts) if text not in self._known]:
+        if new := [text for text in dict.fromkeys(texts) if (prompt, text) not in self._known]:
             rows = DataLoader(Dataset.from_dict({"text": new}), batch_size=1000)  # type: ignore[arg-type]
-            vectors = self._embed(rows, task_metadata=task_metadata, **kwargs)
-            self._known.update(zip(new, vectors, strict=True))
-        return np.stack([self._known[text] for text in texts])
+            vectors = self._embed(rows, **kwargs)
+            self._known.update(((prompt, text), vector) for text, vector in zip(new, vectors, strict=True))
+        return np.stack([self._known[prompt, text] for text in texts])
 
     def _embed(self, inputs: DataLoader, **kwargs: Any) -> Any:
         if isinstance(self.encoder, TorchEncoder):
@@ -61,3 +66,35 @@ class MtebModel(SentenceTransformerEncoderWrapper):
         own = self.get_prompt_name(task_metadata, prompt_type)
         names = [own] if own else [*(ROLES[prompt_type] if prompt_type else ()), model.default_prompt_name or ""]
         return next((model.prompts[name] or "" for name in names if name in model.prompts), "")
+
+
+class CachedModel(MtebModel):
+    """An encoder as mteb calls it, in one evaluation of many tasks: a text with its prompt is embedded once."""
+
+    def encode(self, inputs: DataLoader, *, task_metadata: Any, **kwargs: Any) -> Any:
+        """Return the embeddings of all texts of ``inputs``, shape (texts, dimension).
+
+        Raises:
+            InputError: if they are not finite, or all alike: a search would then have the score of chance.
+        """
+        prompt = self._prompt(task_metadata, kwargs.get("prompt_type"))
+        embeddings = self._once(inputs, prompt, task_metadata=task_metadata, **kwargs)
+        name = task_metadata.name
+        if not np.isfinite(embeddings).all():
+            raise InputError(f"no score on {name}: the embeddings of {self.encoder.name} are NaN or infinite")
+        if len(embeddings) > 2 and np.ptp(embeddings, axis=0).max() <= 1e-6 * np.abs(embeddings).max():
+            raise InputError(f"no score on {name}: {self.encoder.name} embeds every text alike; it has collapsed")
+        return embeddings
+
+
+class TeacherIndex(MtebModel):
+    """A student that searches what its teacher has embedded: the queries are the student's, the documents not."""
+
+    def __init__(self, queries: CachedModel, documents: CachedModel) -> None:
+        super().__init__(documents.encoder)
+        self.queries, self.documents = queries, documents
+
+    def encode(self, inputs: DataLoader, *, prompt_type: PromptType | None = None, **kwargs: Any) -> Any:
+        """Return the embeddings of documents by the teacher, of queries by the student."""
+        model = self.documents if prompt_type == PromptType.document else self.queries
+        return model.encode(inputs, prompt_type=prompt_type, **kwargs)

@@ -11,11 +11,13 @@ from datasets.exceptions import DatasetNotFoundError
 from huggingface_hub.errors import HfHubHTTPError, LocalEntryNotFoundError
 from mteb.abstasks import AbsTask
 from mteb.cache import ResultCache
+from mteb.results import TaskResult
 from sentence_transformers import SentenceTransformer
 from tqdm.auto import tqdm
 
+from distilface.evaluation.means import means_by_type
 from distilface.evaluation.mteb_model import MtebModel
-from distilface.evaluation.tasks import find_tasks
+from distilface.evaluation.tasks import find_tasks, task_types
 from distilface.hub_ids import unreachable
 from distilface.model.loading import load_model
 from distilface.runtimes.base import Encoder
@@ -76,6 +78,18 @@ def means(scores: dict[str, float]) -> dict[str, float | None]:
     return {"mean_of_5": _mean(scores, PAPER_TASKS), "mean_of_7": _mean(scores, STS_TASKS)}
 
 
+def all_means(scores: dict[str, float], names: Sequence[str]) -> dict[str, float | None]:
+    """Return :func:`means`, and of tasks of several types also those by type and over all.
+
+    Args:
+        scores: of the tasks.
+        names: of the tasks and benchmarks that were scored.
+    """
+    types = task_types(names)
+    several = len({types[name] for name in scores if name in types}) > 1
+    return means(scores) | (means_by_type(scores, types) if several else {})
+
+
 def _mean(scores: dict[str, float], tasks: Sequence[str]) -> float | None:
     known = [scores[task] for task in tasks if task in scores]
     return round(sum(known) / len(tasks), 4) if len(known) == len(tasks) else None
@@ -132,6 +146,25 @@ def _name(model: Scored) -> str:
 def _scores(model: MtebModel, task: AbsTask, cache: ResultCache | None, batch_size: int) -> dict[str, float]:
     """Score one task: its main score, and that of each subset where it has several."""
     name = task.metadata.name
+    task_result = run_task(model, task, cache, batch_size).validate_and_filter_scores(task)
+    scores = {name: task_result.get_score()}
+    if len(task.hf_subsets) > 1:
+        rows = [entry for split in task_result.scores.values() for entry in split]
+        for subset in task.hf_subsets:
+            values = [entry["main_score"] for entry in rows if entry["hf_subset"] == subset]
+            scores[f"{name} ({subset})"] = sum(values) / len(values)
+    if not all(math.isfinite(score) for score in scores.values()):
+        raise InputError(f"no score on {name}: the model embeds every text alike; it has collapsed")
+    return {key: round(100 * float(score), 4) for key, score in scores.items()}
+
+
+def run_task(model: Any, task: AbsTask, cache: ResultCache | None, batch_size: int) -> TaskResult:
+    """Run a task by mteb.
+
+    Raises:
+        InputError: on data that the Hub does not give.
+    """
+    name = task.metadata.name
     kwargs: Any = {"batch_size": batch_size, "show_progress_bar": False}
     try:
         result = mteb.evaluate(
@@ -142,13 +175,4 @@ def _scores(model: MtebModel, task: AbsTask, cache: ResultCache | None, batch_si
         raise unreachable(f"the data of task {name}", remedy, error) from None
     if not result.task_results:
         raise InputError(f"task {name} is private on the Hub; log in with access to it, or leave it out")
-    task_result = result.task_results[0].validate_and_filter_scores(task)
-    scores = {name: task_result.get_score()}
-    if len(task.hf_subsets) > 1:
-        entries = [entry for split in task_result.scores.values() for entry in split]
-        for subset in task.hf_subsets:
-            values = [entry["main_score"] for entry in entries if entry["hf_subset"] == subset]
-            scores[f"{name} ({subset})"] = sum(values) / len(values)
-    if not all(math.isfinite(score) for score in scores.values()):
-        raise InputError(f"no score on {name}: the model embeds every text alike; it has collapsed")
-    return {key: round(100 * float(score), 4) for key, score in scores.items()}
+    return result.task_results[0]

@@ -61,6 +61,11 @@ def data_sources(tasks: Sequence[AbsTask]) -> dict[str, Any]:
     return {task.metadata.name: dict(task.metadata.dataset) for task in tasks}
 
 
+def task_types(names: Sequence[str]) -> dict[str, str]:
+    """Return the type of each task, as ``Retrieval``, of names of tasks and benchmarks that are known."""
+    return {task.metadata.name: task.metadata.type for name in names for task in _lookup(name)}
+
+
 def _crosslingual() -> AbsTask:
     """Make the task that mteb has not, with the evaluator and the scale of its monolingual sister."""
     task = copy.copy(mteb.get_task(_MONOLINGUAL))
@@ -86,7 +91,8 @@ def _known_names() -> list[str]:
     return [CROSSLINGUAL, *(task.metadata.name for task in tasks), *(b.name for b in mteb.get_benchmarks())]
 
 
-def _data_file(name: str, folder: Path) -> Path | None:
+def data_file(name: str, folder: Path) -> Path | None:
+    """Return the file of a task in a folder, ``<name>.jsonl`` or ``<name>.jsonl.gz``, or ``None``."""
     return next((file for end in (".jsonl", ".jsonl.gz") if (file := folder / f"{name}{end}").is_file()), None)
 
 
@@ -99,11 +105,11 @@ def _local_files(task: AbsTask, folder: Path) -> dict[str, Path]:
         raise InputError(f"the data folder {folder} does not exist")
     name, remedy = task.metadata.name, "name what it holds with --tasks"
     if not task.metadata.is_multilingual:
-        if (file := _data_file(name, folder)) is None:
+        if (file := data_file(name, folder)) is None:
             raise InputError(f"{folder} holds no {name}.jsonl or {name}.jsonl.gz; {remedy}")
         return {"default": file}
     candidates = {
-        subset: _data_file(subset, folder) or _data_file(f"{subset}-{subset}", folder) for subset in task.hf_subsets
+        subset: data_file(subset, folder) or data_file(f"{subset}-{subset}", folder) for subset in task.hf_subsets
     }
     files = {subset: file for subset, file in candidates.items() if file is not None}
     if not files:
@@ -111,7 +117,7 @@ def _local_files(task: AbsTask, folder: Path) -> dict[str, Path]:
     return files
 
 
-def _checksum(files: Sequence[Path]) -> str:
+def checksum(files: Sequence[Path]) -> str:
     """Return the sha256 of the text of files; of several, with their names between."""
     texts = [gzip.decompress(file.read_bytes()) if file.suffix == ".gz" else file.read_bytes() for file in files]
     if len(files) > 1:
@@ -127,7 +133,7 @@ def _with_local_data(task: AbsTask, folder: Path) -> AbsTask:
     files = _local_files(task, folder)
     rows = {subset: Dataset.from_list(read_pairs(file, least=2)) for subset, file in files.items()}
     paths = list(files.values())
-    source = {"path": " ".join(file.name for file in paths), "revision": f"sha256:{_checksum(paths)}"}
+    source = {"path": " ".join(file.name for file in paths), "revision": f"sha256:{checksum(paths)}"}
     update: dict[str, Any] = {"dataset": source, "superseded_by": None}
     split = "test" if "test" in task.eval_splits else task.eval_splits[0]
     local = copy.copy(task).filter_eval_splits([split])

@@ -1,0 +1,73 @@
+"""The encoders that are compared: the teacher, the model, files exported from it."""
+
+import logging
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from sentence_transformers import SentenceTransformer
+
+from distilface.evaluation.scores import as_encoder
+from distilface.hub_ids import is_at_hand
+from distilface.model.folder import Folder, open_folder
+from distilface.runtimes.base import Encoder
+from distilface.runtimes.files import FILES
+from distilface.runtimes.opening import choose, open_file
+from distilface.settings import NONE, InputError, check_known
+
+logger = logging.getLogger(__name__)
+
+TEACHER, MODEL = "teacher", "model"
+
+
+def open_encoders(
+    model: str | Path | SentenceTransformer, variants: Sequence[str] = (), teacher: str | None = None
+) -> dict[str, Encoder]:
+    """Open what is compared, by the names of the columns: ``teacher`` (if there is one), ``model``, the variants.
+
+    Args:
+        model: a folder, a Hub id or a model in memory, in fp32.
+        variants: names of :data:`distilface.runtimes.files.FILES`, of a folder's exported files.
+        teacher: a folder or a Hub id; ``none`` for none; ``None`` takes what the folder's run.json names, if it can be
+            loaded without the Hub.
+
+    Raises:
+        InputError: on a model or a teacher that cannot be loaded, or a variant that is unknown or not exported.
+    """
+    check_known(variants, list(FILES), "variant")
+    is_folder = not isinstance(model, SentenceTransformer) and Path(model).is_dir()
+    if variants and not is_folder:
+        raise InputError(f"variants are the exported files of a model folder; {model!s:.80} is not a folder")
+    if teacher is None and is_folder:
+        teacher = _own_teacher(Folder(Path(str(model))))
+    encoders: dict[str, Encoder] = {} if teacher in (None, NONE) else {TEACHER: as_encoder(str(teacher))}
+    encoders[MODEL] = as_encoder(model)
+    if variants:
+        folder = open_folder(str(model))
+        encoders |= {name: open_file(choose(folder, name), encoders[MODEL].model) for name in variants}
+    return encoders
+
+
+def _own_teacher(folder: Folder) -> str | None:
+    """Return the teacher that run.json names, if there is one and it is at hand."""
+    names = [source.name for source in folder.run.teachers] if folder.run else []
+    if len(names) != 1:
+        return None
+    if not is_at_hand(names[0]):
+        logger.warning(f"the teacher {names[0]} is not here, so it is not compared; fetch it, or give --teacher")
+        return None
+    return names[0]
+
+
+def describe(encoders: Mapping[str, Encoder]) -> dict[str, Any]:
+    """Return what tells each encoder from any other, for a report."""
+    return {
+        name: {
+            "runtime": encoder.name,
+            "precision": encoder.precision,
+            "megabytes": encoder.megabytes,
+            "dimension": encoder.dimension,
+            "fingerprint": encoder.fingerprint,
+        }
+        for name, encoder in encoders.items()
+    }
