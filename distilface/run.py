@@ -59,7 +59,9 @@ class Run:
         scores: ``baseline_<name>`` is before the training, ``teacher_<name>`` the teacher's.
         curve: a step and its score, each.
         loss: a step and its loss, each.
-        verdict: ``WIN``, ``MARGINAL`` or ``REGRESSION``.
+        agreement: with the teacher: the number of ``texts`` that were not trained on, and ``cosine``, ``spearman`` and
+            ``recall`` (:class:`distilface.embedding.agreement.Agreement`) ``before`` the training and ``after`` it.
+        verdict: ``WIN``, ``MARGINAL``, ``REGRESSION`` or ``MIXED``.
         gain: how much better the score is than before the training, whichever way it counts.
         more: what only one method says, by its key in the file.
     """
@@ -86,6 +88,7 @@ class Run:
     scores: dict[str, Any] = field(default_factory=dict)
     versions: dict[str, str | None] = field(default_factory=dict)
     machine: dict[str, Any] = field(default_factory=dict)
+    agreement: dict[str, Any] = field(default_factory=dict)
     verdict: str | None = None
     gain: float | None = None
     more: dict[str, Any] = field(default_factory=dict)

@@ -24,11 +24,11 @@ from distilface.compression.positions import cut_positions
 from distilface.compression.sizes import shape_lines, shapes_for
 from distilface.data.pairs import read_sts
 from distilface.data.texts import read_texts
-from distilface.settings import warn_unused
+from distilface.settings import InputError, warn_unused
 from distilface.training.alike import drop_alike
 from distilface.training.batches import check_batch
 from distilface.training.checkpoints import WholeCheckpoints
-from distilface.training.evaluators import DevEvaluator
+from distilface.training.evaluators import AgreementEvaluator, DevEvaluator
 from distilface.training.fitting import encoder_trainer, fit, make_student, read_length
 from distilface.training.run_folder import check_settings, claimed
 from distilface.training.settings import StudentSettings, TrainSettings, warn_unread
@@ -70,16 +70,24 @@ class Task:
             student reads as the same tokens is kept.
         data: the columns that the loss reads; :meth:`EncoderMethod.trainer` sets it to what ``prepare`` returns.
         compression: the steps that made the student smaller, for ``run.json``.
+        agreement: what measures the student against its teacher, if the method has it do so.
     """
 
     settings: Any
     texts: Dataset
     data: Dataset = field(init=False)
     compression: list[dict[str, Any]] = field(init=False, default_factory=list)
+    agreement: AgreementEvaluator | None = field(init=False, default=None)
 
     @cached_property
     def dev(self) -> Dataset:
-        """The scored pairs that choose the checkpoint."""
+        """The scored pairs that choose the checkpoint.
+
+        Raises:
+            InputError: if the settings name none, and the method can choose by nothing else.
+        """
+        if self.settings.dev is None:
+            raise InputError("--dev none leaves nothing to choose the checkpoint by; give scored pairs, or 'sample'")
         return read_sts(self.settings.dev)
 
     @property
@@ -231,6 +239,8 @@ class EncoderMethod(Method):
     """
 
     Settings: ClassVar[type[TrainSettings]] = StudentSettings
+    #: Whether the agreement with the teacher can choose the checkpoint.
+    needs_no_dev: ClassVar[bool] = False
 
     def student(self, task: Task) -> SentenceTransformer:
         """Return the untrained student."""
@@ -244,9 +254,16 @@ class EncoderMethod(Method):
     def loss(self, student: SentenceTransformer, task: Task) -> nn.Module:
         """Return a sentence-transformers loss on the student, for ``task.data``."""
 
-    def evaluator(self, task: Task) -> DevEvaluator:
-        """Return what chooses the checkpoint: the Spearman correlation on ``task.dev``."""
-        return DevEvaluator(task.dev)
+    def evaluator(self, task: Task) -> DevEvaluator | AgreementEvaluator:
+        """Return what chooses the checkpoint: the Spearman correlation on ``task.dev``, or else the agreement."""
+        return DevEvaluator(task.dev) if task.agreement is None or task.settings.dev else task.agreement
+
+    def agreement(self, task: Task) -> AgreementEvaluator | None:
+        """Return what measures the student against its teacher, the texts for it taken out of ``task.data``.
+
+        ``None`` where no loss asks the student to have its teacher's embeddings.
+        """
+        return None
 
     def callbacks(self, loss: nn.Module, task: Task) -> Sequence[TrainerCallback]:
         """Return what is done between steps; a callback that must outlive a stop keeps its state in the loss."""
@@ -254,13 +271,17 @@ class EncoderMethod(Method):
 
     def trainer(self, task: Task) -> tuple[WholeCheckpoints, Measure]:
         """Return the trainer of the student, and the measure that chooses its checkpoint."""
-        dev = task.dev  # read first: a mistake in it must show before the teacher's pass of hours
+        # Read first: a mistake in it must show before the teacher's pass of hours.
+        dev = None if self.needs_no_dev and task.settings.dev is None else task.dev
         student = self.student(task)
         if self.least_batch > 1:  # of two texts that are the same to the student, one would be a false negative
             task.texts = drop_alike(task.texts, student, read_length(task.settings, student))
         rounding = start_rounding(student, task) if getattr(task.settings, "bits", None) else None
         task.data = self.prepare(task)
+        task.agreement = self.agreement(task)
         loss = self.loss(student, task)
         callbacks, evaluator = self.callbacks(loss, task), self.evaluator(task)
         trainer, measure = encoder_trainer(student, loss, task.data, dev, task.settings, callbacks, evaluator)
+        if task.agreement is not None:
+            measure = replace(measure, agreement=task.agreement.agreement)
         return trainer, measure if rounding is None else rounded(measure, rounding)

@@ -15,6 +15,7 @@ from distilface.methods.base import EncoderMethod, Paper, Task
 from distilface.model.pooling import is_normalized
 from distilface.settings import InputError, setting
 from distilface.training.checkpoints import WholeCheckpoints
+from distilface.training.evaluators import AgreementEvaluator
 from distilface.training.fitting import count_steps, make_student
 from distilface.training.settings import TeacherSettings
 from distilface.training.verdict import Measure
@@ -81,6 +82,7 @@ class Leaf(EncoderMethod):
     name = "leaf"
     paper = PAPER
     Settings = LeafSettings
+    needs_no_dev = True
 
     def check(self, settings: Any) -> None:
         """Refuse cycles that there cannot be."""
@@ -103,6 +105,10 @@ class Leaf(EncoderMethod):
     def prepare(self, task: Task) -> Dataset:
         """Put the teacher's embedding beside every text."""
         return embedding.prepare(task.texts, task.teacher, task.settings.cache_dir)
+
+    def agreement(self, task: Task) -> AgreementEvaluator:
+        """Return what measures the student against its teacher, in whose space it is."""
+        return embedding.hold_out(task)
 
     def loss(self, student: SentenceTransformer, task: Task) -> LeafLoss:
         """Return the squared distance to the teacher's embedding."""

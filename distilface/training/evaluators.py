@@ -1,10 +1,12 @@
 """The score that chooses a checkpoint, and an alarm for a collapse."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.evaluation.evaluator import BaseEvaluator
 from sentence_transformers.sentence_transformer.evaluation import EmbeddingSimilarityEvaluator
 from transformers import (
     TrainerCallback,
@@ -13,10 +15,18 @@ from transformers import (
     TrainingArguments,
 )
 
+from distilface.embedding.agreement import agreement
 from distilface.settings import InputError
 
 #: Mean pairwise cosine of unrelated sentences above which the embeddings tell nothing apart.
 COLLAPSED = 0.95
+
+
+def mean_cosine(model: SentenceTransformer, texts: Sequence[str], batch_size: int) -> float:
+    """Return the mean cosine over all pairs of different texts; 0 of a single one."""
+    vectors = model.encode(list(texts), batch_size=batch_size, normalize_embeddings=True)
+    count = len(vectors)
+    return float((np.square(vectors.sum(0)).sum() - count) / (count * (count - 1))) if count > 1 else 0.0
 
 
 class DevEvaluator(EmbeddingSimilarityEvaluator):
@@ -53,9 +63,38 @@ class DevEvaluator(EmbeddingSimilarityEvaluator):
 
     def mean_cosine(self, model: SentenceTransformer) -> float:
         """Return the mean cosine over all pairs of different sentences."""
-        vectors = model.encode(self.sentences, batch_size=self.batch_size, normalize_embeddings=True)
-        count = len(vectors)
-        return float((np.square(vectors.sum(0)).sum() - count) / (count * (count - 1))) if count > 1 else 0.0
+        return mean_cosine(model, self.sentences, self.batch_size)
+
+
+class AgreementEvaluator(BaseEvaluator):
+    """The share of the teacher's ten nearest neighbours that a student finds, x 100, on texts without labels.
+
+    Args:
+        texts: that are not trained on, three or more.
+        teacher: the teacher's embeddings of them, shape (texts, width).
+        batch_size: of the student's pass.
+    """
+
+    measured = "agreement"
+    key = "recall"
+
+    def __init__(self, texts: Sequence[str], teacher: np.ndarray, batch_size: int = 128) -> None:
+        super().__init__()
+        self.texts, self.teacher, self.batch_size = list(texts), teacher, batch_size
+        self.primary_metric = self.key
+
+    def agreement(self, model: SentenceTransformer) -> dict[str, Any]:
+        """Return the number of ``texts`` and the figures of :class:`distilface.embedding.agreement.Agreement`."""
+        embeddings = model.encode(self.texts, batch_size=self.batch_size, show_progress_bar=False)
+        return {"texts": len(self.texts), **agreement(self.teacher, np.asarray(embeddings)).as_dict()}
+
+    def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
+        """Return ``recall``, and the ``mean_cosine`` of different texts."""
+        return {self.key: self.agreement(model)[self.key], "mean_cosine": self.mean_cosine(model)}
+
+    def mean_cosine(self, model: SentenceTransformer) -> float:
+        """Return the mean cosine over all pairs of up to 256 of the texts."""
+        return mean_cosine(model, self.texts[:256], self.batch_size)
 
 
 class CollapseAlarm(TrainerCallback):

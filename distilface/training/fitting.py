@@ -22,7 +22,7 @@ from distilface.model.folder import load, save_folder
 from distilface.model.precision import uses_bf16
 from distilface.training.batches import LengthBatchSampler
 from distilface.training.checkpoints import WholeCheckpoints, drop_partial, last_whole, stoppable
-from distilface.training.evaluators import CollapseAlarm, DevEvaluator
+from distilface.training.evaluators import AgreementEvaluator, CollapseAlarm, DevEvaluator
 from distilface.training.run_folder import claim, keep, work_folder
 from distilface.training.settings import StudentSettings, TrainSettings
 from distilface.training.trainer import EncoderTrainer, use_cpu_well
@@ -124,10 +124,10 @@ def encoder_trainer(
     model: SentenceTransformer,
     loss: nn.Module,
     dataset: Dataset,
-    dev: Dataset,
+    dev: Dataset | None,
     settings: TrainSettings,
     callbacks: Sequence[TrainerCallback] = (),
-    evaluator: DevEvaluator | None = None,
+    evaluator: DevEvaluator | AgreementEvaluator | None = None,
 ) -> tuple[EncoderTrainer, Measure]:
     """Make the trainer of a sentence encoder and the measure that chooses its checkpoint.
 
@@ -135,19 +135,19 @@ def encoder_trainer(
         model: the student.
         loss: a sentence-transformers loss on that student.
         dataset: the columns that loss asks for, texts first; a column named ``label`` is not tokenised.
-        dev: scored pairs (:func:`distilface.data.pairs.read_sts`).
+        dev: scored pairs (:func:`distilface.data.pairs.read_sts`); ``None`` with an ``evaluator`` that needs none.
         settings: how to train.
         callbacks: what a method does between steps; one that must outlive a stop keeps its state in the loss.
         evaluator: what chooses the checkpoint; default the Spearman correlation on ``dev``.
     """
-    judge = evaluator or DevEvaluator(dev)
+    judge: Any = evaluator or DevEvaluator(dev)
     measure = Measure(
         judge.measured,
         lambda m: judge(m)[judge.key],
         lambda m, folder: save_folder(m, folder, name=Path(settings.output_dir).name),
         lambda folder: load(folder),
         key=f"eval_{judge.key}",
-        data={"dev": settings.dev, "rows": len(dev), "sha256": _fingerprint(dev)},
+        data={} if dev is None else {"dev": settings.dev, "rows": len(dev), "sha256": _fingerprint(dev)},
     )
     trainer = EncoderTrainer(
         model=model,
@@ -198,6 +198,9 @@ def fit(
     start = claim(settings, [*data, *([measure.data] if measure.data else [])], run.get("origin"))
     if "baseline" not in start:
         start["baseline"] = measure.score(trainer.model)
+        if measure.agreement is not None:
+            before = measure.agreement(trainer.model)
+            start["agreement"] = {"texts": before.pop("texts"), "before": before}
         keep(settings, start)
     logger.info(f"baseline: {measure.name} {start['baseline']:.2f}; {_cost(trainer, settings)}")
     _train(trainer, work, settings)

@@ -44,7 +44,7 @@ class TrainSettings:
     output_dir: str = setting("models/distilface", "the model folder to write")
     text_column: str = setting("text", "the column of the text, in files with columns")
     max_sentences: int | None = setting(None, "train on this many sentences, drawn at random; default all")
-    dev: str = setting(HUB_STSB, "scored pairs that choose the checkpoint: a file, a Hub data set, or 'sample'")
+    dev: str | None = setting(HUB_STSB, "scored pairs that choose the checkpoint: a file, a Hub data set, or 'sample'")
     epochs: float = setting(1.0, "passes over the data")
     steps: int = setting(-1, "optimiser steps, in place of --epochs when above 0", excludes=["epochs"])
     batch_size: int = setting(64, "sentences a step")
@@ -83,6 +83,7 @@ class TeacherSettings(StudentSettings):
     cache_dir: str | None = setting(None, "where the teacher's embeddings are kept")
     vocabulary: int | None = setting(None, "keep this many pieces of the vocabulary, those that the text uses most")
     vocabulary_data: list[str] = setting([], "text that the pieces are counted on; default --data", needs=PRUNED)
+    held_out: int = setting(0, "texts held out of the training, to measure the agreement with the teacher on them")
     megabytes: float | None = setting(
         None, "fill this many megabytes, file and tokenizer: chooses layers, pieces and bits", excludes=SHAPE
     )
@@ -112,6 +113,8 @@ def check_values(settings: TrainSettings) -> None:
         raise InputError(f"--seed {settings.seed} is out of range; it must be from 0 to {2**32 - 1}")
     if settings.bf16 not in ("auto", "yes", "no"):
         raise InputError(f"--bf16 {settings.bf16!r} must be auto, yes or no")
+    if 0 < (held := getattr(settings, "held_out", 0)) < 3:
+        raise InputError(f"--held_out {held} is too few: neighbours need 3 texts or more")
     for name in ("vocabulary", "megabytes"):
         if (value := getattr(settings, name, None)) is not None and not 0 < value < math.inf:
             raise InputError(f"--{name} {value} is out of range; it must be above 0")

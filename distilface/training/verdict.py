@@ -27,6 +27,7 @@ class Measure:
         higher: whether a higher score is the better one.
         margin: the gain over the baseline from which a training has won.
         data: the scored pairs, for ``run.json``.
+        agreement: the agreement of a model with its teacher on texts that it was not trained on, where there is one.
     """
 
     name: str
@@ -37,6 +38,7 @@ class Measure:
     higher: bool = True
     margin: float = 1.0
     data: dict[str, Any] = field(default_factory=dict)
+    agreement: Callable[[Any], dict[str, Any]] | None = None
 
     def gain(self, score: float, baseline: float) -> float:
         """Return by how much ``score`` is better than ``baseline``."""
@@ -72,6 +74,7 @@ def finished_run(
         "bf16": trainer.args.bf16,
         "curve": [[row["step"], round(row[measure.key], 4)] for row in history if measure.key in row],
         "loss": [[row["step"], round(row["loss"], 4)] for row in history if "loss" in row],
+        "agreement": start.get("agreement", {}),
         "scores": {f"baseline_{measure.name}": start["baseline"], f"teacher_{measure.name}": teacher_score},
         **environment(),
     }
@@ -88,10 +91,12 @@ def finish(model: Any, measure: Measure, staging: Path, output: Path, run: Run, 
     baseline = run.scores[f"baseline_{measure.name}"]
     with writing(staging, f"the model folder {output}"):
         measure.save(model, staging)
-        score = measure.score(measure.load(staging))
+        saved = measure.load(staging)
+        score = measure.score(saved)
         gain = measure.gain(score, baseline)
-        verdict = "WIN" if gain >= measure.margin else "MARGINAL" if gain > 0 else "REGRESSION"
-        run = replace(run, scores={**run.scores, measure.name: score}, verdict=verdict, gain=gain)
+        agreement = {**run.agreement, "after": measure.agreement(saved)} if measure.agreement else {}
+        verdict = judge(gain, measure.margin, agreement)
+        run = replace(run, scores={**run.scores, measure.name: score}, verdict=verdict, gain=gain, agreement=agreement)
         write_json(staging / "run.json", run.as_dict())
         note_finished(staging.parent, staging / "run.json")
     put_in_place(staging, output, overwrite=overwrite)
@@ -99,8 +104,40 @@ def finish(model: Any, measure: Measure, staging: Path, output: Path, run: Run, 
     return read_run(output / "run.json").as_dict()
 
 
+def judge(gain: float, margin: float, agreement: dict[str, Any]) -> str:
+    """Return the verdict on a training.
+
+    Args:
+        gain: in the score that chose the checkpoint.
+        margin: the gain from which it has won.
+        agreement: with the teacher, ``before`` and ``after``; empty for a training without one.
+
+    Returns:
+        ``WIN``, ``MARGINAL``, ``REGRESSION``, or ``MIXED`` where the score moves one way and the teacher's neighbours,
+        which are what a search would show, by a point the other.
+
+    >>> judge(-0.3, 1.0, {"before": {"recall": 70.0}, "after": {"recall": 74.0}})
+    'MIXED'
+    """
+    before, after = (agreement.get(when, {}).get("recall") for when in ("before", "after"))
+    moved = 0.0 if before is None or after is None else after - before
+    if abs(moved) >= 1 and gain * moved < 0:
+        return "MIXED"
+    return "WIN" if gain >= margin else "MARGINAL" if gain > 0 else "REGRESSION"
+
+
+def agreement_line(agreement: dict[str, Any]) -> str:
+    """Say how a student agrees with its teacher, before the training and after it."""
+    words = {"cosine": ("mean cosine", 3), "spearman": ("order of the pairs", 1), "recall": ("ten neighbours", 1)}
+    moves = []
+    for key, (word, digits) in words.items():
+        values = [agreement[when][key] for when in ("before", "after")]
+        moves += [f"{word} {values[0]:.{digits}f} -> {values[1]:.{digits}f}"] if None not in values else []
+    return f"agreement with the teacher on {agreement['texts']} texts: {', '.join(moves)}"
+
+
 def verdict_lines(run: Run, output: Path) -> list[str]:
-    """Return the last two lines of a training: the folder, and how its score compares.
+    """Return the last lines of a training: its agreement with the teacher, the folder, how its score compares.
 
     Args:
         run: of the finished training.
@@ -111,7 +148,9 @@ def verdict_lines(run: Run, output: Path) -> list[str]:
     scores = f"score={run.scores[name]:.2f} baseline={baseline:.2f}"
     scores += f" teacher={'none' if teacher is None else f'{teacher:.2f}'}"
     size = sum(file.stat().st_size for file in output.rglob("*") if file.is_file())
+    agreement = [agreement_line(run.agreement)] if run.agreement else []
     return [
+        *agreement,
         f"folder: {output} ({size / 1e6:.1f} MB), {run.parameters:,} parameters",
         f"VERDICT: {run.verdict} {scores} delta={run.gain:+.2f}",
     ]
