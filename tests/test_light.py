@@ -14,6 +14,7 @@ from light_folders import PROMPTS, TOKENIZERS, save_light
 from tiny import sentences
 
 import distilface
+from benchmarks.speed import light_files
 from distilface import __main__ as command
 from distilface import extras
 from distilface.exporters.parity import EDGES
@@ -199,6 +200,19 @@ def test_the_threads_are_those_that_may_be_used(monkeypatch):
     assert usable_threads() == 2
     monkeypatch.setattr(os, "sched_getaffinity", lambda process: set(range(8)))
     assert usable_threads() == 0
+
+
+def test_the_files_are_measured(folder, tmp_path, capsys):
+    """A new process measures the first vector, and that torch is not imported for it."""
+    shutil.copyfile(folder / FILE, folder / "onnx" / "model_q4.onnx")
+    light_files.run(["--folder", str(folder), "--output", str(tmp_path / "r.json"), "--turns", "1"])
+    result = json.loads((tmp_path / "r.json").read_text())
+    assert set(result["files"]) == {"model.onnx", "model_q4.onnx"}
+    assert all(value > 0 for rates in result["files"].values() for value in rates.values())
+    assert 0 < result["seconds_to_first_vector"] < 60
+    assert "model_q4.onnx" in capsys.readouterr().out
+    with pytest.raises(InputError, match="none has no onnx/"):
+        light_files.run(["--folder", str(tmp_path / "none")])
 
 
 # ---- distilface.load, and the half that is not installed

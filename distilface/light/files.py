@@ -38,7 +38,8 @@ def find_files(model: str | Path | None, variant: str | None = None, file: str |
     wanted = [[place + name for place in PLACES] for name in names] if file is None else [[file]]
     if model is None and not SHIPPED.is_dir():
         raise InputError("this installation ships no model; name one: distilface.load('folder or Hub id')")
-    folder = _folder(SHIPPED if model is None else model, wanted)
+    model = SHIPPED if model is None else model
+    folder = _folder(model, wanted)
     if not (folder / TOKENIZER).is_file():
         raise InputError(f"{model} has no {TOKENIZER}, without which onnxruntime cannot run it; load it in torch")
     found = next((folder / path for paths in wanted for path in paths if (folder / path).is_file()), None)
