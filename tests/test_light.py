@@ -92,6 +92,14 @@ def test_the_settings_of_a_tokenizer_rule(folder, lower):
     assert light._tokens.padded([[1], [2, 3]])["input_ids"].tolist() == [[0, 1], [2, 3]]
 
 
+def test_padding_on_the_left_keeps_the_positions(folders, tmp_path):
+    """A RoBERTa counts its positions from the padding: another token in its place would move a text's own."""
+    place = shutil.copytree(folders["roberta"], tmp_path / "m")
+    change(place / "tokenizer_config.json", padding_side="left")
+    expected = np.asarray(load(place).encode(list(EDGES)))
+    assert nearest(LightEncoder(place).encode(EDGES), expected) >= 1 - 1e-6
+
+
 def test_a_length_is_no_more_than_can_be_placed(folders, tmp_path):
     """A RoBERTa of 34 positions can place 32 tokens: the two before are its padding's."""
     place = shutil.copytree(folders["roberta"], tmp_path / "m")
