@@ -5,11 +5,6 @@ from importlib.util import find_spec
 
 from distilface.settings import InputError
 
-#: The packages of the extra ``train``, by the names of their imports; the first that is missing is named.
-TOOLKIT = (
-    *("sentence_transformers", "transformers", "torch", "datasets", "accelerate", "mteb", "pyarrow", "jinja2"),
-    *("matplotlib", "rich"),
-)
 #: What needs the toolkit, by the verb of the command.
 VERBS = {
     "train": "training",
@@ -29,16 +24,14 @@ class Extra:
     They are imported where they are used: some change ``sys.path`` or the logging at their import.
 
     Attributes:
-        what: needs them, in the plural unless ``verb`` says otherwise.
+        what: needs them, in the plural.
         packages: by the names of their imports.
         name: of the extra.
-        verb: after ``what``.
     """
 
     what: str
     packages: tuple[str, ...]
     name: str
-    verb: str = "need"
 
     @property
     def missing(self) -> list[str]:
@@ -52,13 +45,22 @@ class Extra:
             InputError: naming those that are not installed.
         """
         if missing := self.missing:
-            packages = ", ".join(missing).replace("_", "-")  # as pip spells them
-            raise InputError(f"{self.what} {self.verb} {packages}; pip install 'distilface[{self.name}]'")
+            raise InputError(f"{self.what} need {', '.join(missing)}; pip install 'distilface[{self.name}]'")
+
+
+TOOLKIT = Extra(
+    "the verbs of the toolkit",
+    (
+        *("sentence_transformers", "transformers", "torch", "datasets", "accelerate", "mteb", "pyarrow", "jinja2"),
+        *("matplotlib", "rich"),
+    ),
+    "train",
+)
 
 
 def has_toolkit() -> bool:
     """Return whether sentence-transformers is installed, which loads a model in torch."""
-    return find_spec(TOOLKIT[0]) is not None
+    return TOOLKIT.packages[0] not in TOOLKIT.missing
 
 
 def check_toolkit(verb: str = "") -> None:
@@ -70,6 +72,6 @@ def check_toolkit(verb: str = "") -> None:
     Raises:
         InputError: naming the first package that is not installed.
     """
-    what = VERBS.get(verb, f"distilface {verb}".rstrip())
-    for package in TOOLKIT:
-        Extra(what, (package,), "train", "needs").check()
+    if missing := TOOLKIT.missing:
+        what, package = VERBS.get(verb, f"distilface {verb}".rstrip()), missing[0].replace("_", "-")
+        raise InputError(f"{what} needs {package}; pip install 'distilface[{TOOLKIT.name}]'")
