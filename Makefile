@@ -43,5 +43,5 @@ $(STAMP): pyproject.toml constraints.txt distilface/__init__.py
 		"error: Python 3.11 or newer is needed and $(PYTHON) is %d.%d; try: make PYTHON=python3.11" % v[:2])'
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install $(CONSTRAINED) torch==2.13.0
-	$(BIN)/python -m pip install $(CONSTRAINED) -e '.[offline,dev]'
+	$(BIN)/python -m pip install $(CONSTRAINED) -e '.[train,offline,dev]'
 	@touch $@

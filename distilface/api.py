@@ -1,28 +1,26 @@
-"""The public functions of the package, each one call for one verb of the command."""
+"""The public functions of the package, each one call for one verb of the command.
+
+Each imports what it needs where it is called: :func:`load` works where torch is not installed.
+"""
+
+from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import fields, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, Literal, overload
 
-from datasets import Dataset
-from sentence_transformers import SentenceTransformer
+from distilface.extras import check_toolkit, has_toolkit
+from distilface.settings import InputError, check_known
 
-from distilface.cards import card
-from distilface.compression.sizes import Shape, shapes_for
-from distilface.data.pairs import read_sts
-from distilface.data.texts import as_texts
-from distilface.embedding import encoding
-from distilface.embedding.encoding import Encoded
-from distilface.embedding.settings import EncodeSettings
-from distilface.exporters import exporting
-from distilface.exporters.formats import FORMATS
-from distilface.exporters.parity import Parity
-from distilface.hub import publishing
-from distilface.hub.settings import PushSettings
-from distilface.methods import find_method
-from distilface.model.loading import load_model
-from distilface.settings import check_known, parse
+if TYPE_CHECKING:
+    from datasets import Dataset
+    from sentence_transformers import SentenceTransformer
+
+    from distilface.compression.sizes import Shape
+    from distilface.embedding.encoding import Encoded
+    from distilface.exporters.parity import Parity
+    from distilface.light import LightEncoder
 
 
 def train(
@@ -55,6 +53,11 @@ def train(
         InputError: on an unknown method or setting, or data or models that cannot be used.
         KeyboardInterrupt: after Ctrl-C, with the checkpoint saved; the same call with ``resume=True`` goes on.
     """
+    check_toolkit("train")
+    from distilface.data.texts import as_texts
+    from distilface.methods import find_method
+    from distilface.settings import parse
+
     chosen = find_method(method)
     check_known(list(settings), [field.name for field in fields(chosen.Settings)], f"setting of {method}:")
     places = {} if output_dir is None else {"output_dir": str(output_dir)}
@@ -79,20 +82,52 @@ def shape(teacher: str | Path, megabytes: float, max_seq_length: int | None = No
     Raises:
         InputError: if the teacher cannot be used or cut, or nothing fits.
     """
+    check_toolkit("shape")
+    from distilface.compression.sizes import shapes_for
+
     return shapes_for(str(teacher), megabytes, max_seq_length)
 
 
-def load(model: str | Path) -> SentenceTransformer:
-    """Load a model folder, or a model by its Hub id, for use: in fp32 and in evaluation mode.
+@overload
+def load(model: None = None, *, variant: str | None = None) -> LightEncoder: ...
+@overload
+def load(model: str | Path, *, runtime: Literal["onnx"], variant: str | None = None) -> LightEncoder: ...
+@overload
+def load(model: str | Path, *, variant: str) -> LightEncoder: ...
+@overload
+def load(model: str | Path, *, runtime: Literal["torch"] | None = None) -> SentenceTransformer: ...
+def load(
+    model: str | Path | None = None, *, runtime: str | None = None, variant: str | None = None
+) -> SentenceTransformer | LightEncoder:
+    """Load a model for use: the shipped one, a folder, or a model of the Hub.
 
     >>> import distilface
     >>> distilface.load("models/none/there")
     Traceback (most recent call last):
     distilface.settings.InputError: models/none/there is neither a folder nor a Hub id (owner/name)
 
+    Args:
+        model: a folder or a Hub id; ``None`` is the model that the package ships, which onnxruntime runs.
+        runtime: ``torch`` for the model in fp32 and in evaluation mode, ``onnx`` for its ONNX file on onnxruntime;
+            ``None`` takes torch where the toolkit is installed, else onnxruntime.
+        variant: of the ONNX file, ``q4``, ``int8`` or ``onnx``; default the first of them that is there.
+
     Raises:
-        InputError: if it is not a model, its weights are broken or not finite, or the Hub is not in reach.
+        InputError: if it is not a model, its weights are broken or not finite, the Hub is not in reach, or the
+            runtime is not installed or cannot run it.
     """
+    check_known([] if runtime is None else [runtime], ["onnx", "torch"], "runtime")
+    light = model is None or variant is not None or not has_toolkit()
+    if (runtime or ("onnx" if light else "torch")) == "onnx":
+        from distilface.light import LightEncoder
+
+        return LightEncoder(model, variant)
+    if model is None or variant is not None:
+        what = "the shipped model" if model is None else f"variant={variant!r}"
+        raise InputError(f"{what} is run by onnxruntime; leave out runtime='torch'")
+    check_toolkit("load")
+    from distilface.model.loading import load_model
+
     return load_model(model)
 
 
@@ -122,6 +157,11 @@ def export(
     Raises:
         InputError: on an unknown format, a folder that is not a whole model, missing packages, or unreadable pairs.
     """
+    check_toolkit("export")
+    from distilface.data.pairs import read_sts
+    from distilface.exporters import exporting
+    from distilface.exporters.formats import FORMATS
+
     check_known(formats or [], list(FORMATS), "format")
     return exporting.export(folder, read_sts(dev), formats, calibration)
 
@@ -147,6 +187,10 @@ def encode(folder: str | Path, input: str | Path, output: str | Path, **settings
         InputError: on a mistake in the settings, the folder or the input (with its line).
         KeyboardInterrupt: after Ctrl-C, with what is done kept.
     """
+    check_toolkit("encode")
+    from distilface.embedding import encoding
+    from distilface.embedding.settings import EncodeSettings
+
     start = EncodeSettings(folder=str(folder), input=str(input), output=str(output))
     check_known(list(settings), list(vars(start)), "setting of encode:")
     return encoding.encode(replace(start, **settings))
@@ -180,7 +224,8 @@ def evaluate(
     Raises:
         InputError: on an unknown task, a model that cannot be used, or data that cannot be downloaded.
     """
-    from distilface.evaluation import scores  # with mteb, which takes seconds to import
+    check_toolkit("evaluate")
+    from distilface.evaluation import scores
 
     return scores.evaluate(model, tasks or scores.STS_TASKS, data_dir, cache_dir, batch_size)
 
@@ -215,6 +260,7 @@ def compare(
     Raises:
         InputError: on a mistake in the files, a model that cannot be used, or one that has collapsed.
     """
+    check_toolkit("evaluate")
     from distilface.evaluation import reports
 
     return reports.compare(model, suite, search, variants, teacher, batch_size)
@@ -248,6 +294,9 @@ def write_card(
     Raises:
         InputError: if the folder is not a whole model, or a file cannot be used.
     """
+    check_toolkit("card")
+    from distilface.cards import card
+
     return card.write_card(folder, repo_id, results, facts, license)
 
 
@@ -270,6 +319,10 @@ def push(folder: str | Path, repo_id: str, **settings: Any) -> dict[str, Any]:
     Raises:
         InputError: on whatever must not or cannot be published, saying what is on the Hub then.
     """
+    check_toolkit("push")
+    from distilface.hub import publishing
+    from distilface.hub.settings import PushSettings
+
     start = PushSettings(folder=str(folder), repo_id=repo_id)
     check_known(list(settings), list(vars(start)), "setting of push:")
     return publishing.push(replace(start, **settings))

@@ -84,6 +84,16 @@ def is_at_hand(model: str) -> bool:
     return model.count("/") == 1 and model[0] not in "./~" and cached_revision(model, "model") is not None
 
 
+def check_hub_id(model: str) -> None:
+    """Make sure that what is not a folder can be an id of the Hub.
+
+    Raises:
+        InputError: if it cannot.
+    """
+    if model.startswith((".", "/", "~")) or model.count("/") != 1:
+        raise InputError(f"{model} is neither a folder nor a Hub id (owner/name)")
+
+
 def resolve(model: str) -> str:
     """Turn a Hub id or a folder into a folder, without loading it: no later load waits for a Hub.
 
@@ -95,8 +105,7 @@ def resolve(model: str) -> str:
     """
     if Path(model).is_dir():
         return model
-    if model.startswith((".", "/", "~")) or model.count("/") != 1:
-        raise InputError(f"{model} is neither a folder nor a Hub id (owner/name)")
+    check_hub_id(model)
     return _fetched(model)
 
 

@@ -126,6 +126,6 @@ def save_backbone(name: str, folder: Path, **config: Any) -> Path:
     model = getattr(transformers, family.encoder)
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        model(model.config_class(vocab_size=len(tokenizer), **{**family.config, **config})).save_pretrained(folder)
+        model(model.config_class(**{"vocab_size": len(tokenizer), **family.config, **config})).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder

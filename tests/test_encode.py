@@ -28,7 +28,7 @@ from sentence_transformers import SentenceTransformer
 from tiny import PAIRS, WORDS, sentences, tiny_model, write_content
 from warm import kill_at
 
-from distilface import cli
+from distilface import cli, extras
 from distilface.console import run_command
 from distilface.data import rows
 from distilface.data import text_file as chunks
@@ -39,7 +39,7 @@ from distilface.embedding.output import Output
 from distilface.exporters import exporting as export
 from distilface.exporters import parity
 from distilface.model.folder import Folder, save_folder
-from distilface.runtimes import extras, opening
+from distilface.runtimes import opening
 from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")

@@ -15,9 +15,9 @@ import distilface
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "distilface"
 ROOMS = [
-    *("settings", "locks", "storage", "console", "environment", "hub_ids", "run"),
+    *("settings", "extras", "locks", "storage", "console", "environment", "hub_ids", "light", "run"),
     *("data", "model", "compression", "runtimes", "embedding", "exporters"),
-    *("training", "methods", "evaluation", "cards", "hub", "api", "cli"),
+    *("training", "methods", "evaluation", "cards", "hub", "api", "cli", "__main__"),
 ]
 
 IMPORT_ALL = """

@@ -7,8 +7,12 @@ import sys
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
+from light_folders import save_light
 from tiny import needs_package
+
+from distilface.model.folder import load
 
 ROOT = Path(__file__).parent.parent
 
@@ -43,7 +47,7 @@ def test_a_wheel_in_an_empty_environment_trains(wheel, tmp_path):
     python = tmp_path / "venv" / "bin" / "python"
     constraints = ["-c", str(ROOT / "constraints.txt")]
     pip(python, "install", *constraints, "torch==2.13.0")
-    pip(python, "install", *constraints, f"{wheel}[offline]")
+    pip(python, "install", *constraints, f"{wheel}[train,offline]")
     env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
     env |= {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache")}
     command = [tmp_path / "venv" / "bin" / "distilface", "train", "distill"]
@@ -59,3 +63,41 @@ def test_a_wheel_in_an_empty_environment_trains(wheel, tmp_path):
     for verb in ("info", "card"):
         done = subprocess.run([command[0], verb, folder], cwd=tmp_path, env=env, capture_output=True, check=False)
         assert done.returncode == 0, done.stderr
+
+
+LIGHT = """
+import sys, distilface
+from importlib.util import find_spec
+heavy = ["torch", "transformers", "sentence_transformers", "datasets", "mteb", "onnx", "scipy"]
+print([name for name in heavy if find_spec(name)])
+light = distilface.load(sys.argv[1])
+print(type(light).__name__, light.encode(["a dog runs", "the dog plays"]).tolist())
+try:
+    distilface.train("distill", data=["a dog"])
+except ValueError as error:
+    print(error)
+"""
+
+
+@pytest.mark.slow
+def test_a_wheel_without_extras_runs_a_folder(wheel, tmp_path):
+    """A room that imports torch by the way would pass every test of the toolkit, and break this installation."""
+    folder = save_light("bert", tmp_path)
+    subprocess.run([sys.executable, "-m", "venv", tmp_path / "venv"], check=True)
+    python, command = tmp_path / "venv" / "bin" / "python", tmp_path / "venv" / "bin" / "distilface"
+    pip(python, "install", "-c", str(ROOT / "constraints.txt"), str(wheel))
+    env = {name: value for name, value in os.environ.items() if not name.startswith("PYTHON")}
+    done = subprocess.run(
+        [python, "-c", LIGHT, folder], cwd=tmp_path, env=env, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    absent, vectors, refusal = done.stdout.splitlines()
+    assert absent == "[]"
+    kind, _, numbers = vectors.partition(" ")
+    assert kind == "LightEncoder"
+    expected = load(folder).encode(["a dog runs", "the dog plays"])
+    np.testing.assert_allclose(json.loads(numbers), expected, atol=1e-5)
+    sentence = "training needs sentence-transformers; pip install 'distilface[train]'"
+    assert refusal == sentence
+    done = subprocess.run([command, "train", "distill"], env=env, capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (2, "", f"error: {sentence}\n")

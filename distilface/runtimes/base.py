@@ -11,9 +11,9 @@ import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
+from distilface.extras import Extra
 from distilface.model import identity
 from distilface.model.folder import load
-from distilface.runtimes.extras import Extra
 from distilface.runtimes.files import digest, megabytes, pieces, precision_of
 from distilface.settings import InputError
 

@@ -1,48 +1,15 @@
-"""Packages that an extra installs: whether they are installed, and how they are imported without side effects."""
+"""The extras of the runtimes, and how their packages are imported without side effects."""
 
 import contextlib
 import importlib
 import logging
 import sys
 from collections.abc import Iterator
-from dataclasses import dataclass
-from importlib.util import find_spec
 from types import ModuleType
 
-from distilface.settings import InputError
+from distilface.extras import Extra
 
 _TELEMETRY = "openvino_telemetry"
-
-
-@dataclass(frozen=True)
-class Extra:
-    """Optional packages, and the extra that installs them.
-
-    They are imported where they are used: some change ``sys.path`` or the logging at their import.
-
-    Attributes:
-        what: needs them, in the plural.
-        packages: by the names of their imports.
-        name: of the extra.
-    """
-
-    what: str
-    packages: tuple[str, ...]
-    name: str
-
-    @property
-    def missing(self) -> list[str]:
-        """The packages that are not installed."""
-        return [package for package in self.packages if find_spec(package) is None]
-
-    def check(self) -> None:
-        """Refuse to go on without the packages.
-
-        Raises:
-            InputError: naming those that are not installed.
-        """
-        if missing := self.missing:
-            raise InputError(f"{self.what} need {', '.join(missing)}; pip install 'distilface[{self.name}]'")
 
 
 ONNX = Extra("ONNX files", ("onnx", "onnxruntime", "onnxscript"), "onnx")

@@ -1,0 +1,146 @@
+"""A model on onnxruntime alone: text to vectors, with the vectors of the folder's exported file."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilface.light.files import TOKENIZER, find_files
+from distilface.light.session import open_session
+from distilface.light.similarity import SIMILARITIES
+from distilface.light.tokens import Tokens, read_settings
+from distilface.settings import InputError, check_known
+
+
+class LightEncoder:
+    """A model folder's ONNX file on onnxruntime, without torch.
+
+    >>> from distilface.light import LightEncoder
+    >>> LightEncoder("models/none/there")
+    Traceback (most recent call last):
+    distilface.settings.InputError: models/none/there is neither a folder nor a Hub id (owner/name)
+
+    Args:
+        model: a folder or a Hub id; ``None`` is the model of the wheel.
+        variant: ``q4``, ``int8`` or ``onnx``; ``None`` takes the first of them that is there.
+        file: another ONNX file of the folder, as ``onnx/model_quint8_avx2.onnx``.
+        threads: of the computation; ``None`` takes all that the process may use.
+
+    Attributes:
+        file: that is run.
+        prompts: by their names.
+        default_prompt: that stands before every text unless another is asked for.
+        similarity_name: how two vectors are compared.
+
+    Raises:
+        InputError: if there is no such model, or no light encoder can run it.
+    """
+
+    def __init__(
+        self,
+        model: str | Path | None = None,
+        variant: str | None = None,
+        file: str | None = None,
+        threads: int | None = None,
+    ) -> None:
+        folder, self.file = find_files(model, variant, file)
+        settings = read_settings(folder, "config_sentence_transformers.json")
+        self.prompts: dict[str, str] = dict(settings.get("prompts") or {})
+        self.default_prompt = self.prompts.get(settings.get("default_prompt_name") or "") or ""
+        self.similarity_name: str = settings.get("similarity_fn_name") or "cosine"
+        check_known([self.similarity_name], list(SIMILARITIES), f"similarity of {folder}:")
+        self._without_prompt = _pools_without_prompt(folder)
+        if self._without_prompt and any(self.prompts.values()):
+            raise InputError(
+                f"{folder} cannot be run by onnxruntime: its pooling leaves out the tokens of its prompts, of which "
+                "an exported file does not know the number; load it in torch"
+            )
+        self._tokens = Tokens(folder)
+        self._session, self.dimension = open_session(self.file, threads)
+        self._bytes = sum(part.stat().st_size for part in (self.file, folder / TOKENIZER))
+
+    @property
+    def max_seq_length(self) -> int:
+        """Tokens that a text is cut at."""
+        return self._tokens.length
+
+    @property
+    def megabytes(self) -> float:
+        """Size of what was downloaded to run it, the ONNX file and the tokenizer, in 10^6 bytes."""
+        return round(self._bytes / 1e6, 2)
+
+    def encode(
+        self,
+        texts: str | Sequence[str],
+        batch_size: int = 32,
+        prompt: str | None = None,
+        prompt_name: str | None = None,
+        show_progress_bar: bool = False,
+    ) -> np.ndarray:
+        """Embed texts: float32 of shape (n, dimension), in the order given; of one string, its vector alone.
+
+        A batch holds texts of similar length, so that little of it is padding.
+
+        Args:
+            texts: one, or any number.
+            batch_size: texts in a batch.
+            prompt: what stands before each text; ``None`` takes that of ``prompt_name``, else the model's default.
+            prompt_name: of :attr:`prompts`.
+            show_progress_bar: on stderr.
+
+        Raises:
+            InputError: on an unknown prompt, or a text that is not one.
+        """
+        before = self._prompt(prompt, prompt_name)
+        rows = [texts] if isinstance(texts, str) else list(texts)
+        if odd := [row for row in rows if not isinstance(row, str)]:
+            raise InputError(f"a text must be a string, and {repr(odd[0])[:50]} is of type {type(odd[0]).__name__}")
+        if batch_size < 1:
+            raise InputError(f"batch_size {batch_size} is out of range; it must be 1 or more")
+        ids = self._tokens.ids([before + row for row in rows])
+        order = np.argsort([len(row) for row in ids], kind="stable")
+        starts: Any = range(0, len(ids), batch_size)
+        if show_progress_bar:
+            from tqdm import tqdm
+
+            starts = tqdm(starts, "batches")
+        embeddings = np.empty((len(ids), self.dimension), np.float32)
+        for start in starts:
+            batch = order[start : start + batch_size]
+            embeddings[batch] = self._session.run(
+                ["sentence_embedding"], self._tokens.padded([ids[row] for row in batch])
+            )[0]
+        return embeddings[0] if isinstance(texts, str) else embeddings
+
+    def _prompt(self, prompt: str | None, name: str | None) -> str:
+        """Return what stands before each text."""
+        if prompt is None and name is not None:
+            check_known([name], list(self.prompts), "prompt")
+        before = self.prompts[name] if prompt is None and name is not None else prompt
+        before = self.default_prompt if before is None else before
+        if before and self._without_prompt:
+            raise InputError(
+                f"the prompt {before!r} cannot be taken: the model's pooling leaves out its tokens, of which an "
+                "exported file does not know the number; load it in torch"
+            )
+        return before
+
+    def similarity(self, one: np.ndarray, other: np.ndarray) -> np.ndarray:
+        """Compare each of some vectors with each of others, as the model says (mostly by the cosine).
+
+        Args:
+            one: of shape (n, dimension), or one vector.
+            other: of shape (m, dimension), or one vector.
+
+        Returns:
+            float32 of shape (n, m), more where they are more alike.
+        """
+        rows = [np.atleast_2d(np.asarray(vectors, np.float32)) for vectors in (one, other)]
+        return np.asarray(SIMILARITIES[self.similarity_name](*rows), np.float32)
+
+
+def _pools_without_prompt(folder: Path) -> bool:
+    """Return whether the pooling of a folder leaves out the tokens of a prompt (Instructor's way)."""
+    poolings = [read_settings(place.parent, place.name) for place in folder.glob("*_Pooling/config.json")]
+    return any(not pooling.get("include_prompt", True) for pooling in poolings)

@@ -1,0 +1,51 @@
+"""An ONNX file on onnxruntime: opened with the threads that the process may use, and checked for what it reads."""
+
+import os
+from pathlib import Path
+from typing import Any
+
+from distilface.settings import InputError
+
+#: What an exported file reads, and what it gives.
+INPUTS = {"input_ids", "attention_mask"}
+OUTPUT = "sentence_embedding"
+
+
+def usable_threads() -> int:
+    """Return the processors that the process may use where they are fewer than the machine's, otherwise 0.
+
+    onnxruntime takes 0 as its own number, that of the machine, and is twice as slow where the process may use fewer.
+    """
+    if not hasattr(os, "sched_getaffinity"):
+        return 0
+    usable = len(os.sched_getaffinity(0))
+    return usable if usable < (os.cpu_count() or 1) else 0
+
+
+def open_session(file: Path, threads: int | None = None) -> tuple[Any, int]:
+    """Open an ONNX file; return its session, and the width of its embeddings.
+
+    Raises:
+        InputError: if it is damaged, or is not an exported file of a sentence encoder.
+    """
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = usable_threads() if threads is None else threads
+    options.log_severity_level = 3  # its warnings are of its own optimiser
+    try:
+        session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # its exceptions have no other class in common
+        problem = " ".join(str(error).split())[:200]
+        raise InputError(f"{file} cannot be opened: {problem}; export or download it again") from None
+    ports = {port.name: port for port in session.get_outputs()}
+    read = {port.name for port in session.get_inputs()}
+    if OUTPUT not in ports or not read <= INPUTS:
+        raise InputError(
+            f"{file} reads {', '.join(sorted(read))} and gives {', '.join(ports)}; a file that distilface export "
+            f"writes reads {' and '.join(sorted(INPUTS))} and gives {OUTPUT}"
+        )
+    width = ports[OUTPUT].shape[-1]
+    if not isinstance(width, int):
+        raise InputError(f"{file} does not say how wide its embeddings are; export it again: distilface export FOLDER")
+    return session, width

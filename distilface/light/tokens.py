@@ -1,0 +1,108 @@
+"""Text to tokens as a folder's own tokenizer makes them, by the library ``tokenizers`` alone."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tokenizers import Tokenizer, normalizers
+
+from distilface.light.files import TOKENIZER
+from distilface.settings import InputError
+from distilface.storage import read_json
+
+#: Families that count their positions from the id of their padding: of 514 positions, 512 are of a text.
+AFTER_PADDING = ("roberta", "xlm-roberta", "mpnet", "camembert", "xlm-roberta-xl", "longformer", "data2vec-text")
+#: A tokenizer that names no length has transformers' stand-in for infinity.
+NAMED = 10**9
+#: What transformers sets anew in a BERT's tokenizer: the key of tokenizer_config.json, and that of the normalizer.
+BERT_NORMALIZER = {
+    "do_lower_case": "lowercase",
+    "strip_accents": "strip_accents",
+    "tokenize_chinese_chars": "handle_chinese_chars",
+}
+#: Tokenizers that transformers loads as their file says.
+AS_WRITTEN = ("PreTrainedTokenizerFast", "TokenizersBackend")
+
+
+def read_settings(folder: Path, name: str) -> dict[str, Any]:
+    """Return the settings in a file of a folder; of a file that is not there, none."""
+    return dict(read_json(folder / name)) if (folder / name).is_file() else {}
+
+
+def _token(settings: dict[str, Any], role: str) -> str | None:
+    """Return the token of a role, which may be written with how it is stripped."""
+    token = settings.get(role)
+    return token["content"] if isinstance(token, dict) else token
+
+
+class Tokens:
+    """The tokenizer of a folder: it cuts a text at the folder's length and pads a batch on the folder's side.
+
+    Attributes:
+        length: tokens that a text is cut at.
+
+    Args:
+        folder: of the model.
+
+    Raises:
+        InputError: if a file is damaged, or names no length.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        settings = read_settings(folder, "tokenizer_config.json")
+        named = read_settings(folder, "special_tokens_map.json") | settings
+        sentence, encoder = read_settings(folder, "sentence_bert_config.json"), read_settings(folder, "config.json")
+        rules = read_json(folder / TOKENIZER)
+        _set_normalizer(rules, settings)
+        try:
+            self._tokenizer = Tokenizer.from_str(json.dumps(rules))
+        except Exception as error:  # the library raises Exception itself
+            raise InputError(f"{folder / TOKENIZER} is damaged: {error}; save or download the folder again") from None
+        if sentence.get("do_lower_case"):
+            self._lower_first()
+        padding = _token(named, "pad_token") or _token(named, "eos_token")
+        counted = encoder.get("pad_token_id") if padding is None else self._tokenizer.token_to_id(padding)
+        self._padding, self._left = int(counted or 0), settings.get("padding_side") == "left"
+        asked = [sentence.get("max_seq_length"), settings.get("model_max_length")]
+        asked.append((rules.get("truncation") or {}).get("max_length"))
+        self.length = _length(folder, asked, encoder)
+        self._tokenizer.no_padding()
+        self._tokenizer.enable_truncation(self.length, direction=settings.get("truncation_side", "right"))
+
+    def _lower_first(self) -> None:
+        """Lower the case before all else, as sentence-transformers does on ``do_lower_case``."""
+        rest = self._tokenizer.normalizer
+        self._tokenizer.normalizer = normalizers.Sequence([normalizers.Lowercase(), *([rest] if rest else [])])
+
+    def ids(self, texts: Sequence[str]) -> list[list[int]]:
+        """Return the tokens of each text, cut at the length."""
+        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+
+    def padded(self, rows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
+        """Return rows of tokens as one batch, padded to its longest row: int64 of shape (B, T)."""
+        shape = len(rows), max(map(len, rows))
+        ids, mask = np.full(shape, self._padding, np.int64), np.zeros(shape, np.int64)
+        for number, row in enumerate(rows):
+            place = slice(shape[1] - len(row), None) if self._left else slice(len(row))
+            ids[number, place], mask[number, place] = row, 1
+        return {"input_ids": ids, "attention_mask": mask}
+
+
+def _set_normalizer(rules: dict[str, Any], settings: dict[str, Any]) -> None:
+    """Let the settings of a BERT's tokenizer rule over its file, as they do in transformers."""
+    normalizer = rules.get("normalizer") or {}
+    if normalizer.get("type") == "BertNormalizer" and settings.get("tokenizer_class") not in (None, *AS_WRITTEN):
+        normalizer.update({own: settings[key] for key, own in BERT_NORMALIZER.items() if key in settings})
+
+
+def _length(folder: Path, asked: Sequence[Any], encoder: dict[str, Any]) -> int:
+    """Return the first length that is asked for, and no more than the encoder can place."""
+    places = encoder.get("max_position_embeddings")
+    if places is not None and encoder.get("model_type") in AFTER_PADDING:
+        places -= encoder.get("pad_token_id", 1) + 1
+    lengths = [int(length) for length in asked if length is not None and length < NAMED]
+    if not lengths and not places:
+        raise InputError(f"{folder} names no length; give sentence_bert_config.json a max_seq_length, as 512")
+    return min(*lengths[:1], *([places] if places else []), NAMED)
