@@ -13,6 +13,7 @@ VERBS = {
     "evaluate": "evaluation",
     "card": "writing a card",
     "push": "publishing",
+    "shape": "a shape for a budget",
     "load": "a model in torch",
 }
 

@@ -20,6 +20,8 @@ ORDERS = 10
 class _Local:
     """A task that holds its data; mteb's own tasks name theirs in a class."""
 
+    dataset: Any
+
     def __init__(self, metadata: TaskMetadata, data: Any, **settings: Any) -> None:
         self.metadata = metadata
         super().__init__()

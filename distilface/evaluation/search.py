@@ -11,8 +11,8 @@ from distilface.evaluation.comparison import local_scores, teacher_index
 from distilface.evaluation.local_tasks import KINDS, make_task
 from distilface.evaluation.mteb_model import CachedModel
 from distilface.evaluation.search_files import Search
+from distilface.extras import Extra
 from distilface.runtimes.base import Encoder
-from distilface.runtimes.extras import Extra
 
 logger = logging.getLogger(__name__)
 
