@@ -59,6 +59,7 @@ def test_the_pairs():
         ("assistant", "vocabulary"),
         ("assistant", "assistant_layers"),
         ("positive", "queue"),
+        *(("megabytes", chosen) for chosen in ("layers", "vocabulary", "bits")),
     }
 
 

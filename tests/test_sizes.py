@@ -1,0 +1,169 @@
+"""The size of a student before it is made, the shapes for a budget, and the training that fills one."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tiny import PAIRS, sentences, tiny_albert, tiny_model, write_pairs
+from transformers import BertConfig, BertModel
+
+from distilface import cli
+from distilface.compression.bits import on_grid, rounded_modules
+from distilface.compression.pruning import prune_vocabulary
+from distilface.compression.sizes import LEAST_SHARE, shape_lines, shape_of, shapes, spread
+from distilface.compression.student import load_backbone, load_student
+from distilface.data.texts import as_texts
+from distilface.exporters.onnx import to_onnx
+from distilface.exporters.smaller import to_q4
+from distilface.methods import find_method
+from distilface.model.folder import load, save_folder
+from distilface.settings import InputError, parse
+
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+
+
+@pytest.fixture
+def teacher(tmp_path):
+    """Save a BERT of 4 layers, wide enough that its weights are most of its file."""
+    tiny_model(tmp_path / "teacher")
+    sizes = {"hidden_size": 128, "intermediate_size": 512, "num_hidden_layers": 4, "num_attention_heads": 4}
+    tokenizer = load(tmp_path / "teacher").tokenizer
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        bert = BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes))
+    bert.save_pretrained(tmp_path / "bert")
+    tokenizer.save_pretrained(tmp_path / "bert")
+    save_folder(load_student(str(tmp_path / "bert"), normalize=True), tmp_path / "t")
+    return tmp_path / "t"
+
+
+def test_the_size_is_that_of_the_file_and_the_tokenizer(teacher, tmp_path):
+    """Part by part: the matrices to the byte, the graph's own bytes to a few thousand."""
+    encoder, tokenizer = load_backbone(str(teacher))
+    _, texts = as_texts(sentences(50))
+    steps = [lambda encoder, tokenizer: (encoder, prune_vocabulary(encoder, tokenizer, texts, 80)[0])]
+    student = load_student(str(teacher), [0, 2, 3], normalize=True, steps=steps)
+    save_folder(student, tmp_path / "s")
+    to_onnx(load(tmp_path / "s"), tmp_path / "s.onnx")
+    to_q4(tmp_path / "s.onnx", tmp_path / "q4.onnx")
+    shape = shape_of(encoder, tokenizer, [0, 2, 3], 80, 64)
+    file = (tmp_path / "q4.onnx").stat().st_size
+    predicted = sum(shape.parts.values()) - shape.parts["tokenizer"]
+    assert abs(predicted - file) < 0.03 * file
+    own = (tmp_path / "s" / "tokenizer.json").stat().st_size
+    assert abs(shape.parts["tokenizer"] - own) < 0.2 * own
+    weights = 4 * 128 * 128 + 2 * 128 * 512
+    assert shape.parts["layers"] == 3 * (weights // 2 + weights // 32 * 2 + 4 * (4 * 128 + 512 + 128 + 4 * 128))
+    assert shape.parts["table"] == 80 * (128 // 2 + 128 // 64 * 2)
+
+
+def test_shapes_fill_the_budget_the_deepest_first(teacher, monkeypatch):
+    """Of those that keep a fifth of the vocabulary; each is as large as it can be."""
+    monkeypatch.setattr("distilface.compression.sizes.LEAST_PIECES", 1)
+    encoder, tokenizer = load_backbone(str(teacher))
+    whole = shape_of(encoder, tokenizer, range(4), len(tokenizer), 64).megabytes
+    found = shapes(encoder, tokenizer, whole, 64)
+    assert (found[0].layers, found[0].vocabulary) == ((0, 1, 2, 3), len(tokenizer))
+    assert [len(shape.layers) for shape in found] == [4, 3, 2, 1]
+    assert all(shape.megabytes <= whole for shape in found)
+    rows = [line.split() for line in shape_lines(found)]
+    assert rows[1][:4] == ["0", "1", "2", "3"]
+    assert f"{found[0].megabytes:.2f}" in rows[1]
+    few = [shape for shape in found if shape.vocabulary < LEAST_SHARE * shape.of]
+    assert found[len(found) - len(few) :] == few
+    assert [spread(12, count) for count in (1, 3, 12)] == [(0,), (0, 5, 11), tuple(range(12))]
+
+
+def test_what_cannot_be_shaped_is_refused(teacher, tmp_path, capsys):
+    encoder, tokenizer = load_backbone(str(teacher))
+    with pytest.raises(InputError, match=r"--megabytes 0\.01 is too small: one layer with 1,000 pieces takes 0\.\d"):
+        shapes(encoder, tokenizer, 0.01, 64)
+    with pytest.raises(InputError, match="an albert encoder cannot be cut into a DistilBERT"):
+        shapes(*load_backbone(str(tiny_albert(tmp_path / "a"))), 5, 64)
+    with pytest.raises(InputError, match=r"--max_seq_length 65 is out of range; .* reads 64 tokens"):
+        cli.run(["shape", "--teacher", str(teacher), "--max-seq-length", "65"])
+    with pytest.raises(InputError, match="too small"):
+        cli.run(["shape", "--teacher", str(teacher), "--megabytes", "0.01"])
+    assert capsys.readouterr().out == ""
+
+
+WORDS = ["--steps", "4", "--batch_size", "16", "--eval_steps", "2", "--metric", "cosine", "--bf16", "no"]
+
+
+def train(teacher, place, *words: str, texts: int = 120) -> dict:
+    """Distil a student on sentences; return what stands in its run.json."""
+    (place / "text.txt").write_text("\n".join(sentences(texts)) + "\n")
+    method = find_method("distill")
+    data = ["--teacher", str(teacher), "--data", str(place / "text.txt"), "--cache_dir", str(place / "cache")]
+    return method.train(parse(method.Settings, [*data, *WORDS, "--output_dir", str(place / "out"), *words], ""))
+
+
+def test_a_training_on_the_grid_gives_a_folder_on_the_grid(teacher, tmp_path, capsys):
+    """From a vocabulary cut to 80 pieces; run.json names the steps, and the score is that of the rounded folder."""
+    pairs = write_pairs(tmp_path / "dev.jsonl", PAIRS)
+    chosen = ["--dev", str(pairs), "--layers", "0", "3", "--vocabulary", "80", "--bits", "4"]
+    run = train(teacher, tmp_path, *chosen)
+    folder = load(tmp_path / "out")
+    assert [step["step"] for step in run["compression"]] == ["vocabulary", "bits"]
+    assert run["compression"][0]["pieces"] == len(folder.tokenizer) == 80
+    modules = list(rounded_modules(folder))
+    assert len(modules) == 13
+    for module, block in modules:
+        torch.testing.assert_close(on_grid(module.weight, block), module.weight, rtol=0, atol=0)
+    assert folder[0].model.config.max_position_embeddings == 64
+    assert run["agreement"]["texts"] == len({a for a, _, _ in PAIRS}), "no text was held out: those of the pairs"
+    assert run["scores"]["stsb_dev"] == run["scores"]["baseline_stsb_dev"] + run["gain"]
+
+
+def test_without_pairs_the_agreement_chooses(teacher, tmp_path, caplog):
+    """On texts that are held out, which the loss never sees; a teacher agrees with itself wholly."""
+    run = train(teacher, tmp_path, "--dev", "none", "--held_out", "20", "--layers", "0", "1", "2", "3")
+    text = json.loads((tmp_path / "out" / "run.json").read_text())
+    assert text["agreement"] == run["agreement"]
+    assert run["agreement"]["texts"] == 20
+    assert run["agreement"]["before"]["cosine"] > 0.999, "the untrained student is the teacher itself"
+    assert run["scores"]["teacher_agreement"] == 100
+    assert run["scores"]["agreement"] == run["agreement"]["after"]["recall"]
+    assert "20 of 120 texts are held out" in caplog.text
+    assert "100 sentences, 4 steps" in caplog.text
+    with pytest.raises(InputError, match="--held_out 120 of 120 texts leaves nothing to train on"):
+        train(teacher, tmp_path, "--dev", "none", "--held_out", "120", "--overwrite")
+
+
+def test_a_budget_is_the_shape_that_it_chooses(teacher, tmp_path, monkeypatch):
+    monkeypatch.setattr("distilface.compression.sizes.LEAST_PIECES", 1)
+    encoder, tokenizer = load_backbone(str(teacher))
+    budget = shape_of(encoder, tokenizer, range(2), len(tokenizer), 64).megabytes
+    best = shapes(encoder, tokenizer, budget, 64)[0]
+    run = train(teacher, tmp_path, "--dev", "none", "--held_out", "20", "--megabytes", str(budget))
+    assert run["settings"]["layers"] == list(best.layers)
+    assert run["settings"]["vocabulary"] == best.vocabulary
+    assert run["settings"]["bits"] == 4
+    assert run["layers"] == list(best.layers)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--bits", "3"], "--bits 3 must be 4, the grid of the 4-bit file; or leave it out"),
+        (["--vocabulary", "0"], "--vocabulary 0 is out of range"),
+        (["--megabytes", "-1"], "--megabytes -1.0 is out of range"),
+        (["--held_out", "2"], "--held_out 2 is too few: neighbours need 3 texts or more"),
+        (["--megabytes", "5", "--layers", "0"], "--megabytes"),
+    ],
+)
+def test_a_mistake_is_named_before_anything_is_read(words, sentence, tmp_path):
+    with pytest.raises(InputError, match=sentence):
+        train(tmp_path / "none", tmp_path, *words)
+    assert not (tmp_path / "out").exists()
+
+
+def test_simcse_has_nothing_else_to_choose_by(tmp_path):
+    tiny_model(tmp_path / "m")
+    method = find_method("simcse")
+    words = ["--backbone", str(tmp_path / "m"), "--dev", "none", "--output_dir", str(tmp_path / "out")]
+    _, texts = as_texts(sentences(60))
+    with pytest.raises(InputError, match="--dev none leaves nothing to choose the checkpoint by; give scored pairs"):
+        method.train(parse(method.Settings, words, ""), texts)
+    assert np.all([path.name != "out" for path in tmp_path.iterdir()])
