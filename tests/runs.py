@@ -26,6 +26,7 @@ from distilface.training.evaluators import DevEvaluator
 VARIANTS = {
     "simcse with a head": "simcse",
     "codir with a queue": "codir",
+    "embedding on the grid": "embedding",
     "distillcse": "online",
     "distillcse, then online": "online",
 }
@@ -76,6 +77,7 @@ class Materials:
             "simcse with a head": ["--pooling", "mean", "--mlp_head"],
             "codir": ["--negatives", "5"],
             "codir with a queue": ["--base", "simcse", "--queue", "20", "--objective", "infonce"],
+            "embedding on the grid": ["--bits", "4", "--vocabulary", "85"],
             "distillcse": [*relations, "--teachers", self.teacher],
             "online": [*relations, *switches],
             "distillcse, then online": [*relations, *switches, "--teachers", self.teacher],

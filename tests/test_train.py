@@ -48,7 +48,7 @@ from distilface.training.verdict import Measure, finish, verdict_lines
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 SAME = ("loss", "curve", "steps", "best_step", "scores", "data", "verdict", "parameters", "loss_settings")
-SAME += ("generations",)  # of the methods that have some
+SAME += ("generations", "agreement", "compression")  # of the methods that have some
 
 
 @pytest.fixture
@@ -76,6 +76,7 @@ reference_runs: dict[Any, tuple[Path, dict[str, Any]]] = {}
         ("simcse", 4, []),
         ("simcse", 6, ["--bf16", "yes"]),
         ("codir with a queue", 5, []),
+        ("embedding on the grid", 5, []),
         *(("online", stop, []) for stop in (2, 3, 4, 8)),  # before a switch, in its step, right after, past the last
         ("distillcse", 5, []),
         ("distillcse, then online", 5, []),

@@ -18,7 +18,7 @@ from distilface.model.pooling import is_normalized
 from distilface.settings import InputError, check_known, setting
 from distilface.training.evaluators import AgreementEvaluator
 from distilface.training.fitting import make_student
-from distilface.training.settings import TeacherSettings
+from distilface.training.settings import ImitationSettings
 
 logger = logging.getLogger(__name__)
 
@@ -49,7 +49,7 @@ PAPER = Paper(
 
 
 @dataclass
-class DistillSettings(TeacherSettings):
+class DistillSettings(ImitationSettings):
     """Options of the distillation of embeddings."""
 
     output_dir: str = setting("models/distilled", "the model folder to write")

@@ -17,7 +17,7 @@ from distilface.settings import InputError, setting
 from distilface.training.checkpoints import WholeCheckpoints
 from distilface.training.evaluators import AgreementEvaluator
 from distilface.training.fitting import count_steps, make_student
-from distilface.training.settings import TeacherSettings
+from distilface.training.settings import ImitationSettings
 from distilface.training.verdict import Measure
 
 PAPER = Paper(
@@ -36,7 +36,7 @@ PAPER = Paper(
 
 
 @dataclass
-class LeafSettings(TeacherSettings):
+class LeafSettings(ImitationSettings):
     """Options of LEAF; the defaults are the paper's."""
 
     output_dir: str = setting("models/leaf", "the model folder to write")

@@ -83,7 +83,6 @@ class TeacherSettings(StudentSettings):
     cache_dir: str | None = setting(None, "where the teacher's embeddings are kept")
     vocabulary: int | None = setting(None, "keep this many pieces of the vocabulary, those that the text uses most")
     vocabulary_data: list[str] = setting([], "text that the pieces are counted on; default --data", needs=PRUNED)
-    held_out: int = setting(0, "texts held out of the training, to measure the agreement with the teacher on them")
     megabytes: float | None = setting(
         None, "fill this many megabytes, file and tokenizer: chooses layers, pieces and bits", excludes=SHAPE
     )
@@ -92,6 +91,16 @@ class TeacherSettings(StudentSettings):
     learning_rate: float = setting(3e-4, "peak learning rate of AdamW")
     train_max_length: int = setting(64, "tokens of a sentence that training reads")
     eval_steps: int = setting(250, "steps between two scores on the development set, each with a checkpoint")
+
+
+@dataclass
+class ImitationSettings(TeacherSettings):
+    """Options of a training whose student is to have its teacher's own embeddings."""
+
+    dev: str | None = setting(
+        HUB_STSB, "scored pairs that choose the checkpoint, as above; none: the agreement with the teacher chooses"
+    )
+    held_out: int = setting(0, "texts held out of the training, to measure the agreement with the teacher on them")
 
 
 def check_values(settings: TrainSettings) -> None:
