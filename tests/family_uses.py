@@ -219,7 +219,7 @@ def dropouts(name: str) -> str:
 
 
 def page(outcomes: dict[tuple[str, str], str]) -> str:
-    """Write the page of all outcomes."""
+    """Put all outcomes into the page: its table, and the sentences that the table names by number."""
     sentences = list(dict.fromkeys(text for text in outcomes.values() if text != WORKS))
     rows = [f"| | {' | '.join(USES)} | dropouts that `--dropout` sets |", f"|---|{'---|' * (len(USES) + 1)}"]
     for name in FAMILIES:
@@ -227,7 +227,10 @@ def page(outcomes: dict[tuple[str, str], str]) -> str:
         cells = [text if text == WORKS else f"no ({sentences.index(text) + 1})" for text in texts]
         rows.append(f"| {name} | {' | '.join(cells)} | {dropouts(name)} |")
     notes = [f"{number}. {sentence}" for number, sentence in enumerate(sentences, 1)]
-    return f"{INTRODUCTION}\n" + "\n".join(rows) + f"\n\n{REFUSALS}\n\n" + "\n".join(notes) + f"\n\n{NOTES}"
+    text = PAGE.read_text(encoding="utf-8")
+    for first, lines in ((r"\| \| ", rows), (r"1\. ", notes)):
+        text = re.sub(rf"(?ms)^{first}.*?(?=\n\n)", "\n".join(lines).replace("\\", r"\\"), text, count=1)
+    return text
 
 
 def read_page() -> dict[tuple[str, str], str]:
@@ -241,35 +244,6 @@ def read_page() -> dict[tuple[str, str], str]:
         for row in rows
         for use, cell in zip(head[1:], row[1:], strict=True)
     }
-
-
-INTRODUCTION = f"""# Families of encoders
-
-The table is made by `python tests/family_uses.py`: each cell is tried on a tiny random model of the family, with two
-layers of 32 and a tokenizer that names no length, and compared with the vectors of plain transformers, each text alone.
-The texts are of one token, of several and of more than the encoder can place ({LENGTH} tokens).
-
-- teacher: the cached pass of `distilface train`
-- simcse, mlm: trained by that method, as `--backbone`
-- cut: some of its layers, by `--layers`
-- vocabulary: a new vocabulary under its layers, the assistant of `distilface train multistage`
-- encode, export, card: a folder of it; exported in fp32 and with int8 weights, with the card's own code run
-"""
-REFUSALS = "What is refused is refused before any pass begins, in one sentence:"
-NOTES = """## What differs
-
-- **Positions.** RoBERTa, XLM-R and MPNet count their positions from the id of their padding: of 514 positions, 512 are
-  of a text. A text is cut there, also where the model names 514 or no length.
-- **T5.** Only the encoder is loaded. It has no most number of positions: a new student reads what the tokenizer names,
-  else 512 tokens. The code of its card loads `T5EncoderModel`.
-- **Decoders** (Qwen3, Gemma, any other whose tokens read from left to right). Only the last token has read the whole
-  text, so a new student needs `--pooling lasttoken`; any other pooling is refused. A Gemma that reads both ways takes
-  any pooling. The direction is measured, not looked up. A teacher keeps its own pooling.
-- **Padding.** On the left or on the right, a text has one vector. A tokenizer without a padding token pads with its end
-  of text, which the attention mask hides, and the log says so.
-- **Dropout.** `--dropout` sets every dropout inside the encoder, and the log names them. A decoder has one, in its
-  attention.
-"""
 
 
 def main() -> None:

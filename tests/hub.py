@@ -44,11 +44,9 @@ class Repo:
     private: bool = False
 
     def files(self) -> list[str]:
-        """List every file, relative to the repository's root."""
         return sorted(p.relative_to(self.folder).as_posix() for p in self.folder.rglob("*") if p.is_file())
 
     def path(self, name: str) -> Path | None:
-        """Find the file behind ``name``; ``None`` if the repository has no such file."""
         return self.folder / name if name in self.files() else None
 
     def etag(self, name: str) -> str:
@@ -60,8 +58,7 @@ class Repo:
         """Describe a file or a folder as the tree call does."""
         path = self.folder / name
         if path.is_dir():
-            oid = hashlib.sha1(name.encode()).hexdigest()
-            return {"type": "directory", "path": name, "size": 0, "oid": oid}
+            return {"type": "directory", "path": name, "size": 0, "oid": hashlib.sha1(name.encode()).hexdigest()}
         size, oid = path.stat().st_size, self.etag(name)
         entry = {"type": "file", "path": name, "size": size, "oid": oid[:40]}
         return entry | ({"lfs": {"oid": oid, "size": size, "pointerSize": 134}} if len(oid) > 40 else {})
@@ -84,9 +81,7 @@ class Missing(Exception):
     """A 404 with the Hub's error code; a missing entry names the commit, so that clients remember it."""
 
     def __init__(self, code: str, commit: str = "") -> None:
-        self.headers = {"X-Error-Code": code, "X-Error-Message": code}
-        if commit:
-            self.headers["X-Repo-Commit"] = commit
+        self.headers = {"X-Error-Code": code, "X-Error-Message": code} | ({"X-Repo-Commit": commit} if commit else {})
 
 
 class Handler(BaseHTTPRequestHandler):
@@ -115,7 +110,6 @@ class Handler(BaseHTTPRequestHandler):
         """Keep quiet: the requests are in ``Hub.requests``."""
 
     def send_bytes(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        """Send a whole answer."""
         self.send_response(status)
         for name, value in {"Content-Length": str(len(body)), **(headers or {})}.items():
             self.send_header(name, value)
@@ -124,7 +118,6 @@ class Handler(BaseHTTPRequestHandler):
             self.wfile.write(body)
 
     def send_json(self, value: Any) -> None:
-        """Send a JSON answer."""
         self.send_bytes(200, json.dumps(value).encode(), {"Content-Type": "application/json"})
 
     def repo(self, kind: str, id: str, rev: str = "main") -> Repo:
@@ -143,7 +136,6 @@ class Handler(BaseHTTPRequestHandler):
         self.send_json(self.repo(kind, id, rev).info())
 
     def tree(self, kind: str, id: str, rev: str, under: str = "") -> None:
-        """Answer a listing."""
         query = parse_qs(urlsplit(self.path).query)
         recursive = query.get("recursive", ["false"])[0].lower() in ("true", "1")
         repo = self.repo(kind, id, rev)
@@ -206,14 +198,13 @@ class Hub:
         self._closed_port.close()
 
     def add_model(self, id: str, folder: str | Path) -> Repo:
-        """Serve a folder as a model."""
-        return self._add("models", id, Path(folder).resolve(), None)
+        return self.add("models", id, Path(folder).resolve())
 
     def add_dataset(self, id: str, folder: str | Path, sha: str | None = None) -> Repo:
-        """Serve a folder as a data set; ``sha`` is its commit (default: of the id and the files)."""
-        return self._add("datasets", id, Path(folder).resolve(), sha)
+        return self.add("datasets", id, Path(folder).resolve(), sha)
 
-    def _add(self, kind: str, id: str, folder: Path, sha: str | None) -> Repo:
+    def add(self, kind: str, id: str, folder: Path, sha: str | None = None) -> Repo:
+        """Serve a folder; ``sha`` is its commit (default: of the id and the files)."""
         files = [(file.name, file.stat().st_mtime_ns) for file in sorted(folder.rglob("*"))]
         sha = sha or hashlib.sha1(repr((kind, id, files)).encode()).hexdigest()
         self.repos[kind, id] = Repo(kind, id, folder, sha)
@@ -230,17 +221,9 @@ class Hub:
 
 def _environment(url: str, cache: Path) -> dict[str, str]:
     own = {key: value for key, value in os.environ.items() if not key.startswith(INHERITED)}
-    return {
-        **own,
-        "HF_ENDPOINT": url,
-        "HF_HOME": str(cache),
-        "MTEB_CACHE": str(cache / "mteb"),
-        "HF_HUB_DISABLE_XET": "1",
-        "HF_HUB_DISABLE_TELEMETRY": "1",
-        "HF_HUB_DISABLE_PROGRESS_BARS": "1",
-        "NO_PROXY": "127.0.0.1",
-        "no_proxy": "127.0.0.1",
-    }
+    own |= {f"HF_HUB_DISABLE_{what}": "1" for what in ("XET", "TELEMETRY", "PROGRESS_BARS")}
+    own |= dict.fromkeys(("NO_PROXY", "no_proxy"), "127.0.0.1")
+    return own | {"HF_ENDPOINT": url, "HF_HOME": str(cache), "MTEB_CACHE": str(cache / "mteb")}
 
 
 def run_python(source: str, env: dict[str, str], *argv: str) -> str:

@@ -5,6 +5,7 @@ Every commit is a folder of its own, so that an older one is served as it was.
 
 import base64
 import hashlib
+import itertools
 import json
 import re
 import shutil
@@ -64,13 +65,12 @@ class WritingHandler(Handler):
     do_HEAD = do_POST = do_PUT = do_GET
 
     def send_bytes(self, status: int, body: bytes, headers: dict[str, str] | None = None) -> None:
-        """Send an answer, unless it is to be lost."""
         if not self.muted:
             super().send_bytes(status, body, headers)
 
-    def refuse(self, status: int, words: str) -> None:
+    def refuse(self, status: int, words: str, **more: str) -> None:
         """Answer with an error and the Hub's own words."""
-        self.send_bytes(status, json.dumps({"error": words}).encode(), {"Content-Type": "application/json"})
+        self.send_bytes(status, json.dumps({"error": words, **more}).encode(), {"Content-Type": "application/json"})
 
     def allowed(self) -> bool:
         """Return whether the call carries the login; answer 401 where it does not."""
@@ -86,8 +86,7 @@ class WritingHandler(Handler):
         if not self.allowed():
             return
         if ("models", id) in hub.repos:
-            there = {"error": "You already created this model repo", "url": f"{hub.url}/{id}"}
-            return self.send_bytes(409, json.dumps(there).encode(), {"Content-Type": "application/json"})
+            return self.refuse(409, "You already created this model repo", url=f"{hub.url}/{id}")
         folder = hub.new_folder()
         (folder / ".gitattributes").write_text("*.safetensors filter=lfs diff=lfs merge=lfs -text\n")
         hub.put(replace(hub.add_model(id, folder), private=asked.get("visibility") == "private"), "main")
@@ -119,11 +118,10 @@ class WritingHandler(Handler):
 
     def lfs_batch(self, kind: str, id: str) -> None:
         """Say where each large file goes, unless it is there."""
-        hub, objects = self.server.hub, []
-        for asked in json.loads(self.body)["objects"]:
-            place = {"href": f"{hub.url}/lfs/{asked['oid']}"}
-            actions = {} if asked["oid"] in hub.objects else {"actions": {"upload": place}}
-            objects.append({**asked, **actions})
+        hub, objects = self.server.hub, json.loads(self.body)["objects"]
+        for asked in objects:
+            if asked["oid"] not in hub.objects:
+                asked["actions"] = {"upload": {"href": f"{hub.url}/lfs/{asked['oid']}"}}
         self.send_json({"objects": objects, "transfer": "basic"})
 
     def lfs_put(self, oid: str) -> None:
@@ -162,7 +160,6 @@ class WritingHandler(Handler):
         self.send_json(answer)
 
     def refs(self, kind: str, id: str) -> None:
-        """List branches and tags."""
         hub = self.server.hub
         listed: dict[str, list] = {"branches": [], "tags": [], "converts": [], "pullRequests": []}
         branches = {ref: repo.sha for (_, name, ref), repo in hub.refs.items() if name == id}
@@ -218,13 +215,10 @@ class WritableHub(Hub):
         self.tagged: set[tuple[str, str]] = set()
         self.dropped: list[str] = []
         self.faults: list[Fault] = []
-        self._lock, self._folders = threading.Lock(), 0
+        self._lock, self._numbers = threading.Lock(), itertools.count(1)
 
     def new_folder(self) -> Path:
-        """Make a folder for a commit."""
-        with self._lock:
-            self._folders += 1
-            folder = self.folder / str(self._folders)
+        folder = self.folder / str(next(self._numbers))
         folder.mkdir(parents=True)
         return folder
 

@@ -56,7 +56,9 @@ def test_the_page_says_what_happens(places, name, use):
 
 def test_the_page_is_what_its_cells_make():
     """Every cell is tried above: so the page, made of its own cells, is the one that they make."""
-    assert page(read_page()) == PAGE.read_text(encoding="utf-8")
+    text = PAGE.read_text(encoding="utf-8")
+    assert page(read_page()) == text
+    assert f"({LENGTH} tokens)" in text
 
 
 def test_positions_are_counted_from_the_padding(places):
@@ -135,20 +137,16 @@ def test_dropouts_that_no_embedding_meets_are_left():
         dropout_settings(transformers.MambaConfig(), 0.1)
 
 
-def test_simcse_knows_a_dropout_of_attention_alone(places):
-    """A Qwen3 has no module of dropout: with ``--dropout 0.1`` set it would be asked for ``--dropout 0.1``."""
+def test_a_dropout_of_attention_alone_is_known(places, caplog):
+    """A Qwen3 has no module of dropout: it would be said to have none, and be asked for the one that was just set."""
     source = str(places["qwen3"].backbone)
-    assert SimCSELoss(load_student(source, pooling="lasttoken", dropout=0.1))
+    student = load_student(source, pooling="lasttoken", dropout=0.1)
+    assert SimCSELoss(student)
     with pytest.raises(InputError, match="the student has no dropout"):
         SimCSELoss(load_student(source, pooling="lasttoken"))
-
-
-def test_a_dropout_of_attention_alone_is_not_missed(places, caplog):
-    """A Qwen3 would otherwise be said to have none, right after it was set."""
-    source = str(places["qwen3"].backbone)
-    check_dropout(load_student(source, pooling="lasttoken", dropout=0.1), 0.1)
+    check_dropout(student, 0.1)
     assert "has no effect" not in caplog.text
-    check_dropout(load_student(source, pooling="lasttoken", dropout=0.1), 0.3)
+    check_dropout(student, 0.3)
     assert "--dropout 0.3 has no effect on this qwen3 encoder: it has 0.1" in caplog.text
 
 

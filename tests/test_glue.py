@@ -1,4 +1,4 @@
-"""GLUE: the ways to fine-tune, the tasks' own metrics and rows, and the benchmark in small, stopped and resumed."""
+"""GLUE: the ways to fine-tune (class losses: test_oracles), the metrics and rows, the benchmark stopped and resumed."""
 
 import gzip
 import json
@@ -94,9 +94,6 @@ def batch_of(collator: DataCollatorWithPadding, padding: int = 0) -> dict[str, t
     return {**inputs, "labels": torch.tensor([1, 0, 0]), "index": torch.tensor(index)}
 
 
-# ---- the ways; the losses of classes are in test_oracles.py
-
-
 def test_a_score_has_squared_errors():
     student, teacher = torch.tensor([[1.0], [4.0]]), torch.tensor([[2.0], [2.0]])
     assert kd_loss(student, teacher, 2.0).item() == pytest.approx(2.5)
@@ -184,9 +181,6 @@ def test_epochs(materials, collator):
     assert not torch.equal(weights[1], weights[2])
 
 
-# ---- tasks
-
-
 def test_the_metrics_are_the_tasks_own():
     predictions, labels = np.array([1, 1, 0, 0, 1]), np.array([1, 0, 0, 1, 1])
     logits = np.eye(2)[predictions]
@@ -244,9 +238,6 @@ def test_rows_that_are_not_the_tasks_are_refused(tmp_path, row, sentence):
     with pytest.raises(InputError) as error:
         tasks.read_task("sst2", str(tmp_path), 6, None)
     assert sentence in str(error.value)
-
-
-# ---- the whole
 
 
 def test_the_benchmark_stopped_and_resumed(materials, tmp_path, capsys, caplog, monkeypatch):

@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 from hub_writing import TOKEN, Fault, WritableHub
 from huggingface_hub.utils import close_session
+from refusals import refusal
 from sentence_transformers import SentenceTransformer
 from tiny import sentences, tiny_model
 from transformers import AutoModel
@@ -29,6 +30,7 @@ SCRIPT = ROOT / "model_card" / "push_to_hub.py"
 ID = "org/distilface"
 CARD = "---\nlicense: apache-2.0\nlanguage: en\n---\n\n# distilface\n\nIt embeds text.\n"
 SCORE = publish.score_again
+WEIGHTS = "model.safetensors"
 
 
 def make_folder(place: Path, seed: int = 0) -> Path:
@@ -92,20 +94,14 @@ def contents(hub: WritableHub, rev: str = "main") -> dict[str, bytes]:
 
 def holds(hub: WritableHub, folder: Path, rev: str = "main") -> bool:
     """Return whether a revision has the weights of a folder."""
-    return contents(hub, rev)["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+    return contents(hub, rev)[WEIGHTS] == (folder / WEIGHTS).read_bytes()
 
 
 def refused(push, *words: str, **options) -> str:
     """Have a push refused, and give its sentence."""
-    with pytest.raises(InputError) as error:
-        push(*words, **options)
-    sentence = str(error.value)
-    assert "\n" not in sentence
+    sentence = refusal(push, *words, **options)
     assert TOKEN not in sentence
     return sentence
-
-
-# ---- the round trip
 
 
 def test_a_pushed_folder_gives_the_same_vectors_by_its_id(folder, hub, client, tmp_path):
@@ -149,8 +145,8 @@ def test_one_commit_holds_all_and_a_second_replaces_it(push, hub, folder, models
     assert {name: there[name] for name in expected} == expected
     assert there.keys() - expected.keys() == {".gitattributes", "LICENSE"}
     assert len(hub.commits) == 2
-    assert "model.safetensors" in hub.commits[1][1], "weights and card are of one commit"
-    assert contents(hub, first["commit"])["model.safetensors"] == (folder / "model.safetensors").read_bytes()
+    assert WEIGHTS in hub.commits[1][1], "weights and card are of one commit"
+    assert holds(hub, folder, first["commit"])
 
 
 def test_a_rerun_finds_nothing_to_do_and_can_tag(push, hub, caplog):
@@ -179,17 +175,12 @@ def test_what_the_hub_would_ignore_is_sent_all_the_same(push, hub):
     push()
     head = hub.repos["models", ID]
     (head.folder / ".gitignore").write_text("*.safetensors\n")
-    (head.folder / "model.safetensors").unlink()
+    (head.folder / WEIGHTS).unlink()
     push()
-    assert "model.safetensors" in contents(hub)
-
-
-def test_a_hub_that_drops_a_file_is_found_out(push, hub):
-    hub.dropped.append("model.safetensors")
+    assert WEIGHTS in contents(hub)
+    (hub.repos["models", ID].folder / WEIGHTS).unlink()
+    hub.dropped.append(WEIGHTS)
     assert "the Hub has left model.safetensors out of" in refused(push)
-
-
-# ---- shown, asked
 
 
 def test_a_dry_run_shows_all_and_sends_nothing(push, hub, models, caplog):
@@ -199,16 +190,10 @@ def test_a_dry_run_shows_all_and_sends_nothing(push, hub, models, caplog):
     report = push("--dry-run", path=models[1], yes=False)
     assert hub.writes() == before
     assert "commit" not in report
-    shown = caplog.text
-    for line in (
-        "  license: apache-2.0",
-        f" lines: read {models[1] / 'README.md'}",
-        "deleted with the same commit: model.onnx",
-        "dry run: nothing was sent",
-    ):
-        assert line in shown
-    size = (models[1] / "model.safetensors").stat().st_size
-    assert f"  {size:>13,}  model.safetensors\n" in shown
+    lines = ["  license: apache-2.0", f" lines: read {models[1] / 'README.md'}", "dry run: nothing was sent"]
+    lines += ["deleted with the same commit: model.onnx"]
+    lines += [f"  {(models[1] / WEIGHTS).stat().st_size:>13,}  model.safetensors\n"]
+    assert [line for line in lines if line not in caplog.text] == []
 
 
 def test_a_dry_run_needs_neither_login_nor_hub(push, hub, monkeypatch, caplog, tmp_path):
@@ -222,7 +207,7 @@ def test_a_dry_run_needs_neither_login_nor_hub(push, hub, monkeypatch, caplog, t
 
 
 @pytest.mark.parametrize(("answer", "published"), [("y", True), ("n", False), ("", False), (None, False)])
-def test_it_asks(push, hub, monkeypatch, answer, published):
+def test_it_asks_at_a_terminal_and_is_refused_without(push, hub, monkeypatch, answer, published):
     def say(question: str) -> str:
         assert f"to {hub.url}/{ID}?" in question
         if answer is None:
@@ -230,15 +215,12 @@ def test_it_asks(push, hub, monkeypatch, answer, published):
         return answer
 
     monkeypatch.setattr("builtins.input", say)
-    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
-    assert ("commit" in push(yes=False)) == published
-    assert bool(hub.commits) == published
-
-
-def test_without_a_terminal_it_is_refused(push, hub, monkeypatch):
     monkeypatch.setattr(sys.stdin, "isatty", lambda: False, raising=False)
     assert "there is no terminal to ask at; add --yes" in refused(push, yes=False)
     assert hub.requests == []
+    monkeypatch.setattr(sys.stdin, "isatty", lambda: True, raising=False)
+    assert ("commit" in push(yes=False)) == published
+    assert bool(hub.commits) == published
 
 
 def test_a_card_without_a_licence_is_warned_of(push, tmp_path, caplog):
@@ -254,8 +236,7 @@ def test_a_card_of_other_weights_is_refused(push, hub, folder, models):
     write_card(folder, license="mit")
     push("--dry-run")
     hub.requests.clear()
-    for file in models[1].glob("*.safetensors"):
-        shutil.copy(file, folder / file.name)
+    shutil.copy(models[1] / WEIGHTS, folder)
     assert f"README.md was written for other weights; write it anew: distilface card {folder}" in refused(push)
     assert hub.requests == []
 
@@ -299,9 +280,6 @@ def test_weights_of_another_training_than_run_json_tells_of(folder):
         SCORE(publish.Folder(folder))
 
 
-# ---- what must not leave the machine
-
-
 def write(name: str, content: str | bytes = "x"):
     def spoil(folder: Path) -> None:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
@@ -314,18 +292,13 @@ def link(folder: Path) -> None:
     (folder / "notes.txt").symlink_to("/etc/hostname")
 
 
+STATES = ("optimizer.pt", "scheduler.pt", "rng_state_0.pth", "training_args.bin")
 REFUSED = {
-    ".env is a file of secrets": write(".env"),
-    "server.pem is a file of secrets": write("server.pem"),
+    **{f"{name} is a file of secrets": write(name) for name in (".env", "server.pem")},
+    **{f"{name} is the state of a training": write(name) for name in STATES},
+    **{f"{name} is a pickle": write(name) for name in ("pytorch_model.bin", "weights.pkl", "last.ckpt")},
     "README.md, line 9, holds the token of your login": write("README.md", f"{CARD}{TOKEN}"),
-    "optimizer.pt is the state of a training": write("optimizer.pt"),
-    "scheduler.pt is the state of a training": write("scheduler.pt"),
-    "rng_state_0.pth is the state of a training": write("rng_state_0.pth"),
-    "training_args.bin is the state of a training": write("training_args.bin"),
     "checkpoint-40/model.safetensors is a checkpoint": write("checkpoint-40/model.safetensors"),
-    "pytorch_model.bin is a pickle": write("pytorch_model.bin"),
-    "weights.pkl is a pickle": write("weights.pkl"),
-    "last.ckpt is a pickle": write("last.ckpt"),
     "state is an archive or a pickle, by its first bytes": write("state", b"\x80\x04K\x01."),
     "zipped is an archive or a pickle, by its first bytes": write("zipped", b"PK\x03\x04rest"),
     "modeling.py is code": write("modeling.py"),
@@ -379,19 +352,14 @@ def test_local_paths_of_a_record_become_names(folder):
     assert without_places(f"at {folder.parent}/z", places) == "at z"
 
 
-# ---- a Hub that refuses, fails, or is cut off
-
 BEFORE = f"{ID} is as it was before"
 AGAIN = "at most this one commit was made; where it was made, the next run finds it: run it again"
 CREATE, PREUPLOAD, BATCH, PUT, COMMIT = "repos/create", "/preupload/", "objects/batch", "PUT /lfs/", "/commit/main"
+SAYS, LOG_IN = "(the Hub says: on demand)", "log in with a token that may write"
 FAILURES = [
-    (
-        Fault("GET /api/models", 401),
-        "status 401 (the Hub says: on demand); log in with a token that may write (hf auth login)",
-        BEFORE,
-    ),
-    (Fault(CREATE, 503), "status 503 (the Hub says: on demand); run it again", BEFORE),
-    (Fault(PREUPLOAD, 403), "status 403 (the Hub says: on demand); log in with a token that may write", BEFORE),
+    (Fault("GET /api/models", 401), f"status 401 {SAYS}; {LOG_IN} (hf auth login)", BEFORE),
+    (Fault(CREATE, 503), f"status 503 {SAYS}; run it again", BEFORE),
+    (Fault(PREUPLOAD, 403), f"status 403 {SAYS}; {LOG_IN}", BEFORE),
     (Fault(PREUPLOAD, 404), "status 404", BEFORE),
     (Fault(BATCH, 500), "status 500", BEFORE),
     (Fault(PUT, 403), "status 403", BEFORE),
@@ -467,7 +435,7 @@ def test_a_branch_that_moved_meanwhile_is_not_written_over(push, hub, models, mo
 def test_a_tag_that_fails_says_that_the_model_is_published(push, hub):
     hub.faults.append(Fault("/tag/", 403))
     assert "the model is published as" in refused(push, "--tag", "v1")
-    assert "model.safetensors" in contents(hub)
+    assert WEIGHTS in contents(hub)
 
 
 def test_a_first_push_that_fails_makes_nothing(push, hub, folder):
@@ -479,12 +447,9 @@ def test_a_first_push_that_fails_makes_nothing(push, hub, folder):
     assert hub.commits == []
 
 
-def test_a_wrong_login_is_told(push, hub, monkeypatch):
+def test_a_wrong_login_and_offline_are_told(push, hub, monkeypatch):
     monkeypatch.setenv("HF_TOKEN", "hf_" + "Wrong" * 7)
     assert "status 401 (the Hub says: Invalid username or password.); log in with a token" in refused(push)
     assert os.environ["HF_TOKEN"] not in refused(push)
-
-
-def test_offline_is_told(push, hub, monkeypatch):
     monkeypatch.setattr(huggingface_hub.constants, "is_offline_mode", lambda: True)
     assert "HF_HUB_OFFLINE is set" in refused(push)

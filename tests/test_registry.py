@@ -194,9 +194,6 @@ def test_a_loss_tells_its_settings_and_papers(kind, make):
     assert loss.citation
 
 
-# ---- what a method says of itself
-
-
 @pytest.mark.parametrize("name", NAMES)
 def test_a_method_brings_its_paper(name):
     """A card cites what the method says: an empty paper would be a card that cites nothing."""

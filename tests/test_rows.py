@@ -12,6 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from datasets import Dataset
+from refusals import refusal
 from tiny import write_content
 
 from distilface.data import lines, mapped
@@ -22,14 +23,6 @@ from distilface.data.texts import as_texts, fingerprint, read_texts
 from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("own_cache")
-
-
-def mistake(call, *args, **kwargs) -> str:
-    """Call what must be refused and give the sentence."""
-    with pytest.raises(InputError) as caught:
-        call(*args, **kwargs)
-    assert "\n" not in str(caught.value)
-    return str(caught.value)
 
 
 def to_train(file: Path) -> list[str]:
@@ -59,12 +52,17 @@ DOORS = [
 each_door = pytest.mark.parametrize("door", DOORS, ids=lambda door: door.read.__name__)
 
 
-def table(kind: str, columns, rows) -> bytes:
-    """Write a table of plain fields, or its rows as JSON objects."""
+def table(door: Door, kind: str, rows, columns=()) -> bytes:
+    """Write a table of plain fields, or its rows as JSON objects; a .tsv of parallel text has no header."""
+    columns = columns or door.columns
     if kind == "jsonl":
         return b"".join(json.dumps(dict(zip(columns, row, strict=True))).encode() + b"\n" for row in rows)
-    sign = "," if kind == "csv" else "\t"
-    return "".join(sign.join(map(str, row)) + "\n" for row in [columns, *rows]).encode()
+    sign, head = "," if kind == "csv" else "\t", [] if headless(door, kind) else [columns]
+    return "".join(sign.join(map(str, row)) + "\n" for row in [*head, *rows]).encode()
+
+
+def headless(door: Door, kind: str) -> bool:
+    return door.read is to_align and kind == "tsv"
 
 
 def three_rows(door: Door) -> list[list]:
@@ -75,11 +73,8 @@ def first_column(rows) -> list[str]:
     return [row if isinstance(row, str) else next(iter(row.values())) for row in rows]
 
 
-# ---- folders and names
-
-
 def test_a_folder_says_what_it_leaves_out(tmp_path, caplog):
-    """Only ``a.txt`` was read, silently; the folder that is called as a file was a traceback."""
+    """Only ``a.txt`` was read, silently; the folder that is called as a file was a traceback. So of pairs."""
     for name in ("a.txt", "B.TXT", "c.json", "e.txt.bz2", "sub/d.txt", "x.txt/y.txt"):
         write_content(tmp_path / "in" / name, f"one of {name}\ntwo of {name}\n")
     write_content(tmp_path / "in" / "f.JSONL.GZ", gzip.compress(b'{"text": "packed"}\n'))
@@ -89,22 +84,18 @@ def test_a_folder_says_what_it_leaves_out(tmp_path, caplog):
         f"{tmp_path / 'in'}: 4 of 7 entries are not read (c.json, e.txt.bz2, sub/, x.txt/); "
         "text is read from .txt, .csv, .tsv, .jsonl (each also .gz) and .parquet"
     ]
+    write_content(tmp_path / "pairs" / "dev.TSV", table(DOORS[2], "tsv", three_rows(DOORS[2])))
+    write_content(tmp_path / "pairs" / "more" / "dev.tsv", b"")
+    assert len(read_sts(str(tmp_path / "pairs"))) == 3
+    assert "1 of 2 entries are not read (more/)" in caplog.text
 
 
 def test_a_folder_without_text_says_what_it_holds(tmp_path):
     for number in range(12):
         (tmp_path / f"{number:02}.json").touch()
-    said = mistake(read_texts, [str(tmp_path)])
+    said = refusal(read_texts, [str(tmp_path)])
     assert "holds no .txt, .csv, .tsv, .jsonl (each also .gz) and .parquet file, but 00.json, 01.json" in said
     assert said.endswith("09.json and 2 more")
-
-
-def test_a_folder_of_pairs_says_what_it_leaves_out(tmp_path, caplog):
-    columns, rows = DOORS[2].columns, three_rows(DOORS[2])
-    write_content(tmp_path / "dev.TSV", table("tsv", columns, rows))
-    write_content(tmp_path / "more" / "dev.tsv", b"")
-    assert len(read_sts(str(tmp_path))) == 3
-    assert "1 of 2 entries are not read (more/)" in caplog.text
 
 
 @each_door
@@ -114,9 +105,7 @@ def test_a_suffix_of_any_case(tmp_path, door, suffix):
     if kind == "parquet":
         pq.write_table(pa.table(dict(zip(door.columns, map(list, zip(*rows, strict=True)), strict=True))), file)
     else:
-        content = table(kind, door.columns, rows)
-        if door.read is to_align and kind == "tsv":  # has no header
-            content = content.partition(b"\n")[2]
+        content = table(door, kind, rows)
         file.write_bytes(gzip.compress(content) if suffix.endswith("GZ") else content)
     assert first_column(door.read(file)) == [row[0] for row in rows]
 
@@ -125,17 +114,14 @@ def test_a_suffix_of_any_case(tmp_path, door, suffix):
 def test_a_folder_in_place_of_a_file_is_said(tmp_path, door):
     folder = tmp_path / f"{door.name}.tsv"
     folder.mkdir()
-    assert ("holds no" if door.read is to_train else "is a folder") in mistake(door.read, folder)
-
-
-# ---- columns
+    assert ("holds no" if door.read is to_train else "is a folder") in refusal(door.read, folder)
 
 
 @each_door
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl", "parquet"])
 def test_a_column_named_twice_is_refused(tmp_path, door, kind):
     """The last one of them was taken, silently."""
-    if door.read is to_align and kind == "tsv":
+    if headless(door, kind):
         pytest.skip("has no header")
     file, twice = tmp_path / f"{door.name}.{kind}", [*door.columns, door.columns[0]]
     if kind == "parquet":
@@ -143,18 +129,10 @@ def test_a_column_named_twice_is_refused(tmp_path, door, kind):
     elif kind == "jsonl":
         file.write_text("{" + ", ".join(f'"{name}": "x"' for name in twice) + "}\n")
     else:
-        file.write_bytes(table(kind, twice, [["x"] * len(twice)]))
-    said = mistake(door.read, file)
+        file.write_bytes(table(door, kind, [["x"] * len(twice)], twice))
+    said = refusal(door.read, file)
     assert f"the column {door.columns[0]!r} is named 2 times" in said
     assert str(file) in said
-
-
-def test_a_column_that_is_not_read_may_come_twice(tmp_path):
-    file = write_content(tmp_path / "a.csv", "n,text,n\n1,one,2\n3,two,4\n")
-    assert to_train(file) == ["one", "two"]
-
-
-# ---- lines
 
 
 @pytest.mark.parametrize("kind", ["csv", "tsv"])
@@ -183,34 +161,26 @@ def test_lines_of_text_end_as_python_reads_them(tmp_path, content):
 @pytest.mark.parametrize("kind", ["csv", "tsv", "jsonl"])
 def test_tables_of_an_old_mac_are_read(tmp_path, door, kind):
     rows, file = three_rows(door), tmp_path / f"{door.name}.{kind}"
-    content = table(kind, door.columns, rows)
-    if door.read is to_align and kind == "tsv":
-        content = content.partition(b"\n")[2]
-    file.write_bytes(content.replace(b"\n", b"\r"))
+    file.write_bytes(table(door, kind, rows).replace(b"\n", b"\r"))
     assert first_column(door.read(file)) == [row[0] for row in rows]
 
 
 @each_door
-@pytest.mark.parametrize("kind", ["csv", "tsv"])
-def test_a_carriage_return_in_a_field_is_named(tmp_path, door, kind):
+@pytest.mark.parametrize(
+    ("kind", "remedy", "better"),
+    [("csv", "quote the field", '"one cat\rsleeps"'), ("tsv", "replace it by a space", "one cat sleeps")],
+)
+def test_a_carriage_return_in_a_field_is_named(tmp_path, door, kind, remedy, better):
     """The remedy was "quote its text", of a .tsv too, where quotes are letters. Each remedy that is named works."""
     rows, file = three_rows(door), tmp_path / f"{door.name}.{kind}"
     rows[1][0] = "one cat\rsleeps"
-    content = table(kind, door.columns, rows)
-    line = 3
-    if door.read is to_align and kind == "tsv":
-        content, line = content.partition(b"\n")[2], 2
-    file.write_bytes(content)
-    said = mistake(door.read, file)
-    assert f"{file}, line {line}: a carriage return inside a field" in said
-    if kind == "csv":
-        assert "quote the field, or give .jsonl" in said
-        file.write_bytes(content.replace(b"one cat\rsleeps", b'"one cat\rsleeps"'))
-    else:
-        assert "replace it by a space, or give .jsonl" in said
-        file.write_bytes(content.replace(b"one cat\rsleeps", b"one cat sleeps"))
-    assert first_column(door.read(file))[1] == rows[1][0].replace("\r", "\r" if kind == "csv" else " ")
-    other = write_content(tmp_path / f"{door.name}.jsonl", table("jsonl", door.columns, rows))
+    file.write_bytes(content := table(door, kind, rows))
+    said = refusal(door.read, file)
+    assert f"{file}, line {2 if headless(door, kind) else 3}: a carriage return inside a field" in said
+    assert f"{remedy}, or give .jsonl" in said
+    file.write_bytes(content.replace(b"one cat\rsleeps", better.encode()))
+    assert first_column(door.read(file))[1] == better.strip('"')
+    other = write_content(tmp_path / f"{door.name}.jsonl", table(door, "jsonl", rows))
     assert first_column(door.read(other))[1] == rows[1][0]
 
 
@@ -227,12 +197,9 @@ def test_a_field_of_any_length_is_read(tmp_path, kind):
 
 def test_a_row_of_several_lines_is_named_by_its_first(tmp_path):
     file = write_content(tmp_path / "a.csv", 'text,n\n"one\ntwo",1\n"three\nfour",2,3\n')
-    assert "line 4: 3 columns, and the header has 2" in mistake(to_encode, file)
+    assert "line 4: 3 columns, and the header has 2" in refusal(to_encode, file)
     file = write_content(tmp_path / "b.csv", "\ntext\none\n")
-    assert "line 1: no header but a blank line" in mistake(to_encode, file)
-
-
-# ---- JSON that Python does not read
+    assert "line 1: no header but a blank line" in refusal(to_encode, file)
 
 
 @each_door
@@ -248,32 +215,21 @@ def test_json_that_no_parser_takes_is_named(tmp_path, door, value, sentence):
     """Each was a traceback."""
     good, bad = (json.dumps(dict(zip(door.columns, row, strict=True))) for row in three_rows(door)[:2])
     file = write_content(tmp_path / f"{door.name}.jsonl", f'{good}\n{bad[:-1]}, "n": {value}}}\n')
-    assert f"{file}, line 2: {sentence}" in mistake(door.read, file)
-
-
-# ---- scored pairs
+    assert f"{file}, line 2: {sentence}" in refusal(door.read, file)
 
 
 @pytest.mark.parametrize(
     ("score", "shown"),
     [
-        ("true", "True"),
-        ('"true"', "'true'"),
-        ('"1_0"', "'1_0'"),
-        ('"nan"', "'nan'"),
-        ('"Infinity"', "'Infinity'"),
-        ("1e999", "inf"),
-        ("9" * 400, "9999"),
-        ('"٣"', "'٣'"),
-        ('"3,5"', "'3,5'"),
-        ("[1]", "[1]"),
+        *((f'"{text}"', f"'{text}'") for text in ("true", "1_0", "nan", "Infinity", "٣", "3,5")),
+        *(("true", "True"), ("1e999", "inf"), ("9" * 400, "9999"), ("[1]", "[1]")),
     ],
 )
 def test_a_score_that_is_a_number_by_accident_is_refused(tmp_path, score, shown):
     """Python takes ``true`` for 1 and ``1_0`` for 10."""
     rows = [f'{{"sentence1": "a", "sentence2": "b", "score": {value}}}\n' for value in (1, 2, score, 3)]
     file = write_content(tmp_path / "dev.jsonl", "".join(rows))
-    assert f"{file}, line 3: the score {shown}" in mistake(read_sts, str(file))
+    assert f"{file}, line 3: the score {shown}" in refusal(read_sts, str(file))
 
 
 @pytest.mark.parametrize(("text", "number"), [("4", 4), (" -.5 ", -0.5), ("+1.", 1), ("2e-1", 0.2), ("0.0", 0)])
@@ -289,15 +245,12 @@ def test_an_empty_sentence_of_a_pair_is_refused(tmp_path, column):
     rows = [{"sentence1": "a", "sentence2": "b", "score": n} for n in range(3)]
     rows[1][column] = " \t"
     file = write_content(tmp_path / "dev.jsonl", "".join(json.dumps(row) + "\n" for row in rows))
-    assert f"{file}, line 2: {column} is empty; fill it or leave the pair out" in mistake(read_sts, str(file))
-
-
-# ---- one reading, one file
+    assert f"{file}, line 2: {column} is empty; fill it or leave the pair out" in refusal(read_sts, str(file))
 
 
 @pytest.mark.parametrize("door", [DOORS[0], DOORS[3]], ids=lambda door: door.read.__name__)
 def test_each_line_is_parsed_once(tmp_path, door, monkeypatch):
-    file = write_content(tmp_path / f"{door.name}.jsonl", table("jsonl", door.columns, three_rows(door)))
+    file = write_content(tmp_path / f"{door.name}.jsonl", table(door, "jsonl", three_rows(door)))
     decoded, count = lines._decoded, []
     monkeypatch.setattr(lines, "_decoded", lambda *args: (count.append(line) or line for line in decoded(*args)))
     assert len(door.read(file)) == 3
@@ -333,13 +286,12 @@ def test_what_is_left_out_is_counted(tmp_path, caplog):
     caplog.set_level("INFO", logger="distilface")
     to_train(write_content(tmp_path / "a.txt", "one\n\ntwo\none\n  \n"))
     as_texts(["one", "two", "one ", ""])
+    rows = Dataset.from_dict({"text": ["one", "", "two", " \n"], "n": [1, 2, 3, 4]})
+    assert as_texts(rows)[1]["text"][:] == ["one", "two"]
     assert caplog.messages == [
-        "text: 1 of 5 rows repeat another and 2 are empty; they are left out",
-        "text: 1 of 4 rows repeat another and 1 are empty; they are left out",
+        f"text: {repeated} of {count} rows repeat another and {empty} are empty; they are left out"
+        for repeated, count, empty in ((1, 5, 2), (1, 4, 1), (0, 4, 2))
     ]
-
-
-# ---- rows that could be taken for others
 
 
 def test_rows_that_break_at_other_places_differ():
@@ -351,7 +303,7 @@ def test_rows_that_break_at_other_places_differ():
 def test_pairs_that_break_at_other_places_differ(tmp_path):
     """One of them was dropped as a repeat, silently."""
     rows = [("a\tb", "c"), ("a", "b\tc")]
-    file = write_content(tmp_path / "a.en-de.jsonl", table("jsonl", ("english", "other"), rows))
+    file = write_content(tmp_path / "a.en-de.jsonl", table(DOORS[3], "jsonl", rows))
     assert [(row["english"], row["other"]) for row in to_align(file)] == rows
 
 
@@ -359,20 +311,12 @@ def test_pairs_that_break_at_other_places_differ(tmp_path):
 def test_a_data_set_is_checked_as_a_file_is(value, shown):
     texts = Dataset.from_dict({"text": ["one", None]}) if value is None else ["one", value]
     place = "the data set, row 2, column 'text'" if value is None else "data, item 2"
-    assert mistake(as_texts, texts) == f"{place}: {shown} is not text"
-
-
-def test_the_empty_rows_of_a_data_set_are_left_out(caplog):
-    caplog.set_level("INFO", logger="distilface")
-    texts = Dataset.from_dict({"text": ["one", "", "two", " \n"], "n": [1, 2, 3, 4]})
-    assert as_texts(texts)[1]["text"][:] == ["one", "two"]
-    assert caplog.messages == ["text: 0 of 4 rows repeat another and 2 are empty; they are left out"]
+    assert refusal(as_texts, texts) == f"{place}: {shown} is not text"
 
 
 def test_the_digest_names_a_row_without_text():
     """The digest of the rows names the teacher's cache, so that a row without text meets it first."""
-    texts = Dataset.from_dict({"body": ["one", None]})
-    said = mistake(fingerprint, texts, "body")
+    said = refusal(fingerprint, Dataset.from_dict({"body": ["one", None]}), "body")
     assert said == "the data set, row 2, column 'body': None is not text"
 
 
@@ -380,6 +324,6 @@ def test_a_file_that_is_not_read_is_not_a_sentence():
     """Two names of missing files were trained on as two sentences."""
     assert as_texts(["a.json", "b.txt.bz2", "C.TXT"])[0] == ["a.json", "b.txt.bz2", "C.TXT"]
     for name in ("none.json", "none.bz2"):
-        assert f"{name} does not exist" in mistake(read_sts, name), "nor a data set of the Hub"
+        assert f"{name} does not exist" in refusal(read_sts, name), "nor a data set of the Hub"
     long = ["狗" * 255, "猫" * 300]
     assert as_texts(long)[1]["text"][:] == long, "a text may be longer than a file's name"

@@ -36,16 +36,13 @@ def test_sample_file_is_plain_tsv():
     assert '"' not in raw
 
 
-def test_sample_columns_and_scores(pairs):
+def test_the_sample_is_evenly_scored_and_uses_a_sentence_once(pairs):
     assert pairs.column_names == ["sentence1", "sentence2", "score"]
     assert pairs.features["score"].dtype == "float64"
     assert (min(pairs["score"]), max(pairs["score"])) == (0.0, 5.0)
     for low in range(5):
         count = sum(low <= score < low + 1 or score == low + 1 == 5 for score in pairs["score"])
         assert 30 <= count <= 42, f"{count} pairs from {low} to {low + 1}"
-
-
-def test_sample_sentences_are_used_once_and_sized(pairs):
     sentences = [*pairs["sentence1"], *pairs["sentence2"]]
     assert len({s.casefold() for s in sentences}) == 360
     for sentence in sentences:
@@ -63,12 +60,9 @@ def test_word_overlap_does_not_solve_the_sample(pairs):
     assert 0.2 < spearmanr(overlaps, pairs["score"]).statistic < 0.5
 
 
-def test_python_texts_are_many_and_distinct(texts):
+def test_python_texts_are_many_distinct_and_prose(texts):
     assert len(texts) >= 15_000
     assert len(set(texts)) == len(texts)
-
-
-def test_python_texts_are_prose(texts):
     for text in texts:
         assert 5 <= len(text.split()) <= 60, text
         assert 20 <= len(text) <= 300, text
@@ -94,17 +88,14 @@ def test_python_texts_come_in_one_order(monkeypatch):
     texts = python_texts()
     assert python_texts() == texts != sorted(texts)
     assert python_texts(limit=200) == texts[:200]
+    with pytest.raises(InputError, match="limit is 0, must be at least 1"):
+        python_texts(limit=0)
 
 
 def test_sources_leave_out_tests_and_third_parties():
     root = sysconfig.get_path("stdlib")
     folders = {part for path in samples._sources() for part in path.relative_to(root).parts}
     assert folders.isdisjoint({"test", "tests", "site-packages", "idlelib", "lib2to3", "turtledemo"})
-
-
-def test_python_texts_refuse_an_empty_limit():
-    with pytest.raises(InputError, match="limit is 0, must be at least 1"):
-        python_texts(limit=0)
 
 
 def test_sentences_leave_markup_code_and_tables_behind():
