@@ -16,7 +16,7 @@ from distilface.model.loading import load_model
 from distilface.settings import InputError
 
 #: Bytes of the graph itself, its names and shapes: of the embeddings and pooling, and of each layer (measured).
-GRAPH, LAYER_GRAPH = 4_500, 2_000
+GRAPH, LAYER_GRAPH = 6_000, 6_000
 #: The least share of the vocabulary that a shape keeps while there are fewer layers to cut. Of all-MiniLM-L6-v2, 3
 #: layers with a quarter of the pieces keep more than 4 with a tenth (docs/sizes.md).
 LEAST_SHARE = 0.2

@@ -165,6 +165,7 @@ def to_q4(source: Path, target: Path) -> None:
     del graph.initializer[:]
     graph.initializer.extend(once.values())
     _halve_scales(graph)
+    del graph.value_info[:]  # shapes that onnxruntime infers itself
     onnx.save(quantizer.model.model, target)
 
 

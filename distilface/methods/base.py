@@ -4,27 +4,20 @@ A method is one file or one folder here. :mod:`distilface.methods` finds it by i
 it, the tests run over all of them and the card cites it: nothing else knows its name.
 """
 
-import logging
 from abc import ABC, abstractmethod
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
-from functools import cached_property
-from pathlib import Path
+from dataclasses import replace
 from typing import Any, ClassVar
 
-import numpy as np
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import TrainerCallback, set_seed
 
-from distilface.compression.bits import BITS, Rounding
-from distilface.compression.gptq import round_weights
-from distilface.compression.positions import cut_positions
-from distilface.compression.sizes import shape_lines, shapes_for
-from distilface.data.pairs import read_sts
 from distilface.data.texts import read_texts
-from distilface.settings import InputError, warn_unused
+from distilface.methods.shaping import fill_budget, hold_out, rounded, start_rounding
+from distilface.methods.task import Paper, Task
+from distilface.settings import warn_unused
 from distilface.training.alike import drop_alike
 from distilface.training.batches import check_batch
 from distilface.training.checkpoints import WholeCheckpoints
@@ -32,91 +25,9 @@ from distilface.training.evaluators import AgreementEvaluator, DevEvaluator
 from distilface.training.fitting import encoder_trainer, fit, make_student, read_length
 from distilface.training.run_folder import check_settings, claimed
 from distilface.training.settings import StudentSettings, TrainSettings, warn_unread
-from distilface.training.teacher import load_teacher
 from distilface.training.verdict import Measure
 
-logger = logging.getLogger(__name__)
-
-#: Texts that set the rounding of a student before it is trained.
-CALIBRATION = 300
-
-
-@dataclass(frozen=True)
-class Paper:
-    """What a model card says of a method.
-
-    Attributes:
-        name: the method, as it is called in a sentence.
-        summary: what it does, in one line.
-        links: each paper's short name and its address.
-        bibtex: the papers, as BibTeX entries.
-        limits: what a user must know of every model that was made so.
-    """
-
-    name: str
-    summary: str
-    links: dict[str, str]
-    bibtex: str
-    limits: tuple[str, ...] = ()
-
-
-@dataclass
-class Task:
-    """What one training works on.
-
-    Attributes:
-        settings: how to train.
-        texts: the sentences, in a column ``text``. Where the loss compares sentences, only the first of those that the
-            student reads as the same tokens is kept.
-        data: the columns that the loss reads; :meth:`EncoderMethod.trainer` sets it to what ``prepare`` returns.
-        compression: the steps that made the student smaller, for ``run.json``.
-        agreement: what measures the student against its teacher, if the method has it do so.
-    """
-
-    settings: Any
-    texts: Dataset
-    data: Dataset = field(init=False)
-    compression: list[dict[str, Any]] = field(init=False, default_factory=list)
-    agreement: AgreementEvaluator | None = field(init=False, default=None)
-
-    @cached_property
-    def dev(self) -> Dataset:
-        """The scored pairs that choose the checkpoint.
-
-        Raises:
-            InputError: if the settings name none, and the method can choose by nothing else.
-        """
-        if self.settings.dev is None:
-            raise InputError("--dev none leaves nothing to choose the checkpoint by; give scored pairs, or 'sample'")
-        return read_sts(self.settings.dev)
-
-    @property
-    def teacher_names(self) -> list[str]:
-        """The ids or folders of the teachers: none, one, or several."""
-        several = getattr(self.settings, "teachers", None)
-        one = getattr(self.settings, "teacher", None)
-        return list(several or ([one] if one else []))
-
-    @cached_property
-    def teachers(self) -> list[SentenceTransformer]:
-        """The teachers, frozen, loaded where they are first asked for."""
-        return [load_teacher(name) for name in self.teacher_names]
-
-    @property
-    def teacher(self) -> SentenceTransformer:
-        """The only teacher."""
-        return self.teachers[0]
-
-    @cached_property
-    def counted_texts(self) -> Dataset:
-        """The text whose pieces the student's vocabulary keeps."""
-        sources = getattr(self.settings, "vocabulary_data", [])
-        return read_texts(sources, None, self.settings.text_column) if sources else self.texts
-
-    @property
-    def source(self) -> str:
-        """The id or folder of what the student is made of: the backbone, or else the teacher."""
-        return str(self.settings.backbone or self.teacher_names[0])
+__all__ = ["EncoderMethod", "Method", "Paper", "Task"]
 
 
 class Method(ABC):
@@ -198,40 +109,6 @@ class Method(ABC):
         return fit(trainer, measure, settings, task.texts, run, best, lambda: self.outcome(trainer, task))
 
 
-def fill_budget(task: Task) -> Any:
-    """Return the settings of a task, with the layers, pieces and bits that fill its megabytes, if it has any."""
-    settings = task.settings
-    if getattr(settings, "megabytes", None) is None:
-        return settings
-    found = shapes_for(task.source, settings.megabytes, settings.max_seq_length)
-    for line in shape_lines(found[:1]):
-        logger.info(line)
-    return replace(settings, layers=list(found[0].layers), vocabulary=found[0].vocabulary, bits=BITS)
-
-
-def start_rounding(student: SentenceTransformer, task: Task) -> Rounding:
-    """Put a student on the grid of its 4-bit file, cut its positions to its length, and have it train there."""
-    length = read_length(task.settings, student)
-    rows = np.linspace(0, len(task.texts) - 1, min(CALIBRATION, len(task.texts))).astype(int)
-    sample = task.texts.select(rows)["text"][:]
-    logger.info(f"{task.settings.bits} bits: rounded by what {len(sample)} texts of at most {length} tokens give")
-    cut_positions(student)
-    round_weights(student, lambda: student.encode(sample, batch_size=32, show_progress_bar=False))
-    task.compression.append({"step": "bits", "bits": task.settings.bits})
-    return Rounding(student)
-
-
-def rounded(measure: Measure, rounding: Rounding) -> Measure:
-    """Return a measure that saves a model with its weights rounded, as its passes compute with them."""
-
-    def save(model: SentenceTransformer, folder: Path) -> None:
-        """Round the weights, then save them."""
-        rounding.write()
-        measure.save(model, folder)
-
-    return replace(measure, save=save)
-
-
 class EncoderMethod(Method):
     """A method that is one loss on one student: a subclass writes :meth:`prepare` and :meth:`loss`.
 
@@ -239,8 +116,9 @@ class EncoderMethod(Method):
     """
 
     Settings: ClassVar[type[TrainSettings]] = StudentSettings
-    #: Whether the agreement with the teacher can choose the checkpoint.
-    needs_no_dev: ClassVar[bool] = False
+    #: Whether the student is to have its teacher's own embeddings, which stand in the column ``label``: then its
+    #: agreement with the teacher is measured, and can choose the checkpoint.
+    imitates: ClassVar[bool] = False
 
     def student(self, task: Task) -> SentenceTransformer:
         """Return the untrained student."""
@@ -258,13 +136,6 @@ class EncoderMethod(Method):
         """Return what chooses the checkpoint: the Spearman correlation on ``task.dev``, or else the agreement."""
         return DevEvaluator(task.dev) if task.agreement is None or task.settings.dev else task.agreement
 
-    def agreement(self, task: Task) -> AgreementEvaluator | None:
-        """Return what measures the student against its teacher, the texts for it taken out of ``task.data``.
-
-        ``None`` where no loss asks the student to have its teacher's embeddings.
-        """
-        return None
-
     def callbacks(self, loss: nn.Module, task: Task) -> Sequence[TrainerCallback]:
         """Return what is done between steps; a callback that must outlive a stop keeps its state in the loss."""
         return ()
@@ -272,13 +143,13 @@ class EncoderMethod(Method):
     def trainer(self, task: Task) -> tuple[WholeCheckpoints, Measure]:
         """Return the trainer of the student, and the measure that chooses its checkpoint."""
         # Read first: a mistake in it must show before the teacher's pass of hours.
-        dev = None if self.needs_no_dev and task.settings.dev is None else task.dev
+        dev = None if self.imitates and task.settings.dev is None else task.dev
         student = self.student(task)
         if self.least_batch > 1:  # of two texts that are the same to the student, one would be a false negative
             task.texts = drop_alike(task.texts, student, read_length(task.settings, student))
         rounding = start_rounding(student, task) if getattr(task.settings, "bits", None) else None
         task.data = self.prepare(task)
-        task.agreement = self.agreement(task)
+        task.agreement = hold_out(task) if self.imitates else None
         loss = self.loss(student, task)
         callbacks, evaluator = self.callbacks(loss, task), self.evaluator(task)
         trainer, measure = encoder_trainer(student, loss, task.data, dev, task.settings, callbacks, evaluator)

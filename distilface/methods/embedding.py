@@ -1,6 +1,5 @@
 """Distillation of a teacher's sentence embeddings (EmbedDistill, arXiv 2301.12005; DistilFace's MSE)."""
 
-import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -16,14 +15,9 @@ from distilface.embedding.teacher_cache import embed
 from distilface.methods.base import EncoderMethod, Paper, Task
 from distilface.model.pooling import is_normalized
 from distilface.settings import InputError, check_known, setting
-from distilface.training.evaluators import AgreementEvaluator
 from distilface.training.fitting import make_student
 from distilface.training.settings import ImitationSettings
 
-logger = logging.getLogger(__name__)
-
-#: Texts on which a student is measured against its teacher, where no number is asked for.
-HELD_OUT = 500
 #: Teacher embeddings from which the projection's principal components are taken.
 PCA_ROWS = 20_000
 Metric = Literal["mse", "cosine", "l2"]
@@ -107,28 +101,6 @@ class EmbeddingLoss(EmbedDistillLoss):
             projection.bias.copy_(torch.from_numpy(pca.mean_))
 
 
-def hold_out(task: Task) -> AgreementEvaluator:
-    """Return what measures a student against its teacher, on texts that it is not trained on.
-
-    These are ``settings.held_out`` of the task's, taken evenly out of ``task.data`` (:data:`HELD_OUT` where there are
-    no scored pairs either), or else the first sentences of the scored pairs.
-
-    Raises:
-        InputError: if so many are held out that nothing is left to train on.
-    """
-    count = task.settings.held_out or (0 if task.settings.dev else HELD_OUT)
-    if not count:
-        texts = list(dict.fromkeys(task.dev["sentence1"]))[:HELD_OUT]
-        return AgreementEvaluator(texts, task.teacher.encode(texts, show_progress_bar=False))
-    if not 3 <= count < len(task.data):
-        raise InputError(f"--held_out {count} of {len(task.data):,} texts leaves nothing to train on; hold out fewer")
-    rows = np.linspace(0, len(task.data) - 1, count).astype(int)
-    held = task.data.select(rows)
-    task.data = task.data.select(np.setdiff1d(np.arange(len(task.data)), rows))
-    logger.info(f"{count} of {len(task.texts):,} texts are held out; on them the agreement is measured")
-    return AgreementEvaluator(held["text"][:], np.asarray(held["label"][:], np.float32))
-
-
 def shorter_length(student: SentenceTransformer, teacher: SentenceTransformer) -> int:
     """Return the tokens that a student reads where none are asked for: its teacher's, if it has positions for them."""
     return min(filter(None, (student.max_seq_length, teacher.max_seq_length)))
@@ -182,7 +154,7 @@ class Distillation(EncoderMethod):
     aliases = ("distill",)
     paper = PAPER
     Settings = DistillSettings
-    needs_no_dev = True
+    imitates = True
 
     def check(self, settings: Any) -> None:
         """Refuse an unknown distance or an unknown way to end."""
@@ -204,10 +176,6 @@ class Distillation(EncoderMethod):
     def prepare(self, task: Task) -> Dataset:
         """Put the teacher's embedding beside every sentence."""
         return prepare(task.texts, task.teacher, task.settings.cache_dir)
-
-    def agreement(self, task: Task) -> AgreementEvaluator:
-        """Return what measures the student against its teacher."""
-        return hold_out(task)
 
     def loss(self, student: SentenceTransformer, task: Task) -> EmbeddingLoss:
         """Return the distance to the teacher."""

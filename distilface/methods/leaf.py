@@ -15,7 +15,6 @@ from distilface.methods.base import EncoderMethod, Paper, Task
 from distilface.model.pooling import is_normalized
 from distilface.settings import InputError, setting
 from distilface.training.checkpoints import WholeCheckpoints
-from distilface.training.evaluators import AgreementEvaluator
 from distilface.training.fitting import count_steps, make_student
 from distilface.training.settings import ImitationSettings
 from distilface.training.verdict import Measure
@@ -82,7 +81,7 @@ class Leaf(EncoderMethod):
     name = "leaf"
     paper = PAPER
     Settings = LeafSettings
-    needs_no_dev = True
+    imitates = True
 
     def check(self, settings: Any) -> None:
         """Refuse cycles that there cannot be."""
@@ -106,10 +105,6 @@ class Leaf(EncoderMethod):
         """Put the teacher's embedding beside every text."""
         return embedding.prepare(task.texts, task.teacher, task.settings.cache_dir)
 
-    def agreement(self, task: Task) -> AgreementEvaluator:
-        """Return what measures the student against its teacher, in whose space it is."""
-        return embedding.hold_out(task)
-
     def loss(self, student: SentenceTransformer, task: Task) -> LeafLoss:
         """Return the squared distance to the teacher's embedding."""
         return LeafLoss(student, distance_metric="mse")
@@ -117,7 +112,7 @@ class Leaf(EncoderMethod):
     def trainer(self, task: Task) -> tuple[WholeCheckpoints, Measure]:
         """Return the trainer under cycles of the learning rate, which transformers has only as half cosines."""
         trainer, measure = super().trainer(task)
-        settings, steps = task.settings, count_steps(task.settings, len(task.texts))
+        settings, steps = task.settings, count_steps(task.settings, len(task.data))
         trainer.lr_scheduler = LambdaLR(
             trainer.create_optimizer(), lambda step: rate_at(step, steps, settings.cycles, settings.last_rate)
         )

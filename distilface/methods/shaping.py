@@ -1,0 +1,82 @@
+"""What a training does to its student and its text beside the method: budget, rounding, held-out texts."""
+
+import logging
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from sentence_transformers import SentenceTransformer
+
+from distilface.compression.bits import BITS, Rounding
+from distilface.compression.gptq import round_weights
+from distilface.compression.positions import cut_positions
+from distilface.compression.sizes import shape_lines, shapes_for
+from distilface.methods.task import Task
+from distilface.settings import InputError
+from distilface.training.evaluators import AgreementEvaluator
+from distilface.training.fitting import read_length
+from distilface.training.verdict import Measure
+
+logger = logging.getLogger(__name__)
+
+#: Texts that set the rounding of a student before it is trained.
+CALIBRATION = 300
+#: Texts on which a student is measured against its teacher, where no number is asked for.
+HELD_OUT = 500
+
+
+def fill_budget(task: Task) -> Any:
+    """Return the settings of a task, with the layers, pieces and bits that fill its megabytes, if it has any."""
+    settings = task.settings
+    if getattr(settings, "megabytes", None) is None:
+        return settings
+    found = shapes_for(task.source, settings.megabytes, settings.max_seq_length)
+    for line in shape_lines(found[:1]):
+        logger.info(line)
+    return replace(settings, layers=list(found[0].layers), vocabulary=found[0].vocabulary, bits=BITS)
+
+
+def start_rounding(student: SentenceTransformer, task: Task) -> Rounding:
+    """Put a student on the grid of its 4-bit file, cut its positions to its length, and have it train there."""
+    length = read_length(task.settings, student)
+    rows = np.linspace(0, len(task.texts) - 1, min(CALIBRATION, len(task.texts))).astype(int)
+    sample = task.texts.select(rows)["text"][:]
+    logger.info(f"{task.settings.bits} bits: rounded by what {len(sample)} texts of at most {length} tokens give")
+    cut_positions(student)
+    round_weights(student, lambda: student.encode(sample, batch_size=32, show_progress_bar=False))
+    task.compression.append({"step": "bits", "bits": task.settings.bits})
+    return Rounding(student)
+
+
+def rounded(measure: Measure, rounding: Rounding) -> Measure:
+    """Return a measure that saves a model with its weights rounded, as its passes compute with them."""
+
+    def save(model: SentenceTransformer, folder: Path) -> None:
+        """Round the weights, then save them."""
+        rounding.write()
+        measure.save(model, folder)
+
+    return replace(measure, save=save)
+
+
+def hold_out(task: Task) -> AgreementEvaluator:
+    """Return what measures a student against its teacher, on texts that it is not trained on.
+
+    These are ``settings.held_out`` of the task's, taken evenly out of ``task.data`` (:data:`HELD_OUT` where there are
+    no scored pairs either), or else the first sentences of the scored pairs.
+
+    Raises:
+        InputError: if so many are held out that nothing is left to train on.
+    """
+    count = task.settings.held_out or (0 if task.settings.dev else HELD_OUT)
+    if not count:
+        texts = list(dict.fromkeys(task.dev["sentence1"]))[:HELD_OUT]
+        return AgreementEvaluator(texts, task.teacher.encode(texts, show_progress_bar=False))
+    if not 3 <= count < len(task.data):
+        raise InputError(f"--held_out {count} of {len(task.data):,} texts leaves nothing to train on; hold out fewer")
+    rows = np.linspace(0, len(task.data) - 1, count).astype(int)
+    held = task.data.select(rows)
+    task.data = task.data.select(np.setdiff1d(np.arange(len(task.data)), rows))
+    logger.info(f"{count} of {len(task.texts):,} texts are held out; on them the agreement is measured")
+    return AgreementEvaluator(held["text"][:], np.asarray(held["label"][:], np.float32))
