@@ -11,7 +11,7 @@ from tiny import sentences, tiny_model
 from torch import nn
 
 from distilface.compression.bits import BLOCK, Rounding, on_grid, rounded_modules, table_block
-from distilface.compression.gptq import gptq, nearest_in_cell, round_weights, second_moments
+from distilface.compression.gptq import gptq, round_weights, second_moments
 from distilface.compression.positions import cut_positions
 from distilface.exporters.onnx import to_onnx
 from distilface.exporters.smaller import to_q4
@@ -127,17 +127,6 @@ def test_gptq_is_optimal_brain_quantization_in_order():
     errors = [np.square(inputs @ (weight.numpy() - each).T).sum() for each in (rounded, plain)]
     assert errors[0] < 0.5 * errors[1]
     np.testing.assert_array_equal(on_grid(torch.from_numpy(rounded), BLOCK).numpy(), rounded)
-
-
-def test_a_training_starts_beside_the_grid():
-    """Rounded to the very same codes, and as near to the weight as these allow."""
-    weight = random_weight(40, 64)
-    inputs = torch.randn(300, 64, generator=torch.Generator().manual_seed(2))
-    rounded = gptq(weight, inputs.T @ inputs, BLOCK)
-    start = nearest_in_cell(weight, rounded, BLOCK)
-    torch.testing.assert_close(on_grid(start, BLOCK), rounded, rtol=0, atol=0)
-    assert ((start - weight).abs() <= (rounded - weight).abs() + 1e-7).all()
-    assert (start - weight).abs().mean() < 0.3 * (rounded - weight).abs().mean()
 
 
 def test_second_moments_are_those_of_the_inputs(model):

@@ -73,27 +73,8 @@ def gptq(weight: Tensor, moments: Tensor, block: int) -> Tensor:
     return rounded
 
 
-def nearest_in_cell(weight: Tensor, rounded: Tensor, block: int) -> Tensor:
-    """Return the numbers nearest to a weight that are rounded to ``rounded``.
-
-    A training that starts from them computes as with ``rounded``, and changes a code by a small step where the rounding
-    went against the weight; from the middle of its cell, a code needs half a step of the grid.
-
-    Args:
-        weight: shape (rows, width).
-        rounded: on the grid, of the same shape.
-        block: how many weights share a scale.
-    """
-    blocks, target = weight.reshape(-1, block), rounded.reshape(-1, block)
-    largest = target.abs().amax(1, keepdim=True)
-    half = largest / -_LOWEST * 0.49  # a step is an eighth of the largest; a little less than half of it
-    near = blocks.clamp(target - half, target + half).clamp(-largest, largest)
-    # What sets the scale stays: the code -8, of which a block has one at least.
-    return torch.where(target.abs() == largest, target, near).view_as(weight)
-
-
 @torch.no_grad()
-def round_weights(model: nn.Module, forward: Callable[[], Any], to_train: bool = False) -> None:
+def round_weights(model: nn.Module, forward: Callable[[], Any]) -> None:
     """Put the weights of a model on the 4-bit grid, in place: linear maps by :func:`gptq`, its token table by rounding.
 
     A model whose weights are all on the grid, as one that was trained on it, stays as it is.
@@ -101,18 +82,15 @@ def round_weights(model: nn.Module, forward: Callable[[], Any], to_train: bool =
     Args:
         model: whose weights are rounded.
         forward: runs the model over text that is like what it will read.
-        to_train: leave the weights beside the grid, where they are rounded to it and nearest to what they were
-            (:func:`nearest_in_cell`).
     """
     modules = [(module, block) for module, block in rounded_modules(model) if not _is_on_grid(module, block)]
     linears = [(module, block) for module, block in modules if isinstance(module, nn.Linear)]
     moments = second_moments([linear for linear, _ in linears], forward) if linears else []
     for module, block in modules:
-        if not isinstance(module, nn.Linear) and not to_train:
+        if not isinstance(module, nn.Linear):
             module.weight.copy_(on_grid(module.weight, block))
     for (linear, block), inputs in zip(linears, moments, strict=True):
-        rounded = gptq(linear.weight, inputs, block)
-        linear.weight.copy_(nearest_in_cell(linear.weight, rounded, block) if to_train else rounded)
+        linear.weight.copy_(gptq(linear.weight, inputs, block))
 
 
 def _is_on_grid(module: nn.Module, block: int) -> bool:

@@ -44,7 +44,7 @@ def start_rounding(student: SentenceTransformer, task: Task) -> Rounding:
     sample = task.texts.select(rows)["text"][:]
     logger.info(f"{task.settings.bits} bits: rounded by what {len(sample)} texts of at most {length} tokens give")
     cut_positions(student)
-    round_weights(student, lambda: student.encode(sample, batch_size=32, show_progress_bar=False), to_train=True)
+    round_weights(student, lambda: student.encode(sample, batch_size=32, show_progress_bar=False))
     task.compression.append({"step": "bits", "bits": task.settings.bits})
     return Rounding(student)
 
