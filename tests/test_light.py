@@ -333,3 +333,24 @@ def test_from_the_hub_only_what_is_read_is_fetched(folders, hub, tmp_path):
     assert said[1].startswith("org/small has no onnx/model_int8.onnx; make one with the toolkit")
     again = run_python(FROM_HUB, hub.dead_env(tmp_path / "cache")).splitlines()
     assert again == [said[0], again[1]], "from the cache, where the Hub is not in reach"
+
+
+def test_the_shipped_model_finds_what_means_the_same():
+    """Without an argument, the model of the wheel: at most ten million bytes, file and tokenizer."""
+    model = distilface.load()
+    assert isinstance(model, LightEncoder)
+    assert model.file == files.SHIPPED / "onnx" / "model_q4.onnx"
+    assert 9 < model.megabytes < 10
+    query, texts = (
+        "How do I change my password?",
+        [
+            "Click on 'forgot password' to set a new one.",
+            "The train leaves at nine in the morning.",
+            "Photosynthesis turns light into sugar.",
+        ],
+    )
+    similarity = model.similarity(model.encode(query), model.encode(texts))[0]
+    assert similarity.argmax() == 0
+    assert similarity[0] > 2 * similarity[1:].max()
+    run = json.loads((files.SHIPPED / "run.json").read_text())
+    assert [step["step"] for step in run["compression"]] == ["vocabulary", "bits"]
