@@ -44,13 +44,16 @@ def test_the_size_is_that_of_the_file_and_the_tokenizer(teacher, tmp_path):
     _, texts = as_texts(sentences(50))
     steps = [lambda encoder, tokenizer: (encoder, prune_vocabulary(encoder, tokenizer, texts, 80)[0])]
     student = load_student(str(teacher), [0, 2, 3], normalize=True, steps=steps)
+    with torch.random.fork_rng():
+        for weight in student.parameters():
+            weight.data += torch.randn(weight.shape) / 50  # equal biases would stand in a file once
     save_folder(student, tmp_path / "s")
     to_onnx(load(tmp_path / "s"), tmp_path / "s.onnx")
     to_q4(tmp_path / "s.onnx", tmp_path / "q4.onnx")
     shape = shape_of(encoder, tokenizer, [0, 2, 3], 80, 64)
     file = (tmp_path / "q4.onnx").stat().st_size
     predicted = sum(shape.parts.values()) - shape.parts["tokenizer"]
-    assert abs(predicted - file) < 20_000
+    assert abs(predicted - file) < 12_000
     own = (tmp_path / "s" / "tokenizer.json").stat().st_size
     assert abs(shape.parts["tokenizer"] - own) < 0.2 * own
     weights = 4 * 128 * 128 + 2 * 128 * 512

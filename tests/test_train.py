@@ -35,7 +35,7 @@ from warm import kill_at
 import distilface
 from distilface.compression.student import load_student
 from distilface.data.pairs import read_sts
-from distilface.methods import base, methods, mlm
+from distilface.methods import methods, mlm, task
 from distilface.model import folder as folder_module
 from distilface.model.folder import Folder, load
 from distilface.run import Run
@@ -471,7 +471,7 @@ def test_an_unfinished_run_is_neither_dropped_nor_changed(unfinished, materials,
         (["--resume", "--data", str(other)], "data was"),
     ]
     with monkeypatch.context() as patch:  # whatever a key costs to use, it is looked at first
-        patch.setattr(base, "load_teacher", lambda *a: pytest.fail("loaded"))
+        patch.setattr(task, "load_teacher", lambda *a: pytest.fail("loaded"))
         for more, sentence in cases:
             with pytest.raises(InputError, match=sentence):
                 train("embedding", [*unfinished, *more])

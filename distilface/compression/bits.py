@@ -32,7 +32,7 @@ def on_grid(weight: Tensor, block: int) -> Tensor:
         ``scale * code``, of the same shape.
 
     >>> on_grid(torch.tensor([[-0.8, 0.31, 0.0, 0.75]]), 4)
-    tensor([[-0.8000,  0.3000,  0.0000,  0.7000]])
+    tensor([[-0.7998,  0.2999,  0.0000,  0.6998]])
     """
     blocks = weight.reshape(-1, block)
     largest = blocks.gather(1, blocks.abs().argmax(1, keepdim=True))

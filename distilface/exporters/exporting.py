@@ -74,7 +74,7 @@ def _export(folder: Folder, pairs: Dataset, names: Sequence[str], calibration: S
     if reason := file_refusal(model):
         raise InputError(f"{folder.path} cannot be exported: {reason}")
     texts = texts_of(pairs)
-    texts_to_round = any(FORMATS[name].calibrated or FORMATS[name].rounded for name in names)
+    texts_to_round = any(FORMATS[name].reads_text for name in names)
     sample = calibration_texts(calibration, texts) if texts_to_round else []
     reference = reference_of(model, pairs)
     fingerprint, results = folder.fingerprint, {}

@@ -32,6 +32,11 @@ class Format:
     rounded: bool = False
     weights: frozenset[str] = frozenset({"int8", "uint8"})
 
+    @property
+    def reads_text(self) -> bool:
+        """Whether it is made by what text gives in the model."""
+        return self.calibrated or self.rounded
+
 
 #: By the names of :data:`distilface.runtimes.files.FILES`, which has their paths.
 FORMATS = {

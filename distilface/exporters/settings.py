@@ -15,6 +15,6 @@ class ExportSettings:
     dev: str = setting("sample", "scored pairs to measure on: a file, a Hub data set, or 'sample', 180 of our own")
     calibration: list[str] = setting(
         ["python"],
-        "text that sets the scales of static int8, as training reads it",
-        needs={"formats": lambda names: not names or any(FORMATS[name].calibrated for name in names)},
+        "text that sets the scales of static int8 and the rounding to 4 bits, as training reads it",
+        needs={"formats": lambda names: not names or any(FORMATS[name].reads_text for name in names)},
     )

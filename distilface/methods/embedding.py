@@ -147,6 +147,10 @@ class Distillation(EncoderMethod):
 
         distilface train distill --teacher ID_OR_FOLDER --backbone ID_OR_FOLDER --data TEXT.txt --output-dir DIR
 
+    A student of 4 bits that fills a budget, file and tokenizer; distilface shape lists the candidates:
+
+        distilface train distill --config minilm --megabytes 5 --data TEXT.txt
+
     The teacher's embeddings are computed once and kept on disk; their size is reported first.
     """
 

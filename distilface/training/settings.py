@@ -122,8 +122,8 @@ def check_values(settings: TrainSettings) -> None:
         raise InputError(f"--seed {settings.seed} is out of range; it must be from 0 to {2**32 - 1}")
     if settings.bf16 not in ("auto", "yes", "no"):
         raise InputError(f"--bf16 {settings.bf16!r} must be auto, yes or no")
-    if 0 < (held := getattr(settings, "held_out", 0)) < 3:
-        raise InputError(f"--held_out {held} is too few: neighbours need 3 texts or more")
+    if isinstance(settings, ImitationSettings) and 0 < settings.held_out < 3:
+        raise InputError(f"--held_out {settings.held_out} is too few: neighbours need 3 texts or more")
     for name in ("vocabulary", "megabytes"):
         if (value := getattr(settings, name, None)) is not None and not 0 < value < math.inf:
             raise InputError(f"--{name} {value} is out of range; it must be above 0")
