@@ -15,7 +15,18 @@ BITS = 4
 BLOCK = 32
 #: Weights of a row of an embedding table that share a scale: as many as fit its width.
 TABLE_BLOCKS = (64, 32)
-_LOWEST, _HIGHEST = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
+#: The codes of a weight: the least, which sets the scale of a block, and the greatest.
+LOWEST, HIGHEST = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
+
+
+def scale_of(largest: Tensor) -> Tensor:
+    """Return the scales of blocks by their values of largest magnitude: those over -8, as fp16 holds them."""
+    return (largest / LOWEST).half().to(largest.dtype)
+
+
+def codes_of(weight: Tensor, scale: Tensor) -> Tensor:
+    """Return the nearest codes of weights, from -8 to 7; of a block of zeros, whose scale is 0, they are 0."""
+    return (weight / torch.where(scale == 0, 1, scale)).round_().clamp_(LOWEST, HIGHEST)
 
 
 def on_grid(weight: Tensor, block: int) -> Tensor:
@@ -36,9 +47,8 @@ def on_grid(weight: Tensor, block: int) -> Tensor:
     """
     blocks = weight.reshape(-1, block)
     largest = blocks.gather(1, blocks.abs().argmax(1, keepdim=True))
-    scale = (largest / _LOWEST).half().to(weight.dtype)
-    codes = (blocks / torch.where(scale == 0, 1, scale)).round_().clamp_(_LOWEST, _HIGHEST)
-    return (codes * scale).view_as(weight)
+    scale = scale_of(largest)
+    return (codes_of(blocks, scale) * scale).view_as(weight)
 
 
 class _Straight(torch.autograd.Function):
@@ -46,10 +56,12 @@ class _Straight(torch.autograd.Function):
 
     @staticmethod
     def forward(ctx: Any, weight: Tensor, block: int) -> Tensor:
+        """Return the weight on the grid."""
         return on_grid(weight, block)
 
     @staticmethod
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        """Return the gradient as it is; the block has none."""
         return gradients[0], None
 
 

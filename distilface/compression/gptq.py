@@ -6,11 +6,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distilface.compression.bits import BITS, on_grid, rounded_modules
+from distilface.compression.bits import LOWEST, codes_of, on_grid, rounded_modules, scale_of
 
 #: What is added to the diagonal of the second moments, as a share of its mean; the paper's number.
 DAMPING = 0.01
-_LOWEST, _HIGHEST = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
 
 
 def second_moments(linears: list[nn.Linear], forward: Callable[[], Any]) -> list[Tensor]:
@@ -23,6 +22,8 @@ def second_moments(linears: list[nn.Linear], forward: Callable[[], Any]) -> list
     sums = [torch.zeros(linear.in_features, linear.in_features, device=linear.weight.device) for linear in linears]
 
     def add(place: int) -> Callable[..., None]:
+        """Return a hook that adds to one of the sums."""
+
         def hook(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             """Add what one call reads."""
             rows = inputs[0].detach().reshape(-1, inputs[0].shape[-1]).float()
@@ -61,12 +62,12 @@ def gptq(weight: Tensor, moments: Tensor, block: int) -> Tensor:
         end = start + block
         columns = weight[:, start:end]
         first = columns.abs().argmax(1)
-        scale = (columns.gather(1, first[:, None])[:, 0] / _LOWEST).half().to(weight.dtype)
+        scale = scale_of(columns.gather(1, first[:, None])[:, 0])
         errors = torch.empty_like(columns)
         for place in range(block):
             column = columns[:, place]
-            code = (column / torch.where(scale == 0, 1, scale)).round().clamp(_LOWEST, _HIGHEST)
-            rounded[:, start + place] = torch.where(first == place, float(_LOWEST), code) * scale
+            code = torch.where(first == place, float(LOWEST), codes_of(column, scale))
+            rounded[:, start + place] = code * scale
             errors[:, place] = (column - rounded[:, start + place]) / inverse[start + place, start + place]
             columns[:, place + 1 :] -= errors[:, place : place + 1] * inverse[start + place, start + place + 1 : end]
         weight[:, end:] -= errors @ inverse[start:end, end:]

@@ -64,6 +64,7 @@ class _Suite:
         self.source = {"suite": {"name": Path(folder).resolve().name, "sha256": hashes}}
 
     def scores(self, encoders: Mapping[str, Encoder], batch_size: int) -> dict[str, Any]:
+        """Return the ``tasks`` and ``means`` of a report."""
         results = score_tasks(encoders, self.tasks, batch_size)
         tasks = {name: result.as_dict() for name, result in results.items()}
         return {"tasks": tasks, "means": comparison_means(results)}
@@ -76,4 +77,5 @@ class _Search:
         self.source = {"search": {**self.search.counts, "sha256": hashes}}
 
     def scores(self, encoders: Mapping[str, Encoder], batch_size: int) -> dict[str, Any]:
+        """Return the ``scores`` of a report."""
         return {"scores": score_search(encoders, self.search, batch_size)}
