@@ -106,7 +106,7 @@ def test_typing_brings_the_right_neighbour_first(visit, model):
     shown = [float(score) for score in visit.page.locator("#results .score").all_inner_texts()]
     assert len(shown) == 12
     assert shown == sorted(shown, reverse=True)
-    size = sum((model / name).stat().st_size for name in put_model.FILES)
+    size = sum((model / name).stat().st_size for name in put_model.READ)
     facts = visit.page.inner_text("#facts")
     for fact in (model.name, "from this server", f"{size / 1e6:.1f} MB, int8", "384 numbers", " ms, median"):
         assert fact in facts
