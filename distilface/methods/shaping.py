@@ -11,7 +11,10 @@ from sentence_transformers import SentenceTransformer
 from distilface.compression.bits import BITS, Rounding
 from distilface.compression.gptq import round_weights
 from distilface.compression.positions import cut_positions
+from distilface.compression.pruning import prune_vocabulary
 from distilface.compression.sizes import shape_lines, shapes_for
+from distilface.compression.static import SMOOTHING, check_teacher, static_student
+from distilface.compression.student import load_backbone
 from distilface.methods.task import Task
 from distilface.settings import InputError
 from distilface.training.evaluators import AgreementEvaluator
@@ -35,6 +38,22 @@ def fill_budget(task: Task) -> Any:
     for line in shape_lines(found[:1]):
         logger.info(line)
     return replace(settings, layers=list(found[0].layers), vocabulary=found[0].vocabulary, bits=BITS)
+
+
+def make_static(task: Task, normalize: bool) -> SentenceTransformer:
+    """Make the static student of a task, with the pieces of the teacher's vocabulary that its settings ask for.
+
+    Raises:
+        InputError: if its teacher has no transformer inside.
+    """
+    teacher, size = task.teacher, task.settings.vocabulary
+    check_teacher(teacher, task.source)
+    tokenizer: Any = teacher.tokenizer
+    if size is not None:
+        tokenizer, pruning = prune_vocabulary(*load_backbone(task.source), task.counted_texts, size)
+        task.compression.append({"step": "vocabulary", **pruning.as_dict()})
+    task.compression.append({"step": "static", "pieces": len(tokenizer), "smoothing": SMOOTHING})
+    return static_student(teacher, task.texts, tokenizer, normalize=normalize)
 
 
 def start_rounding(student: SentenceTransformer, task: Task) -> Rounding:
