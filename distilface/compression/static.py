@@ -107,7 +107,7 @@ def static_student(
     Args:
         teacher: a model with a transformer inside (:func:`check_teacher`).
         texts: a column ``text``, on which the pieces are counted.
-        tokenizer: the teacher's, or one of fewer pieces of it (:func:`~distilface.compression.pruning.prune_vocabulary`).
+        tokenizer: the teacher's, or that of :func:`~distilface.compression.pruning.prune_vocabulary`, of fewer pieces.
         normalize: end in unit length.
     """
     whole: Any = teacher.tokenizer
