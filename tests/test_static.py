@@ -24,6 +24,7 @@ from distilface.compression.static import SMOOTHING, piece_embeddings, static_st
 from distilface.data.texts import as_texts
 from distilface.exporters import export
 from distilface.exporters.parity import EDGES
+from distilface.hub.checks import publishable
 from distilface.light import LightEncoder
 from distilface.methods.embedding import Distillation, DistillSettings
 from distilface.model.folder import load, open_folder, save_folder
@@ -217,6 +218,8 @@ def test_its_card_info_and_encode(place, tmp_path):
     assert "### transformers\n" not in text
     assert "transformers.js\n-" not in text.split("---")[1]
     assert " inf" not in text
+    names = {upload.name for upload in publishable(save_folder(load(place / "m"), tmp_path / "m"))}
+    assert {"README.md", "model.safetensors", "tokenizer.json", "1_Normalize/config.json"} <= names
     shape = folder_lines(open_folder(place / "m"))[0]
     assert "static, a vector of 32 for each of 90 pieces; their mean, Normalize" in shape
     (tmp_path / "in.txt").write_text("a dog\n\nthe river\n")
@@ -224,6 +227,22 @@ def test_its_card_info_and_encode(place, tmp_path):
     assert (report.rows, report.empty, report.truncated, report.limit) == (3, 1, 0, None)
     assert "none cut" in str(report)
     np.testing.assert_allclose(np.load(tmp_path / "out.npy")[2], by_numpy(place / "m", ["the river"])[0], atol=1e-6)
+
+
+def test_it_is_scored_beside_its_teacher(place, tmp_path, caplog):
+    """In a search of its own text, by mteb, which would report that it cannot count a static model's table."""
+    texts = sentences(12, seed=1)
+    documents = [json.dumps({"_id": f"d{row}", "text": text}) for row, text in enumerate(texts)]
+    queries = [json.dumps({"_id": f"q{row}", "text": text}) for row, text in enumerate(texts)]
+    judged = ["query-id\tcorpus-id\tscore", *(f"q{row}\td{row}\t1" for row in range(len(texts)))]
+    files = {"q.jsonl": queries, "d.jsonl": documents, "r.tsv": judged}
+    for name, lines in files.items():
+        (tmp_path / name).write_text("\n".join(lines) + "\n")
+    report = distilface.compare(place / "m", search=[tmp_path / name for name in files], variants=["q4"])
+    scores = next(iter(report["scores"].values()))
+    assert scores["model"] == scores["q4"] > 95, "a text finds itself"
+    assert "teacher" in scores
+    assert "vocab size" not in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ from distilface.compression.sizes import shape_lines, shapes_for
 from distilface.compression.static import SMOOTHING, check_teacher, static_student
 from distilface.compression.student import load_backbone
 from distilface.methods.task import Task
+from distilface.model.static import is_static
 from distilface.settings import InputError
 from distilface.training.evaluators import AgreementEvaluator
 from distilface.training.fitting import read_length
@@ -61,7 +62,8 @@ def start_rounding(student: SentenceTransformer, task: Task) -> Rounding:
     length = read_length(task.settings, student)
     rows = np.linspace(0, len(task.texts) - 1, min(CALIBRATION, len(task.texts))).astype(int)
     sample = task.texts.select(rows)["text"][:]
-    logger.info(f"{task.settings.bits} bits: rounded by what {len(sample)} texts of at most {length} tokens give")
+    by = "" if is_static(student) else f" by what {len(sample)} texts of at most {length} tokens give"
+    logger.info(f"{task.settings.bits} bits: rounded{by}")
     cut_positions(student)
     round_weights(student, lambda: student.encode(sample, batch_size=32, show_progress_bar=False))
     task.compression.append({"step": "bits", "bits": task.settings.bits})
