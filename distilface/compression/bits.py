@@ -125,7 +125,7 @@ class Rounding:
             """Put the rounded weight in the place of the weight; of a table, the rows that are looked up."""
             weight = self._kept[id(module)] = module._parameters["weight"]
             # A batch looks up a few thousand of a table's 30,000 rows: to round all took longer than all else.
-            rows = None if isinstance(module, nn.Linear) else inputs[0].unique()
+            rows = None if isinstance(module, nn.Linear) or not inputs else inputs[0].unique()
             module._parameters["weight"] = _Straight.apply(weight, block, rows)
 
         return round_weight
