@@ -14,7 +14,10 @@ from distilface.settings import InputError, parse
 
 METHODS = {name: method.Settings for name, method in methods().items()}
 EVERY = {**METHODS, "encode": EncodeSettings, "export": ExportSettings, "push": PushSettings}
-VALUES = {"epochs": "2", "steps": "7", "batch_size": "5", "learning_rate": "0.5", "weight": "3", "positive": "bank"}
+VALUES = {
+    **{"epochs": "2", "steps": "7", "batch_size": "5", "learning_rate": "0.5", "weight": "3", "positive": "bank"},
+    "static": "true",
+}
 PAIRS = [
     (name, field.name, other)
     for name, settings in EVERY.items()
@@ -60,6 +63,8 @@ def test_the_pairs():
         ("assistant", "assistant_layers"),
         ("positive", "queue"),
         *(("megabytes", chosen) for chosen in ("layers", "vocabulary", "bits")),
+        *(("static", other) for other in ("backbone", "layers", "pooling", "max_seq_length", "dropout")),
+        *(("static", other) for other in ("train_max_length", "megabytes")),
     }
 
 

@@ -41,10 +41,8 @@ def _widget(rows: Sequence[int]) -> dict[str, Any]:
 def _claim(shape: dict[str, Any], tables: list[dict[str, Any]]) -> str:
     means: dict[str, float] = next((table["means"] for table in tables if table["means"]), {})
     millions = f"{shape['parameters'] / 1e6:.1f}M" if shape["parameters"] >= 1e5 else f"{shape['parameters']:,}"
-    claim = (
-        f"A sentence encoder of {millions} parameters: text of up to {shape['length']} tokens to a vector of "
-        f"{shape['dimension']} numbers"
-    )
+    length = "any length" if shape["static"] else f"up to {shape['length']} tokens"
+    claim = f"A sentence encoder of {millions} parameters: text of {length} to a vector of {shape['dimension']} numbers"
     if not means:
         return f"{claim}."
     teacher = f", where its teacher has {means['teacher']:.2f}" if "teacher" in means else ""
@@ -55,6 +53,7 @@ def _metadata(content: dict[str, Any]) -> ModelCardData:
     """Return the metadata; what is not known is left out, and a licence is ``unknown``, as the Hub writes it."""
     run, training, exports = content["run"], content["training"], content["exports"]
     scores = model_index(content["dev_scores"], [table["scores"] for table in content["tables"]])
+    in_js = not content["shape"]["static"] and (exports["fp32"] or exports["q8"] or exports["int8"])
     return ModelCardData(
         language=content["languages"] or None,
         license=content["licence"] or "unknown",
@@ -63,7 +62,7 @@ def _metadata(content: dict[str, Any]) -> ModelCardData:
         tags=[
             *TAGS,
             *(["onnx"] if exports["there"] else []),
-            *(["transformers.js"] if exports["fp32"] or exports["q8"] or exports["int8"] else []),
+            *(["transformers.js"] if in_js else []),
             *([run.method] if run and run.method else []),
         ],
         base_model=[source.name for _, source in training["ancestors"] if source.hub] or None,

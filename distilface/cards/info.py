@@ -6,12 +6,20 @@ from sentence_transformers import SentenceTransformer
 
 from distilface.cards.card import lacking
 from distilface.model.folder import Folder
+from distilface.model.static import is_static, token_table
 from distilface.runtimes.files import read_exports
 
 
 def _shape(model: SentenceTransformer) -> str:
     encoder: Any = model[0]
-    config, modules = encoder.model.config, [type(module).__name__ for module in model][1:]
+    modules = [type(module).__name__ for module in model][1:]
+    if is_static(model):
+        pieces, width = token_table(model).weight.shape
+        return (
+            f"static, a vector of {width} for each of {pieces:,} pieces; {', '.join(['their mean', *modules])}; "
+            f"{model.get_embedding_dimension()} dimensions; reads a text to its end"
+        )
+    config = encoder.model.config
     layers = config.num_hidden_layers * getattr(config, "inner_group_num", 1)
     return (
         f"{config.model_type}, {layers} layers of {config.hidden_size}, {len(model.tokenizer):,} tokens in the "
@@ -22,8 +30,7 @@ def _shape(model: SentenceTransformer) -> str:
 
 def folder_lines(folder: Folder) -> list[str]:
     """Return the lines that ``distilface info`` prints."""
-    transformer: Any = folder.model[0]
-    table = transformer.model.get_input_embeddings().weight.numel()
+    table = token_table(folder.model).weight.numel()
     lines = [
         f"{folder.path}: {_shape(folder.model)}",
         f"size: {folder.parameters:,} parameters ({table:,} in the embedding table), {folder.megabytes:.1f} MB",

@@ -13,6 +13,7 @@ from distilface.model.families import auto_class
 from distilface.model.folder import Folder
 from distilface.model.pooling import is_normalized, pooling_code
 from distilface.model.prompts import default_prompt
+from distilface.model.static import is_static, length_limit, static_code
 from distilface.runtimes.base import file_refusal
 from distilface.runtimes.files import FILES, read_exports
 
@@ -26,6 +27,33 @@ _SERVED = ("bert", "distilbert", "roberta", "xlm-roberta", "camembert", "mpnet",
 def shape_section(folder: Folder) -> dict[str, Any]:
     """Return what the card says of the model's shape; ``pooled`` is a pooling that every runtime knows by name."""
     model = folder.model
+    common = {
+        "parameters": folder.parameters,
+        "megabytes": folder.megabytes,
+        "dimension": model.get_embedding_dimension(),
+        "normalized": is_normalized(model),
+        "length": length_limit(model),
+        "prompt": json.dumps(default_prompt(model)) if default_prompt(model) else None,
+        "prompt_name": model.default_prompt_name,
+        "static": is_static(model),
+    }
+    return common | (_static_shape(model) if is_static(model) else _transformer_shape(model))
+
+
+def _static_shape(model: SentenceTransformer) -> dict[str, Any]:
+    """Return the shape of a static model, which no runtime knows by a name of its pooling."""
+    return {
+        "pooling": "the mean of the vectors of its pieces",
+        "pooled": None,
+        "code": static_code(model),
+        "layers": False,
+        "served": None,
+        "padding": {"id": 0, "token": json.dumps(model.tokenizer.id_to_token(0))},
+    }
+
+
+def _transformer_shape(model: SentenceTransformer) -> dict[str, Any]:
+    """Return the shape of a model with a transformer inside."""
     transformer: Any = model[0]
     pooling = next(module for module in model if isinstance(module, Pooling))
     modes = [pooling.pooling_mode] if isinstance(pooling.pooling_mode, str) else list(pooling.pooling_mode)
@@ -33,19 +61,11 @@ def shape_section(folder: Folder) -> dict[str, Any]:
     dense = any(isinstance(module, Dense) for module in model)
     words = " and ".join(_POOLINGS.get(mode, f"`{mode}`") for mode in modes)
     words += ", each the mean of the last four layers'" if layers else ""
-    prompt = default_prompt(model)
     return {
-        "parameters": folder.parameters,
-        "megabytes": folder.megabytes,
-        "dimension": model.get_embedding_dimension(),
-        "length": model.max_seq_length,
         "pooling": words + (", then a linear layer" if dense else ""),
         "pooled": modes[0] if modes in (["mean"], ["cls"]) and not dense else None,
-        "normalized": is_normalized(model),
         "loader": auto_class(transformer.model),
         "code": pooling_code(model),
-        "prompt": json.dumps(prompt) if prompt else None,
-        "prompt_name": model.default_prompt_name,
         "layers": layers,
         "served": _served(model) if modes in (["mean"], ["cls"]) and not layers else None,
         "padding": {"id": model.tokenizer.pad_token_id, "token": json.dumps(model.tokenizer.pad_token)},

@@ -13,7 +13,7 @@ from distilface.runtimes.extras import ONNX, OPENVINO, import_silent
 
 _SNIPPET = re.compile(r"^### (\S+)\n(?:(?!#|```).*\n)*?```(?:python|js)\n((?:.*\n)*?)```\n", re.MULTILINE)
 #: The runtimes that are in this environment wherever their extra is; the others have environments of their own.
-_HERE = {"sentence-transformers": None, "transformers": None, "onnxruntime": ONNX, "OpenVINO": OPENVINO}
+_HERE = {"sentence-transformers": None, "transformers": None, "numpy": None, "onnxruntime": ONNX, "OpenVINO": OPENVINO}
 
 
 def snippets(text: str) -> dict[str, str]:

@@ -59,20 +59,23 @@ def _settings(run: Run) -> list[tuple[str, str]]:
     return [*settings.items(), *loss.items()]
 
 
-def limits(run: Run, facts: dict[str, Any], paper: Paper | None, length: int, batch_matters: bool) -> list[str]:
+def limits(run: Run, facts: dict[str, Any], paper: Paper | None, length: int | None, batch_matters: bool) -> list[str]:
     """List what a user must know of a model's limits and biases.
 
     Args:
         run: how the model was made.
         facts: from :func:`distilface.cards.facts.read_facts`.
         paper: of its method.
-        length: the tokens of a text that the model reads.
+        length: the tokens of a text that the model reads; ``None`` of a static model, which reads it to its end.
         batch_matters: whether the folder has a file that gives a text another vector in another batch.
     """
     texts, read = facts["limits"], run.settings.get("train_max_length")
     result = list(texts["always"])
     result += [texts["english"]] if languages(run, facts) == ["en"] else []
-    result += [texts["read" if read and read < length else "cut"].format(read=read, length=length)]
+    if length is None:
+        result += [texts["static"]]
+    else:
+        result += [texts["read" if read and read < length else "cut"].format(read=read, length=length)]
     result += paper.limits if paper else ()
     for _, source in ancestors(run, facts):
         if learned_from := source.facts.get("learned_from"):

@@ -55,14 +55,18 @@ class _Straight(torch.autograd.Function):
     """Rounding whose gradient is that of the identity (straight-through estimator, arXiv 1308.3432)."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, block: int) -> Tensor:
-        """Return the weight on the grid."""
-        return on_grid(weight, block)
+    def forward(ctx: Any, weight: Tensor, block: int, rows: Tensor | None) -> Tensor:
+        """Return the weight on the grid; where rows are given, only these are rounded."""
+        if rows is None:
+            return on_grid(weight, block)
+        rounded = weight.clone()
+        rounded[rows] = on_grid(weight[rows], block)
+        return rounded
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        """Return the gradient as it is; the block has none."""
-        return gradients[0], None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
+        """Return the gradient as it is; the block and the rows have none."""
+        return gradients[0], None, None
 
 
 def table_block(width: int) -> int:
@@ -90,6 +94,8 @@ def _token_tables(model: nn.Module) -> Iterator[nn.Module]:
     for module in model.modules():
         if hasattr(module, "get_input_embeddings"):
             yield module.get_input_embeddings()
+        elif isinstance(module, nn.EmbeddingBag):  # the table of a static model
+            yield module
 
 
 class Rounding:
@@ -116,9 +122,11 @@ class Rounding:
 
     def _enter(self, block: int) -> Callable[..., None]:
         def round_weight(module: Any, inputs: Any) -> None:
-            """Put the rounded weight in the place of the weight."""
+            """Put the rounded weight in the place of the weight; of a table, the rows that are looked up."""
             weight = self._kept[id(module)] = module._parameters["weight"]
-            module._parameters["weight"] = _Straight.apply(weight, block)
+            # A batch looks up a few thousand of a table's 30,000 rows: to round all took longer than all else.
+            rows = None if isinstance(module, nn.Linear) or not inputs else inputs[0].unique()
+            module._parameters["weight"] = _Straight.apply(weight, block, rows)
 
         return round_weight
 

@@ -6,6 +6,7 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 
 from distilface.model.families import padding_position
+from distilface.model.static import is_static
 
 
 def cut_positions(model: SentenceTransformer) -> int | None:
@@ -15,6 +16,8 @@ def cut_positions(model: SentenceTransformer) -> int | None:
         The rows that are left, or ``None`` where nothing is cut: there is no such table, it is as long already, or the
         positions are counted from the padding, as RoBERTa's.
     """
+    if is_static(model):
+        return None
     encoder: Any = model[0].model
     length = model.max_seq_length
     tables = [module for module in encoder.modules() if isinstance(_table(module), nn.Embedding)]

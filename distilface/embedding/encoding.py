@@ -17,6 +17,7 @@ from distilface.embedding.ray_workers import on_ray
 from distilface.embedding.settings import EncodeSettings, check, check_free, key_of, variant_of
 from distilface.embedding.worker import Variant, in_process
 from distilface.model.folder import open_folder
+from distilface.model.static import length_limit
 from distilface.settings import InputError
 
 logger = logging.getLogger(__name__)
@@ -32,7 +33,7 @@ class Encoded:
         width: of an embedding.
         empty: rows without text, of zeros.
         truncated: rows that the model has not read to their end.
-        limit: the most tokens that it reads.
+        limit: the most tokens that it reads; ``None`` where it reads every text to its end.
         megabytes: of 10^6 bytes, of the file.
         computed: rows that this run has computed; the others were there.
         seconds: that they took.
@@ -50,9 +51,10 @@ class Encoded:
 
     def __str__(self) -> str:
         rate = f", {self.computed / self.seconds:,.0f} rows a second" if self.computed else ""
+        cut = "none cut" if self.limit is None else f"{self.truncated:,} cut at {self.limit} tokens"
         return (
             f"{self.output}: {self.rows:,} rows of {self.width} numbers, {self.megabytes:,.1f} MB{rate}; "
-            f"{self.empty:,} empty (zeros), {self.truncated:,} cut at {self.limit} tokens"
+            f"{self.empty:,} empty (zeros), {cut}"
         )
 
 
@@ -161,7 +163,7 @@ def _run(task: _Task) -> Encoded:
         width=task.width,
         empty=survey.empty,
         truncated=truncated,
-        limit=task.model.max_seq_length,
+        limit=length_limit(task.model),
         megabytes=size / 1e6,
         computed=rows,
         seconds=seconds,

@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from distilface.data.text_file import is_empty
 from distilface.model.folder import load
 from distilface.model.prompts import default_prompt
+from distilface.model.static import length_limit
 from distilface.runtimes.base import Encoder
 from distilface.runtimes.opening import open_file
 from distilface.runtimes.torch import TorchEncoder
@@ -94,7 +95,7 @@ class Worker:
     def _truncated(self, texts: list[str]) -> int:
         """Count the texts that have more tokens than the model reads; those that are short enough are not tokenised."""
         tokenizer: Any = self.model.tokenizer
-        limit = self.model.max_seq_length
+        limit = length_limit(self.model)
         if limit is None:
             return 0
         most = limit - tokenizer.num_special_tokens_to_add() - 1  # a tokenizer may put one mark before a text

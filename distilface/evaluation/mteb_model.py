@@ -1,6 +1,9 @@
 """Any encoder as a model of mteb."""
 
+import contextlib
+import logging
 import warnings
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -17,6 +20,18 @@ from distilface.settings import InputError
 ROLES = {PromptType.query: ("query",), PromptType.document: ("document", "passage", "corpus")}
 
 
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+    """Keep mteb from reporting that it cannot count the table of a static model, which no score needs."""
+    logger = logging.getLogger("mteb.models.model_meta")
+    before = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)
+
+
 class MtebModel(SentenceTransformerEncoderWrapper):
     """An encoder as mteb calls it; a sentence of the STS tasks is embedded once, in however many pairs it stands.
 
@@ -25,7 +40,7 @@ class MtebModel(SentenceTransformerEncoderWrapper):
     """
 
     def __init__(self, encoder: Encoder) -> None:
-        with warnings.catch_warnings():
+        with warnings.catch_warnings(), _quiet():
             warnings.filterwarnings("ignore", category=FutureWarning, module="mteb")
             super().__init__(encoder.model)
         self.encoder = encoder

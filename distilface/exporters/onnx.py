@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
 from distilface.model.families import family_name
+from distilface.model.static import is_static, token_table
 from distilface.runtimes.base import INPUTS, padded, token_ids
 from distilface.settings import InputError
 
@@ -29,11 +30,37 @@ class _Graph(nn.Module):
         return features["token_embeddings"], features["sentence_embedding"]
 
 
+class _StaticGraph(nn.Module):
+    """A static model, from the inputs of a file to its two outputs: of the pieces' vectors, those that are real count.
+
+    ``StaticEmbedding`` itself reads the pieces of all texts in one row, with the place where each text begins.
+    """
+
+    def __init__(self, model: SentenceTransformer) -> None:
+        super().__init__()
+        self.table = nn.Embedding.from_pretrained(token_table(model).weight.detach())
+        self.others = nn.ModuleList(list(model)[1:])
+
+    def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the pieces' vectors, shape (B, T, width), and the embeddings; of an empty text, zeros."""
+        tokens, mask = self.table(input_ids), attention_mask.unsqueeze(-1).to(torch.float32)
+        # Counted in whole numbers: of a float's maximum, onnxruntime's conversion to fp16 makes a graph out of order.
+        pieces = attention_mask.sum(1, keepdim=True).clamp(min=1)
+        features = {"sentence_embedding": (tokens * mask).sum(1) / pieces}
+        for module in self.others:
+            features = module(features)
+        return tokens, features["sentence_embedding"]
+
+
 def to_onnx(model: SentenceTransformer, file: Path) -> None:
     """Write a model as one self-contained ONNX file in fp32, of dynamic batch and length."""
     batch = padded(model, token_ids(model, ["a dog", "the dog runs in the park"]))
     with _quiet_exporter():
-        _export_any(model, [torch.from_numpy(batch[name]) for name in INPUTS], file)
+        example = [torch.from_numpy(batch[name]) for name in INPUTS]
+        if is_static(model):
+            _export(_StaticGraph(model), example, file)
+        else:
+            _export_any(model, example, file)
     _forget_origin(file)
 
 
@@ -70,11 +97,11 @@ def _export_any(model: SentenceTransformer, example: list[Tensor], file: Path) -
     encoder: Any = model[0].model
     attention = encoder.config._attn_implementation
     try:
-        _export(model, example, file)
+        _export(_Graph(model), example, file)
     except torch.onnx.OnnxExporterError:
         encoder.set_attn_implementation("eager")
         try:
-            _export(model, example, file)
+            _export(_Graph(model), example, file)
         except torch.onnx.OnnxExporterError as error:
             cause = str(error.__cause__ or error).splitlines()[0]
             raise InputError(
@@ -84,10 +111,10 @@ def _export_any(model: SentenceTransformer, example: list[Tensor], file: Path) -
             encoder.set_attn_implementation(attention)
 
 
-def _export(model: SentenceTransformer, example: list[Tensor], file: Path) -> None:
+def _export(graph: nn.Module, example: list[Tensor], file: Path) -> None:
     batch, length = torch.export.Dim("batch"), torch.export.Dim("sequence")
     torch.onnx.export(
-        _Graph(model).eval(),  # the exporter restores the wrapper's mode: in train mode, dropout would come back
+        graph.eval(),  # the exporter restores the wrapper's mode: in train mode, dropout would come back
         tuple(example),
         str(file),
         dynamo=True,

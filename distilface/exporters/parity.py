@@ -3,13 +3,13 @@
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 
+from distilface.model.static import token_table
 from distilface.runtimes.base import Encoder, FileEncoder
 from distilface.runtimes.torch import TorchEncoder
 
@@ -166,6 +166,5 @@ def _table_megabytes(encoder: Encoder) -> float | None:
     """Return the size of the table of token embeddings in a file, which is known by its shape."""
     if not isinstance(encoder, FileEncoder):
         return None
-    transformer: Any = encoder.model[0]
-    size = encoder.table_bytes(transformer.model.get_input_embeddings().weight.shape)
+    size = encoder.table_bytes(token_table(encoder.model).weight.shape)
     return None if size is None else round(size / 1e6, 2)

@@ -50,6 +50,8 @@ def _optimised(source: Path) -> Iterator[Path]:
 def to_int8(source: Path, target: Path, signed: bool) -> None:
     """Write an ONNX file with int8 weights, the embedding table among them, a scale for each channel.
 
+    A model without products of matrices gets the file of :func:`to_int8_weights`.
+
     Args:
         source: in fp32.
         target: the file to write.
@@ -58,8 +60,51 @@ def to_int8(source: Path, target: Path, signed: bool) -> None:
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     with _optimised(source) as optimised:
+        if not _has_products(optimised):  # nothing to compute in int8: the file of int8 weights is all there can be
+            to_int8_weights(source, target)
+            return
         kind = QuantType.QInt8 if signed else QuantType.QUInt8
         quantize_dynamic(optimised, target, per_channel=True, weight_type=kind)
+
+
+def _has_products(file: Path) -> bool:
+    """Return whether an ONNX file multiplies matrices; that of a static model does not."""
+    import onnx
+
+    return any(node.op_type in ("MatMul", "Gemm") for node in onnx.load(file, load_external_data=False).graph.node)
+
+
+def _int8_rows(source: Path) -> Any:
+    """Return the model of an ONNX file with its token table in int8, a scale for each row.
+
+    The rows of a static model weight its pieces: the least is hundreds of times smaller than the greatest, and with one
+    scale for all it would be rounded to nothing.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load(source)
+    graph = model.graph
+    gather = next(node for node in graph.node if node.op_type == "Gather" and node.input[1] == INPUTS[0])
+    tensor = next(tensor for tensor in graph.initializer if tensor.name == gather.input[0])
+    table, output = numpy_helper.to_array(tensor), gather.output[0]
+    scale = (np.abs(table).max(axis=1, keepdims=True) / 127).clip(np.finfo(np.float32).tiny)
+    kept = [other for other in graph.initializer if other is not tensor]
+    kept += [
+        numpy_helper.from_array(np.round(table / scale).astype(np.int8), "table_int8"),
+        numpy_helper.from_array(scale, "table_scale"),
+    ]
+    nodes = [
+        helper.make_node("Gather", ["table_int8", INPUTS[0]], ["rows_int8"]),
+        helper.make_node("Cast", ["rows_int8"], ["rows_float"], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Gather", ["table_scale", INPUTS[0]], ["rows_scale"]),
+        helper.make_node("Mul", ["rows_float", "rows_scale"], [output]),
+        *(node for node in graph.node if node is not gather),
+    ]
+    del graph.initializer[:], graph.node[:]
+    graph.initializer.extend(kept)
+    graph.node.extend(nodes)
+    return model
 
 
 def _int8_tables(source: Path) -> Any:
@@ -110,7 +155,7 @@ def to_int8_weights(source: Path, target: Path) -> None:
     from onnx import helper, numpy_helper
 
     with _optimised(source) as optimised:
-        model = _int8_tables(optimised)
+        model = _int8_tables(optimised) if _has_products(optimised) else _int8_rows(optimised)
     graph = model.graph
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
     weights = {node.input[1] for node in products}

@@ -16,6 +16,8 @@ from distilface.storage import read_json
 AFTER_PADDING = ("roberta", "xlm-roberta", "mpnet", "camembert", "xlm-roberta-xl", "longformer", "data2vec-text")
 #: A tokenizer that names no length has transformers' stand-in for infinity.
 NAMED = 10**9
+#: The length of a static model, which reads every text to its end.
+ENDLESS = NAMED - 1
 #: What transformers sets anew in a BERT's tokenizer: the key of tokenizer_config.json, and that of the normalizer.
 BERT_NORMALIZER = {
     "do_lower_case": "lowercase",
@@ -67,7 +69,8 @@ class Tokens:
         self._padding, self._left = int(counted or 0), settings.get("padding_side") == "left"
         asked = [sentence.get("max_seq_length"), settings.get("model_max_length")]
         asked.append((rules.get("truncation") or {}).get("max_length"))
-        self.length = _length(folder, asked, encoder)
+        self._static = _is_static(folder)
+        self.length = _length(folder, [*asked, *([ENDLESS] if self._static else [])], encoder)
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(self.length, direction=settings.get("truncation_side", "right"))
 
@@ -78,16 +81,34 @@ class Tokens:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each text, cut at the length."""
-        return [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
+        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=not self._static)
+        return [encoding.ids for encoding in encodings]
 
     def padded(self, rows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
         """Return rows of tokens as one batch, padded to its longest row: int64 of shape (B, T)."""
-        shape = len(rows), max(map(len, rows))
-        ids, mask = np.full(shape, self._padding, np.int64), np.zeros(shape, np.int64)
-        for number, row in enumerate(rows):
-            place = slice(shape[1] - len(row), None) if self._left else slice(len(row))
-            ids[number, place], mask[number, place] = row, 1
-        return {"input_ids": ids, "attention_mask": mask}
+        return pad_rows(rows, self._padding, self._left)
+
+
+def pad_rows(rows: Sequence[Sequence[int]], padding: int = 0, left: bool = False) -> dict[str, np.ndarray]:
+    """Return rows of tokens as one batch: int64 of shape (B, T), T at least 1, for a row may be empty.
+
+    Args:
+        rows: the tokens of each text.
+        padding: the id that fills a row up.
+        left: fill it up on its left.
+    """
+    shape = len(rows), max([1, *map(len, rows)])
+    ids, mask = np.full(shape, padding, np.int64), np.zeros(shape, np.int64)
+    for number, row in enumerate(rows):
+        place = slice(shape[1] - len(row), None) if left else slice(len(row))
+        ids[number, place], mask[number, place] = row, 1
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+def _is_static(folder: Path) -> bool:
+    """Return whether a folder's model is static: then a text has no special tokens, and is read to its end."""
+    modules: Any = read_json(folder / "modules.json") if (folder / "modules.json").is_file() else []
+    return bool(modules) and str(modules[0].get("type")).endswith(".StaticEmbedding")
 
 
 def _set_normalizer(rules: dict[str, Any], settings: dict[str, Any]) -> None:

@@ -13,6 +13,7 @@ from sklearn.decomposition import PCA
 
 from distilface.embedding.teacher_cache import embed
 from distilface.methods.base import EncoderMethod, Paper, Task
+from distilface.methods.shaping import make_static
 from distilface.model.pooling import is_normalized
 from distilface.settings import InputError, check_known, setting
 from distilface.training.fitting import make_student
@@ -21,6 +22,8 @@ from distilface.training.settings import ImitationSettings
 #: Teacher embeddings from which the projection's principal components are taken.
 PCA_ROWS = 20_000
 Metric = Literal["mse", "cosine", "l2"]
+#: What a student without a transformer does not have, or does not obey.
+NO_LAYERS = ["backbone", "layers", "pooling", "max_seq_length", "dropout", "train_max_length", "megabytes"]
 
 
 PAPER = Paper(
@@ -52,6 +55,11 @@ class DistillSettings(ImitationSettings):
     )
     metric: str = setting("mse", "distance to the teacher: mse, cosine or l2")
     projection: bool = setting(False, "map the student's width to the teacher's (needed where they differ)")
+    static: bool = setting(
+        False,
+        "a student without a transformer: a vector for each piece, started from the teacher's",
+        excludes=NO_LAYERS,
+    )
     normalize: str = setting("auto", "end in unit length: 'auto' (as the teacher, if not projected), 'yes' or 'no'")
 
 
@@ -151,6 +159,10 @@ class Distillation(EncoderMethod):
 
         distilface train distill --config minilm --megabytes 5 --data TEXT.txt
 
+    A student without a transformer, of a vector for each piece of the vocabulary:
+
+        distilface train distill --config minilm-static --data TEXT.txt
+
     The teacher's embeddings are computed once and kept on disk; their size is reported first.
     """
 
@@ -171,6 +183,8 @@ class Distillation(EncoderMethod):
         settings, teacher = task.settings, task.teacher
         as_teacher = is_normalized(teacher) and not settings.projection
         normalize = as_teacher if settings.normalize == "auto" else settings.normalize == "yes"
+        if settings.static:
+            return make_static(task, normalize)
         student = make_student(settings, task.source, task.counted_texts, task.compression, normalize=normalize)
         if settings.max_seq_length is None:
             student.max_seq_length = shorter_length(student, teacher)

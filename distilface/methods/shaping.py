@@ -11,8 +11,12 @@ from sentence_transformers import SentenceTransformer
 from distilface.compression.bits import BITS, Rounding
 from distilface.compression.gptq import round_weights
 from distilface.compression.positions import cut_positions
+from distilface.compression.pruning import prune_vocabulary
 from distilface.compression.sizes import shape_lines, shapes_for
+from distilface.compression.static import SMOOTHING, check_teacher, static_student
+from distilface.compression.student import load_backbone
 from distilface.methods.task import Task
+from distilface.model.static import is_static
 from distilface.settings import InputError
 from distilface.training.evaluators import AgreementEvaluator
 from distilface.training.fitting import read_length
@@ -37,12 +41,29 @@ def fill_budget(task: Task) -> Any:
     return replace(settings, layers=list(found[0].layers), vocabulary=found[0].vocabulary, bits=BITS)
 
 
+def make_static(task: Task, normalize: bool) -> SentenceTransformer:
+    """Make the static student of a task, with the pieces of the teacher's vocabulary that its settings ask for.
+
+    Raises:
+        InputError: if its teacher has no transformer inside.
+    """
+    teacher, size = task.teacher, task.settings.vocabulary
+    check_teacher(teacher, task.source)
+    tokenizer: Any = teacher.tokenizer
+    if size is not None:
+        tokenizer, pruning = prune_vocabulary(*load_backbone(task.source), task.counted_texts, size)
+        task.compression.append({"step": "vocabulary", **pruning.as_dict()})
+    task.compression.append({"step": "static", "pieces": len(tokenizer), "smoothing": SMOOTHING})
+    return static_student(teacher, task.texts, tokenizer, normalize=normalize)
+
+
 def start_rounding(student: SentenceTransformer, task: Task) -> Rounding:
     """Put a student on the grid of its 4-bit file, cut its positions to its length, and have it train there."""
     length = read_length(task.settings, student)
     rows = np.linspace(0, len(task.texts) - 1, min(CALIBRATION, len(task.texts))).astype(int)
     sample = task.texts.select(rows)["text"][:]
-    logger.info(f"{task.settings.bits} bits: rounded by what {len(sample)} texts of at most {length} tokens give")
+    by = "" if is_static(student) else f" by what {len(sample)} texts of at most {length} tokens give"
+    logger.info(f"{task.settings.bits} bits: rounded{by}")
     cut_positions(student)
     round_weights(student, lambda: student.encode(sample, batch_size=32, show_progress_bar=False))
     task.compression.append({"step": "bits", "bits": task.settings.bits})

@@ -16,8 +16,9 @@ from sentence_transformers.sentence_transformer.modules import WeightedLayerPool
 
 from distilface.model.identity import fingerprint
 from distilface.model.loading import load_in_fp32
-from distilface.model.older_versions import card, make_portable, older_fingerprint, portable_configs
+from distilface.model.older_versions import make_portable, older_fingerprint, portable_configs
 from distilface.model.pooling import freeze
+from distilface.model.saved_card import card
 from distilface.run import Run, read_run
 from distilface.settings import InputError
 from distilface.storage import check_output, put_in_place, read_json, whole_folder, write_json
@@ -33,6 +34,8 @@ _ROOT = (
     "tokenizer.json",
     "tokenizer_config.json",
 )
+#: Those that the folder of a static model has.
+_STATIC_ROOT = ("config_sentence_transformers.json", "model.safetensors", "modules.json", "tokenizer.json")
 _NEEDED = {
     "Pooling": ["config.json"],
     "Dense": ["config.json", "model.safetensors"],
@@ -47,7 +50,7 @@ class Folder:
     Attributes:
         path: the folder. At its top lie the encoder (``config.json``, ``model.safetensors``), the tokenizer
             and ``modules.json``, which names the modules; each module that follows the encoder has a folder
-            of its own there (``1_Pooling``).
+            of its own there (``1_Pooling``). A static model has no settings of an encoder.
     """
 
     path: Path
@@ -85,11 +88,19 @@ class Folder:
             raise InputError(f"{self.path / 'modules.json'} is damaged: it lists no modules") from None
 
     @property
+    def _root(self) -> tuple[str, ...]:
+        """The names of the files at the top of a whole folder."""
+        if not (self.path / "modules.json").is_file():
+            return _ROOT
+        kinds = [kind for kind, _ in self.modules]
+        return _STATIC_ROOT if kinds and kinds[0].endswith(".StaticEmbedding") else _ROOT
+
+    @property
     def files(self) -> tuple[Path, ...]:
         """The files that decide the vectors, in the order of the modules."""
         places = [place for _, place in self.modules if place != self.path]
         below = [place / name for place in places for name in ("config.json", "model.safetensors")]
-        return (*(self.path / name for name in _ROOT), *(file for file in below if file.is_file()))
+        return (*(self.path / name for name in self._root), *(file for file in below if file.is_file()))
 
     @property
     def bytes(self) -> int:
@@ -145,7 +156,7 @@ class Folder:
         if not self.path.is_dir():
             what = "is a file" if self.path.exists() else "does not exist"
             raise InputError(f"{self.path} {what}; give a model folder")
-        if missing := [name for name in _ROOT if not (self.path / name).is_file()]:
+        if missing := [name for name in self._root if not (self.path / name).is_file()]:
             raise InputError(f"{self.path} is not a model folder: it has no {', no '.join(missing)}")
         for kind, place in self.modules:
             if not kind.startswith("sentence_transformers."):
@@ -212,7 +223,7 @@ def save_folder(
     model itself is not changed. Weights are written as fp32.
 
     Args:
-        model: an encoder of transformers, a pooling, and ``Dense`` and ``Normalize`` if wanted.
+        model: an encoder of transformers, a pooling, and ``Dense`` and ``Normalize`` if wanted; or a static model.
         path: the folder to write; it must be empty or not exist yet.
         run: how the model was made, written as ``run.json``.
         max_seq_length: tokens that the published model reads at most. ``None`` takes the model's own, which

@@ -13,12 +13,12 @@ from typing import Any
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
-from sentence_transformers.sentence_transformer.modules import Pooling, WeightedLayerPooling
+from sentence_transformers.sentence_transformer.modules import Pooling, StaticEmbedding, WeightedLayerPooling
 from tokenizers import Tokenizer
 from torch import float32, nn
 
-from distilface.model.families import auto_class, published_length
-from distilface.model.pooling import pooling_code
+from distilface.model.families import published_length
+from distilface.model.static import check_static, is_static, rewrite_static_tokenizer
 from distilface.settings import InputError
 from distilface.storage import read_json, write_json
 
@@ -80,7 +80,7 @@ def portable_configs(model: SentenceTransformer, max_seq_length: int | None = No
     """Return the settings of each module of ``model`` under the names that every version reads.
 
     Args:
-        model: an encoder of transformers and modules of sentence-transformers.
+        model: an encoder of transformers, or a static one, and modules of sentence-transformers.
         max_seq_length: tokens that the published model reads at most; ``None`` takes the model's own.
 
     Raises:
@@ -88,13 +88,17 @@ def portable_configs(model: SentenceTransformer, max_seq_length: int | None = No
             length is more than the encoder has positions, or the model names none.
     """
     transformer: Any = model[0]
+    first, others = (StaticEmbedding, [Normalize]) if is_static(model) else (Transformer, list(_OLDER_KEYS))
     for place, module in enumerate(model):
         kind = f"{type(module).__module__}.{type(module).__qualname__}"
         if not kind.startswith("sentence_transformers."):
             raise InputError(f"{kind} is not a module of sentence-transformers: the folder would need remote code")
-        if type(module) not in ([Transformer] if place == 0 else _OLDER_KEYS):
-            names = ", ".join(known.__name__ for known in _OLDER_KEYS)
-            raise InputError(f"{kind} cannot be module {place} of a portable folder: Transformer, then {names}")
+        if type(module) not in ([first] if place == 0 else others):
+            names = ", ".join(known.__name__ for known in others)
+            raise InputError(f"{kind} cannot be module {place} of a portable folder: {first.__name__}, then {names}")
+    if is_static(model):
+        check_static(model, max_seq_length)
+        return [{} for _ in model]
     encoder = transformer.model
     if not type(encoder).__module__.startswith("transformers.models."):
         raise InputError(f"{type(encoder).__name__} is not an encoder of transformers: it would need remote code")
@@ -144,10 +148,14 @@ def make_portable(folder: Path, model: SentenceTransformer, configs: list[dict[s
     for entry, module, config in zip(modules, model, configs, strict=True):
         entry["type"] = f"sentence_transformers.models.{type(module).__name__}"
         name = "config.json" if entry["path"] else "sentence_bert_config.json"
-        write_json(folder / entry["path"] / name, config)
+        if entry["path"] or not is_static(model):
+            write_json(folder / entry["path"] / name, config)
     write_json(folder / "modules.json", modules)
-    _rewrite_encoder(folder, layers=any(isinstance(m, WeightedLayerPooling) for m in model))
-    _rewrite_tokenizer(folder, model[0], configs[0]["max_seq_length"])
+    if is_static(model):
+        rewrite_static_tokenizer(folder)
+    else:
+        _rewrite_encoder(folder, layers=any(isinstance(m, WeightedLayerPooling) for m in model))
+        _rewrite_tokenizer(folder, model[0], configs[0]["max_seq_length"])
     mode = (folder / "modules.json").stat().st_mode
     for file in folder.rglob("*.safetensors"):
         weights = load_file(file)
@@ -188,53 +196,3 @@ def _rewrite_tokenizer(folder: Path, transformer: Any, length: int) -> None:
     write_json(folder / "tokenizer_config.json", dict(sorted(config.items())))
     tokens = {name: getattr(transformer.tokenizer, name, None) for name in _SPECIAL_TOKENS}
     write_json(folder / "special_tokens_map.json", {name: str(token) for name, token in tokens.items() if token})
-
-
-def card(model: SentenceTransformer, name: str, configs: list[dict[str, Any]]) -> str:
-    """Return a minimal model card: what the folder is, and how to use it."""
-    width, length = model.get_embedding_dimension(), configs[0]["max_seq_length"]
-    parameters = sum(p.numel() for p in model.parameters())
-    transformer: Any = model[0]
-    named, loader = json.dumps(name), auto_class(transformer.model)
-    code = "\n".join(pooling_code(model))
-    read = "from safetensors.torch import load_file\n" if "load_file" in code else ""
-    prompt = model.prompts.get(model.default_prompt_name or "", "")
-    asked = f"sentences = [{json.dumps(prompt)} + sentence for sentence in sentences]\n" if prompt else ""
-    return f"""---
-library_name: sentence-transformers
-pipeline_tag: sentence-similarity
-tags:
-- sentence-transformers
-- sentence-similarity
-- feature-extraction
----
-
-# {name}
-
-A sentence encoder of {parameters:,} parameters: text of up to {length} tokens to a vector of {width} numbers.
-
-With [sentence-transformers](https://www.sbert.net):
-
-```python
-from sentence_transformers import SentenceTransformer
-
-model = SentenceTransformer({named})
-embeddings = model.encode(["The cat sat on the mat.", "A cat was sitting on a rug."])
-```
-
-With transformers alone:
-
-```python
-import torch
-{read}from transformers import {loader}, AutoTokenizer
-
-folder = {named}
-sentences = ["The cat sat on the mat.", "A cat was sitting on a rug."]
-{asked}tokenizer = AutoTokenizer.from_pretrained(folder)
-encoder = {loader}.from_pretrained(folder).eval()
-inputs = tokenizer(sentences, padding=True, truncation=True, return_tensors="pt")
-with torch.no_grad():
-    output = encoder(**inputs)
-{code}
-```
-"""

@@ -12,8 +12,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from distilface.extras import Extra
+from distilface.light.tokens import pad_rows
 from distilface.model import identity
 from distilface.model.folder import load
+from distilface.model.static import is_static, token_rows
 from distilface.runtimes.files import digest, megabytes, pieces, precision_of
 from distilface.settings import InputError
 
@@ -60,6 +62,8 @@ def token_ids(model: SentenceTransformer, texts: Sequence[str], prompt: str = ""
     """Return the tokens of each text, with the prompt before it, as the model's own ``encode`` makes and cuts them."""
     if not texts:  # which a tokenizer refuses
         return []
+    if is_static(model):  # which gives the tokens of all texts in one row
+        return token_rows(model, [prompt + text for text in texts])
     unpadded: Any = {"text": {"padding": False}, "common": {"return_tensors": None}}
     return list(model.preprocess(list(texts), prompt=prompt, processing_kwargs=unpadded)["input_ids"])
 
@@ -82,6 +86,8 @@ def file_refusal(model: SentenceTransformer) -> str | None:
 
 def padded(model: SentenceTransformer, rows: Sequence[list[int]]) -> Batch:
     """Return rows of tokens as one batch, padded to its longest row."""
+    if is_static(model):
+        return pad_rows(rows)
     batch = model.tokenizer.pad({"input_ids": list(rows)}, padding=True, return_tensors="np")
     return {name: batch[name].astype(np.int64) for name in INPUTS}
 
