@@ -10,7 +10,7 @@ from exported import TEXTS, cosines
 from tiny import sentences, tiny_model
 from torch import nn
 
-from distilface.compression.bits import BLOCK, Rounding, on_grid, rounded_modules, table_block
+from distilface.compression.bits import BLOCK, Rounding, on_grid, rounded_modules, table_bits, table_block
 from distilface.compression.gptq import gptq, round_weights, second_moments
 from distilface.compression.positions import cut_positions
 from distilface.exporters.onnx import to_onnx
@@ -56,6 +56,33 @@ def test_a_grid_stored_in_fp16_is_found_again():
     rounded = on_grid(random_weight(50, 64), 32)
     again = on_grid(rounded.half().float(), 32)
     torch.testing.assert_close(again, rounded, rtol=0, atol=0)
+
+
+def two_bits_by_numpy(part: np.ndarray) -> np.ndarray:
+    """Round a block to 2 bits: of all scales that are tried, the one of least error."""
+    best, least = np.zeros_like(part), np.inf
+    for share in (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4):
+        half = torch.tensor(np.float16(np.float32(np.abs(part).max() * np.float32(share / 1.5))))
+        scale = half.bfloat16().float().item()
+        levels = np.float32([-1.5, -0.5, 0.5, 1.5]) * np.float32(scale)
+        rounded = levels[np.abs(part[:, None] - levels).argmin(1)]
+        error = np.square(np.float64(rounded - part)).sum()
+        if error < least * (1 - 1e-6):
+            best, least = rounded, error
+    return best
+
+
+def test_two_bits_take_the_scale_of_least_error():
+    """The four levels are even about zero; what is on the grid stays, also after fp16, which holds it exactly."""
+    weight = random_weight(6, 64)
+    rounded = on_grid(weight, 32, 2)
+    expected = np.stack([[two_bits_by_numpy(part) for part in row.reshape(2, 32)] for row in weight.numpy()])
+    np.testing.assert_allclose(rounded.numpy(), expected.reshape(6, 64), rtol=1e-6, atol=0)
+    for again in (on_grid(rounded, 32, 2), rounded.half().float()):
+        torch.testing.assert_close(again, rounded, rtol=0, atol=0)
+    bits4 = on_grid(weight, 32)
+    assert 0.05 < (rounded - weight).square().sum() / weight.square().sum() < 0.2
+    assert (bits4 - weight).square().sum() < 0.2 * (rounded - weight).square().sum()
 
 
 def test_linear_maps_and_the_token_table_are_rounded(model):
@@ -189,6 +216,29 @@ def test_the_file_holds_the_codes_that_were_trained(model, tmp_path):
     assert len(stored) == len(own) > 10
     for weight in own:
         assert any(weight.shape == each.shape and np.array_equal(weight, each) for each in stored)
+    encoder = open_file(tmp_path / "q4.onnx", folder)
+    assert cosines(encoder.encode(TEXTS), folder.encode(TEXTS)).min() > 0.999, "but for its positions in int8"
+
+
+def test_a_table_of_two_bits_stands_so_in_the_file(model, tmp_path):
+    """Four codes a byte, unpacked by ONNX's own operators; the folder's table is found on its grid again."""
+    Rounding(model, 2).write()
+    save_folder(model, tmp_path / "folder")
+    folder = load(tmp_path / "folder")
+    table = folder[0].model.get_input_embeddings()
+    kept = table.weight.detach().clone()
+    round_weights(folder, lambda: None)
+    assert table_bits(table) == 2
+    torch.testing.assert_close(table.weight, kept, rtol=0, atol=0)
+    to_onnx(folder, tmp_path / "m.onnx")
+    to_q4(tmp_path / "m.onnx", tmp_path / "q4.onnx")
+    tensors = {
+        tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in onnx.load(tmp_path / "q4.onnx").graph.initializer
+    }
+    packed, scales = tensors["table_2bit"], tensors["table_scales"].astype(np.float32)
+    assert packed.nbytes == kept.numel() // 4
+    codes = np.concatenate([(packed >> shift) & 3 for shift in (0, 2, 4, 6)], axis=1) - 1.5
+    np.testing.assert_array_equal(codes * scales.repeat(kept.shape[1] // scales.shape[1], axis=1), kept.numpy())
     encoder = open_file(tmp_path / "q4.onnx", folder)
     assert cosines(encoder.encode(TEXTS), folder.encode(TEXTS)).min() > 0.999, "but for its positions in int8"
 

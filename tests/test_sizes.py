@@ -9,10 +9,11 @@ from tiny import PAIRS, sentences, tiny_albert, tiny_model, write_pairs
 from transformers import BertConfig, BertModel
 
 from distilface import cli
-from distilface.compression.bits import on_grid, rounded_modules
+from distilface.compression.bits import Rounding, on_grid, rounded_modules
 from distilface.compression.pruning import prune_vocabulary
-from distilface.compression.sizes import LEAST_SHARE, shape_lines, shape_of, shapes, spread
+from distilface.compression.sizes import shape_lines, shape_of, shapes, spread
 from distilface.compression.student import load_backbone, load_student
+from distilface.compression.width import narrow_feed_forward
 from distilface.data.texts import as_texts
 from distilface.exporters.onnx import to_onnx
 from distilface.exporters.smaller import to_q4
@@ -61,21 +62,47 @@ def test_the_size_is_that_of_the_file_and_the_tokenizer(teacher, tmp_path):
     assert shape.parts["table"] == 80 * (128 // 2 + 128 // 64 * 2)
 
 
-def test_shapes_fill_the_budget_the_deepest_first(teacher, monkeypatch):
-    """Of those that keep a fifth of the vocabulary; each is as large as it can be."""
+def test_the_size_of_a_narrow_student_with_a_table_of_two_bits(teacher, tmp_path):
+    encoder, tokenizer = load_backbone(str(teacher))
+
+    def narrow(encoder, tokenizer):
+        """Keep 128 neurons of a layer."""
+        narrow_feed_forward(encoder, tokenizer, sentences(20), 128)
+        return encoder, tokenizer
+
+    student = load_student(str(teacher), [0, 3], normalize=True, steps=[narrow])
+    with torch.random.fork_rng():
+        for weight in student.parameters():
+            weight.data += torch.randn(weight.shape) / 50
+    Rounding(student, 2).write()
+    save_folder(student, tmp_path / "s")
+    to_onnx(load(tmp_path / "s"), tmp_path / "s.onnx")
+    to_q4(tmp_path / "s.onnx", tmp_path / "q4.onnx")
+    shape = shape_of(encoder, tokenizer, [0, 3], len(tokenizer), 64, 128, 2)
+    predicted = sum(shape.parts.values()) - shape.parts["tokenizer"]
+    assert abs(predicted - (tmp_path / "q4.onnx").stat().st_size) < 12_000
+    assert shape.parts["table"] == len(tokenizer) * (128 // 4 + 128 // 64 * 2)
+    weights = 4 * 128 * 128 + 2 * 128 * 128
+    assert shape.parts["layers"] == 2 * (weights // 2 + weights // 32 * 2 + 4 * (4 * 128 + 128 + 128 + 4 * 128))
+
+
+def test_shapes_fill_the_budget_the_best_first(teacher, monkeypatch):
+    """For each number of layers the one that is thought to lose least, as large as it can be."""
     monkeypatch.setattr("distilface.compression.sizes.LEAST_PIECES", 1)
     encoder, tokenizer = load_backbone(str(teacher))
     whole = shape_of(encoder, tokenizer, range(4), len(tokenizer), 64).megabytes
     found = shapes(encoder, tokenizer, whole, 64)
-    assert (found[0].layers, found[0].vocabulary) == ((0, 1, 2, 3), len(tokenizer))
-    assert [len(shape.layers) for shape in found] == [4, 3, 2, 1]
+    assert (found[0].layers, found[0].vocabulary, found[0].feed_forward) == ((0, 1, 2, 3), len(tokenizer), 512)
+    assert sorted(len(shape.layers) for shape in found) == [1, 2, 3, 4]
+    assert [shape.lost for shape in found] == sorted(shape.lost for shape in found)
     assert all(shape.megabytes <= whole for shape in found)
     rows = [line.split() for line in shape_lines(found)]
     assert rows[1][:4] == ["0", "1", "2", "3"]
     assert f"{found[0].megabytes:.2f}" in rows[1]
-    few = [shape for shape in found if shape.vocabulary < LEAST_SHARE * shape.of]
-    assert found[len(found) - len(few) :] == few
-    assert [spread(12, count) for count in (1, 3, 12)] == [(0,), (0, 5, 11), tuple(range(12))]
+    smaller = shapes(encoder, tokenizer, whole / 2, 64)[0]
+    assert smaller.lost > found[0].lost
+    assert smaller.feed_forward < 512
+    assert [spread(12, count) for count in (1, 3, 12)] == [(0,), (0, 6, 11), tuple(range(12))]
 
 
 def test_what_cannot_be_shaped_is_refused(teacher, tmp_path, capsys):

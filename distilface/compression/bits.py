@@ -1,4 +1,4 @@
-"""Weights on the grid of their quantised file: 4 bits in blocks that share a scale, in training as in the file.
+"""Weights on the grid of their quantised file: 4 or 2 bits in blocks that share a scale, in training as in the file.
 
 A student that is trained on the grid loses nothing when it is written so: the file holds the codes it was trained with.
 """
@@ -11,6 +11,10 @@ from torch import Tensor, nn
 
 #: Bits of a weight.
 BITS = 4
+#: Bits of a weight of the token table, where it is to be smaller still.
+TABLE_BITS = (4, 2)
+#: Scales of a block of 2 bits that are tried, as shares of the one that holds its largest weight.
+SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 #: Weights of a linear map, along its input, that share a scale.
 BLOCK = 32
 #: Weights of a row of an embedding table that share a scale: as many as fit its width.
@@ -29,15 +33,44 @@ def codes_of(weight: Tensor, scale: Tensor) -> Tensor:
     return (weight / torch.where(scale == 0, 1, scale)).round_().clamp_(LOWEST, HIGHEST)
 
 
-def on_grid(weight: Tensor, block: int) -> Tensor:
-    """Round weights to 4 bits, symmetric, in blocks along their last dimension.
+def two_bits(blocks: Tensor) -> tuple[Tensor, Tensor]:
+    """Round blocks to 2 bits: codes -1.5, -0.5, 0.5 and 1.5 times the scale of a block.
 
-    A block's scale is its value of largest magnitude, with its sign, over -8, in fp16; the codes are from -8 to 7: the
-    rule of onnxruntime's quantisers. What is on the grid stays as it is, also after it was stored in fp16.
+    Of :data:`SHARES` that scale is taken which leaves the least squared error. Weights that are on this grid already
+    have none at the first of them. A scale has the 8 bits of bf16, so that fp16 holds 1.5 times it exactly.
+
+    Args:
+        blocks: shape (blocks, width of a block).
+
+    Returns:
+        The scales, shape (blocks, 1), and the codes, shape (blocks, width of a block).
+    """
+    largest = blocks.abs().amax(1, keepdim=True)
+    scale = codes = least = torch.empty(0)
+    for share in SHARES:
+        tried = (largest * (share / 1.5)).half().bfloat16().to(blocks.dtype)
+        nearest = (blocks / torch.where(tried == 0, 1, tried)).floor_().clamp_(-2, 1) + 0.5
+        error = (nearest * tried - blocks).square_().sum(1, keepdim=True)
+        if not len(least):
+            scale, codes, least = tried, nearest, error
+            continue
+        better = error < least
+        scale, codes = torch.where(better, tried, scale), torch.where(better, nearest, codes)
+        least = torch.where(better, error, least)
+    return scale, codes
+
+
+def on_grid(weight: Tensor, block: int, bits: int = BITS) -> Tensor:
+    """Round weights to 4 or 2 bits, symmetric, in blocks along their last dimension.
+
+    In 4 bits a block's scale is its value of largest magnitude, with its sign, over -8, in fp16; the codes are from -8
+    to 7: the rule of onnxruntime's quantisers. In 2 bits see :func:`two_bits`. What is on the grid stays as it is, also
+    after it was stored in fp16.
 
     Args:
         weight: shape (rows, width), width a multiple of ``block``.
         block: how many weights share a scale.
+        bits: 4 or 2.
 
     Returns:
         ``scale * code``, of the same shape.
@@ -46,6 +79,9 @@ def on_grid(weight: Tensor, block: int) -> Tensor:
     tensor([[-0.7998,  0.2999,  0.0000,  0.6998]])
     """
     blocks = weight.reshape(-1, block)
+    if bits == 2:
+        scale, codes = two_bits(blocks)
+        return (codes * scale).view_as(weight)
     largest = blocks.gather(1, blocks.abs().argmax(1, keepdim=True))
     scale = scale_of(largest)
     return (codes_of(blocks, scale) * scale).view_as(weight)
@@ -55,18 +91,18 @@ class _Straight(torch.autograd.Function):
     """Rounding whose gradient is that of the identity (straight-through estimator, arXiv 1308.3432)."""
 
     @staticmethod
-    def forward(ctx: Any, weight: Tensor, block: int, rows: Tensor | None) -> Tensor:
+    def forward(ctx: Any, weight: Tensor, block: int, bits: int, rows: Tensor | None) -> Tensor:
         """Return the weight on the grid; where rows are given, only these are rounded."""
         if rows is None:
-            return on_grid(weight, block)
+            return on_grid(weight, block, bits)
         rounded = weight.clone()
-        rounded[rows] = on_grid(weight[rows], block)
+        rounded[rows] = on_grid(weight[rows], block, bits)
         return rounded
 
     @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None]:
-        """Return the gradient as it is; the block and the rows have none."""
-        return gradients[0], None, None
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None, None, None]:
+        """Return the gradient as it is; the grid and the rows have none."""
+        return gradients[0], None, None, None
 
 
 def table_block(width: int) -> int:
@@ -74,8 +110,20 @@ def table_block(width: int) -> int:
     return next((block for block in TABLE_BLOCKS if width % block == 0), 0)
 
 
+def table_bits(table: nn.Module) -> int:
+    """Return the bits of the grid that a token table is on: 2, or else 4."""
+    weight: Any = table.weight
+    return 2 if is_on_grid(table, table_block(weight.shape[1]), 2) else BITS
+
+
+def is_on_grid(module: nn.Module, block: int, bits: int = BITS) -> bool:
+    """Return whether a module's weight is on a grid, but for the rounding of a folder stored in fp16."""
+    weight: Any = module.weight
+    return bool(torch.allclose(weight, on_grid(weight, block, bits), rtol=2**-10, atol=0))
+
+
 def rounded_modules(model: nn.Module) -> Iterator[tuple[Any, int]]:
-    """Yield the modules of a model whose weights the 4-bit file rounds, each with its block.
+    """Yield the modules of a model whose weights the small file rounds, each with its block.
 
     These are its linear maps and its table of token embeddings, where a row is whole blocks. The small tables of
     positions and types are not among them.
@@ -106,27 +154,31 @@ class Rounding:
 
     Args:
         model: whose modules are hooked, until :meth:`remove`.
+        table: bits of its token table.
     """
 
-    def __init__(self, model: nn.Module) -> None:
-        self._modules = list(rounded_modules(model))
+    def __init__(self, model: nn.Module, table: int = BITS) -> None:
+        self._modules = [
+            (module, block, BITS if isinstance(module, nn.Linear) else table)
+            for module, block in rounded_modules(model)
+        ]
         self._kept: dict[int, nn.Parameter] = {}
         self._handles = [
             handle
-            for module, block in self._modules
+            for module, block, bits in self._modules
             for handle in (
-                module.register_forward_pre_hook(self._enter(block)),
+                module.register_forward_pre_hook(self._enter(block, bits)),
                 module.register_forward_hook(self._leave, always_call=True),
             )
         ]
 
-    def _enter(self, block: int) -> Callable[..., None]:
+    def _enter(self, block: int, bits: int) -> Callable[..., None]:
         def round_weight(module: Any, inputs: Any) -> None:
             """Put the rounded weight in the place of the weight; of a table, the rows that are looked up."""
             weight = self._kept[id(module)] = module._parameters["weight"]
             # A batch looks up a few thousand of a table's 30,000 rows: to round all took longer than all else.
             rows = None if isinstance(module, nn.Linear) or not inputs else inputs[0].unique()
-            module._parameters["weight"] = _Straight.apply(weight, block, rows)
+            module._parameters["weight"] = _Straight.apply(weight, block, bits, rows)
 
         return round_weight
 
@@ -137,8 +189,8 @@ class Rounding:
     @torch.no_grad()
     def write(self) -> None:
         """Round the weights themselves, for good."""
-        for module, block in self._modules:
-            module.weight.copy_(on_grid(module.weight, block))
+        for module, block, bits in self._modules:
+            module.weight.copy_(on_grid(module.weight, block, bits))
 
     def remove(self) -> None:
         """Take the hooks away."""

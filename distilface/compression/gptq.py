@@ -6,7 +6,16 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from distilface.compression.bits import LOWEST, codes_of, on_grid, rounded_modules, scale_of
+from distilface.compression.bits import (
+    BITS,
+    LOWEST,
+    codes_of,
+    is_on_grid,
+    on_grid,
+    rounded_modules,
+    scale_of,
+    table_bits,
+)
 
 #: What is added to the diagonal of the second moments, as a share of its mean; the paper's number.
 DAMPING = 0.01
@@ -75,26 +84,22 @@ def gptq(weight: Tensor, moments: Tensor, block: int) -> Tensor:
 
 
 @torch.no_grad()
-def round_weights(model: nn.Module, forward: Callable[[], Any]) -> None:
-    """Put the weights of a model on the 4-bit grid, in place: linear maps by :func:`gptq`, its token table by rounding.
+def round_weights(model: nn.Module, forward: Callable[[], Any], table: int | None = BITS) -> None:
+    """Put the weights of a model on the grid, in place: linear maps by :func:`gptq`, its token table by rounding.
 
-    A model whose weights are all on the grid, as one that was trained on it, stays as it is.
+    Linear maps get 4 bits. A model whose weights are all on the grid, as one that was trained on it, stays as it is,
+    also where its table is in 2 bits.
 
     Args:
         model: whose weights are rounded.
         forward: runs the model over text that is like what it will read.
+        table: bits of its token table; ``None`` leaves it, for a training that rounds it.
     """
-    modules = [(module, block) for module, block in rounded_modules(model) if not _is_on_grid(module, block)]
+    modules = [(module, block) for module, block in rounded_modules(model) if not is_on_grid(module, block)]
     linears = [(module, block) for module, block in modules if isinstance(module, nn.Linear)]
     moments = second_moments([linear for linear, _ in linears], forward) if linears else []
     for module, block in modules:
-        if not isinstance(module, nn.Linear):
-            module.weight.copy_(on_grid(module.weight, block))
+        if not isinstance(module, nn.Linear) and table is not None and table_bits(module) == BITS:
+            module.weight.copy_(on_grid(module.weight, block, table))
     for (linear, block), inputs in zip(linears, moments, strict=True):
         linear.weight.copy_(gptq(linear.weight, inputs, block))
-
-
-def _is_on_grid(module: nn.Module, block: int) -> bool:
-    """Return whether a module's weight is on the grid, but for the rounding of a folder stored in fp16."""
-    weight: Any = module.weight
-    return bool(torch.allclose(weight, on_grid(weight, block), rtol=2**-10, atol=0))

@@ -9,7 +9,7 @@ import numpy as np
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from distilface.compression.bits import BLOCK, table_block
+from distilface.compression.bits import BITS, BLOCK, TABLE_BITS, table_block
 from distilface.compression.layers import check_foldable
 from distilface.compression.student import load_backbone
 from distilface.model.loading import load_model
@@ -17,9 +17,15 @@ from distilface.settings import InputError
 
 #: Bytes of the graph itself, its names and shapes: of the embeddings and pooling, and of each layer (measured).
 GRAPH, LAYER_GRAPH = 6_000, 6_000
-#: The least share of the vocabulary that a shape keeps while there are fewer layers to cut. Of all-MiniLM-L6-v2, 3
-#: layers with a quarter of the pieces keep more than 4 with a tenth (docs/sizes.md).
-LEAST_SHARE = 0.2
+#: What is lost of the teacher before any training, 1 - cosine, of all-MiniLM-L6-v2: by the share of its layers, of the
+#: neurons of a layer and of its vocabulary that are kept, and by the bits of the table. Measured
+#: (``benchmarks/results/shapes-untrained.json``), but for the ends at 0.
+LOST_LAYERS = {0.0: 1.0, 0.5: 0.292, 0.667: 0.156, 0.833: 0.068, 1.0: 0.0}
+LOST_NEURONS = {0.0: 0.5, 0.313: 0.179, 0.479: 0.110, 0.729: 0.027, 1.0: 0.0}
+LOST_PIECES = {0.0: 1.0, 0.115: 0.426, 0.164: 0.283, 0.229: 0.194, 0.295: 0.137, 0.374: 0.094, 0.459: 0.059, 1.0: 0.0}
+LOST_BITS = {4: 0.001, 2: 0.023}
+#: Shares of the neurons of a layer that are tried.
+NEURONS = (1.0, 0.75, 0.5, 0.375)
 #: A vocabulary of fewer pieces is not proposed: with little more than its characters, a word takes many tokens.
 LEAST_PIECES = 1_000
 #: Bytes of ``tokenizer.json`` beside its vocabulary.
@@ -34,12 +40,20 @@ class Shape:
         layers: of the teacher, counted from 0.
         vocabulary: the pieces that it keeps.
         of: the pieces that the teacher has.
+        feed_forward: neurons of a layer.
+        of_feed_forward: neurons of a layer of the teacher.
+        table_bits: bits of a weight of the token table.
+        lost: an estimate of 1 - cosine to the teacher before any training, the sum of what each step loses alone.
         parts: bytes of each part: ``table``, ``layers``, ``positions``, ``graph``, ``tokenizer``.
     """
 
     layers: tuple[int, ...]
     vocabulary: int
     of: int
+    feed_forward: int
+    of_feed_forward: int
+    table_bits: int
+    lost: float
     parts: dict[str, int]
 
     @property
@@ -53,13 +67,32 @@ def _bytes_of(rows: int, width: int, block: int) -> int:
     return rows * -(-width // block) * (block // 2 + 2) if block else rows * width
 
 
-def _layer_bytes(encoder: PreTrainedModel) -> float:
-    """Return the bytes of a layer, of those that hold a linear map; biases and norms are in fp32."""
+def _table_bytes(rows: int, width: int, bits: int) -> int:
+    """Return the bytes of a token table; where a row is no whole blocks, it is in int8."""
+    block = table_block(width)
+    return _bytes_of(rows, width, block) if bits == BITS or not block else rows * (width // 4 + 2 * (width // block))
+
+
+def _neurons(config: Any) -> int:
+    """Return the neurons of a layer of a BERT or a DistilBERT."""
+    return int(config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size)
+
+
+def _layer_bytes(encoder: PreTrainedModel, neurons: int) -> float:
+    """Return the bytes of a layer of so many neurons; biases and norms are in fp32."""
     config: Any = encoder.config
+
+    def narrowed(size: int) -> int:
+        return neurons if size == _neurons(config) else size
+
     inner = [module for name, module in encoder.named_modules() if ".layer." in f".{name}."]
     linears = {id(module): module for module in inner if isinstance(module, nn.Linear)}
-    matrices = sum(_bytes_of(each.out_features, each.in_features, BLOCK) for each in linears.values())
-    small = {id(weight): weight.numel() for module in inner for weight in module.parameters() if weight.ndim == 1}
+    matrices = sum(
+        _bytes_of(narrowed(each.out_features), narrowed(each.in_features), BLOCK) for each in linears.values()
+    )
+    small = {
+        id(weight): narrowed(weight.numel()) for module in inner for weight in module.parameters() if weight.ndim == 1
+    }
     return (matrices + 4 * sum(small.values())) / config.num_hidden_layers
 
 
@@ -70,7 +103,13 @@ def _piece_bytes(tokenizer: PreTrainedTokenizerBase) -> float:
 
 
 def shape_of(
-    encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, layers: Sequence[int], vocabulary: int, length: int
+    encoder: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    layers: Sequence[int],
+    vocabulary: int,
+    length: int,
+    feed_forward: int | None = None,
+    table_bits: int = BITS,
 ) -> Shape:
     """Return the shape of a student of chosen layers and pieces.
 
@@ -80,32 +119,50 @@ def shape_of(
         layers: of the encoder, counted from 0.
         vocabulary: the pieces that are kept.
         length: the tokens that the student reads, and so its positions.
+        feed_forward: neurons of a layer; ``None``: the teacher's.
+        table_bits: 4 or 2.
     """
     config: Any = encoder.config
-    width = config.hidden_size
+    width, neurons = config.hidden_size, feed_forward or _neurons(config)
     parts = {
-        "table": _bytes_of(vocabulary, width, table_block(width)),
-        "layers": round(len(layers) * _layer_bytes(encoder)),
+        "table": _table_bytes(vocabulary, width, table_bits),
+        "layers": round(len(layers) * _layer_bytes(encoder, neurons)),
         "positions": length * width + 8 * width,
         "graph": GRAPH + LAYER_GRAPH * len(layers),
         "tokenizer": round(_TOKENIZER + vocabulary * _piece_bytes(tokenizer)),
     }
-    return Shape(tuple(layers), vocabulary, len(tokenizer), parts)
+    lost = (
+        _interpolated(LOST_LAYERS, len(layers) / config.num_hidden_layers)
+        + _interpolated(LOST_NEURONS, neurons / _neurons(config))
+        + _interpolated(LOST_PIECES, vocabulary / len(tokenizer))
+        + LOST_BITS[table_bits]
+    )
+    return Shape(
+        tuple(layers), vocabulary, len(tokenizer), neurons, _neurons(config), table_bits, round(lost, 3), parts
+    )
+
+
+def _interpolated(points: dict[float, float], share: float) -> float:
+    return float(np.interp(share, list(points), list(points.values())))
 
 
 def spread(layers: int, count: int) -> tuple[int, ...]:
-    """Return ``count`` layers from the first to the last, evenly spread.
+    """Return ``count`` layers from the first to the last, evenly spread, of two as near the later one.
 
-    >>> spread(6, 3), spread(6, 2), spread(12, 1)
-    ((0, 2, 5), (0, 5), (0,))
+    The later layers of a sentence encoder are needed more: all-MiniLM-L6-v2 without its layer 1 loses less than half of
+    what it loses without its layer 4.
+
+    >>> spread(6, 5), spread(6, 4), spread(6, 2), spread(12, 1)
+    ((0, 2, 3, 4, 5), (0, 2, 4, 5), (0, 5), (0,))
     """
-    return tuple(np.linspace(0, layers - 1, count).astype(int).tolist())
+    return tuple(np.ceil(np.linspace(0, layers - 1, count) - 1e-9).astype(int).tolist())
 
 
 def shapes(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, megabytes: float, length: int) -> list[Shape]:
-    """Return the shapes that fill a budget: for each number of layers, as many pieces as still fit; the best first.
+    """Return the shapes that fill a budget, for each number of layers the best: of least :attr:`Shape.lost`.
 
-    The best has most layers of those that keep :data:`LEAST_SHARE` of the vocabulary.
+    Tried are the shares :data:`NEURONS` of the neurons and a table of 4 or 2 bits, each with as many pieces as fit.
+    What each loses was measured on one model, and training wins back another part of each: an estimate.
 
     Args:
         encoder: the teacher's, a BERT or a DistilBERT.
@@ -118,20 +175,30 @@ def shapes(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, megabyt
     """
     check_foldable(encoder.config)
     config: Any = encoder.config
+    widths = {max(int(_neurons(config) * share) // BLOCK * BLOCK, BLOCK) for share in NEURONS}
+
+    def filled(layers: Sequence[int], width: int, bits: int) -> Shape | None:
+        """Return the shape of as many pieces as fit, if they are enough."""
+        empty, one = (
+            shape_of(encoder, tokenizer, layers, pieces, length, width, bits).megabytes for pieces in (0, 1000)
+        )
+        pieces = min(int(1000 * (megabytes - empty) / (one - empty)), len(tokenizer))
+        pieces -= pieces % 100 if pieces < len(tokenizer) else 0
+        enough = pieces >= LEAST_PIECES
+        return shape_of(encoder, tokenizer, layers, pieces, length, width, bits) if enough else None
+
     found = []
     for count in range(config.num_hidden_layers, 0, -1):
         layers = spread(config.num_hidden_layers, count)
-        empty, one = (shape_of(encoder, tokenizer, layers, pieces, length).megabytes for pieces in (0, 1000))
-        pieces = min(int(1000 * (megabytes - empty) / (one - empty)), len(tokenizer))
-        pieces -= pieces % 100 if pieces < len(tokenizer) else 0
-        if pieces >= LEAST_PIECES:
-            found.append(shape_of(encoder, tokenizer, layers, pieces, length))
+        tried = [filled(layers, width, bits) for width in sorted(widths) for bits in TABLE_BITS]
+        if fitting := [shape for shape in tried if shape is not None]:
+            found.append(min(fitting, key=lambda shape: shape.lost))
     if not found:
-        least = shape_of(encoder, tokenizer, (0,), LEAST_PIECES, length).megabytes
+        least = shape_of(encoder, tokenizer, (0,), LEAST_PIECES, length, min(widths), 2).megabytes
         raise InputError(
             f"--megabytes {megabytes:g} is too small: one layer with {LEAST_PIECES:,} pieces takes {least:.1f}"
         )
-    return sorted(found, key=lambda shape: (shape.vocabulary < LEAST_SHARE * shape.of, -len(shape.layers)))
+    return sorted(found, key=lambda shape: shape.lost)
 
 
 def shapes_for(teacher: str, megabytes: float, max_seq_length: int | None = None) -> list[Shape]:
@@ -151,9 +218,11 @@ def shapes_for(teacher: str, megabytes: float, max_seq_length: int | None = None
 def shape_lines(found: Sequence[Shape]) -> list[str]:
     """Return a table of shapes: layers, pieces, and the megabytes of each part."""
     parts = list(found[0].parts)
-    lines = [f"{'layers':24}{'pieces':>16}{'MB':>8}" + "".join(f"{part:>11}" for part in parts)]
+    head = f"{'layers':18}{'neurons':>8}{'pieces':>17}{'table':>8}{'lost':>7}{'MB':>7}"
+    lines = [head + "".join(f"{part:>10}" for part in parts)]
     for shape in found:
-        numbers = "".join(f"{shape.parts[part] / 1e6:>11.2f}" for part in parts)
+        numbers = "".join(f"{shape.parts[part] / 1e6:>10.2f}" for part in parts)
         pieces = f"{shape.vocabulary:,} of {shape.of:,}"
-        lines.append(f"{' '.join(map(str, shape.layers)):24}{pieces:>16}{shape.megabytes:>8.2f}{numbers}")
+        begin = f"{' '.join(map(str, shape.layers)):18}{shape.feed_forward:>8,}{pieces:>17}{shape.table_bits:>3} bits"
+        lines.append(f"{begin}{shape.lost:>7.2f}{shape.megabytes:>7.2f}{numbers}")
     return lines

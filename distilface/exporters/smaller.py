@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from distilface.compression.bits import BLOCK, table_block
+from distilface.exporters.two_bits import on_two_bits, two_bit_table
 from distilface.runtimes.base import INPUTS
 
 #: The opset of ONNX that knows numbers of 4 bits.
@@ -107,13 +108,24 @@ def _int8_rows(source: Path) -> Any:
     return model
 
 
-def _int8_tables(source: Path) -> Any:
-    """Return the model of an ONNX file with its embedding tables in int8, and its other weights as they were."""
+def _int8_tables(source: Path, *excluded: Any) -> Any:
+    """Return the model of an ONNX file with its embedding tables in int8, and its other weights as they were.
+
+    Args:
+        source: in fp32.
+        excluded: nodes whose table stays as it is.
+    """
     import onnx
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
     tables = source.with_name("tables.onnx")
-    quantize_dynamic(source, tables, op_types_to_quantize=["Gather"], weight_type=QuantType.QUInt8)
+    quantize_dynamic(
+        source,
+        tables,
+        op_types_to_quantize=["Gather"],
+        weight_type=QuantType.QUInt8,
+        nodes_to_exclude=[node.name for node in excluded],
+    )
     return onnx.load(tables)
 
 
@@ -183,12 +195,13 @@ def to_int8_weights(source: Path, target: Path) -> None:
 
 
 def to_q4(source: Path, target: Path) -> None:
-    """Write an ONNX file with its weights and its table of token embeddings in 4 bits.
+    """Write an ONNX file with its weights and its table of token embeddings in 4 bits, or the table in 2.
 
-    Weights are ``MatMulNBits``, the table is ``GatherBlockQuantized``, both ``scale * code`` with a scale in fp16 for
-    each block: the grid of :func:`distilface.compression.bits.on_grid`, so that weights which are on it are written as
-    they are. The small tables of positions and types are in int8. The activations stay in fp32, so that a sentence has
-    one embedding in every batch; the gain is the size of the file.
+    Weights are ``MatMulNBits``, the table is ``GatherBlockQuantized``, both ``scale * code`` with a scale in fp16
+    for each block: the grid of :func:`distilface.compression.bits.on_grid`, so that weights which are on it are
+    written as they are. A table that was trained in 2 bits is written so (:mod:`~distilface.exporters.two_bits`).
+    The small tables of positions and types are in int8. The activations stay in fp32, so that a sentence has one
+    embedding in every batch; the gain is the size of the file.
 
     Args:
         source: in fp32, of a model whose weights are on the grid (:func:`distilface.compression.gptq.round_weights`);
@@ -200,9 +213,14 @@ def to_q4(source: Path, target: Path) -> None:
     with _root_logger_kept():  # its import configures logging
         from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
     with _optimised(source) as optimised:
-        small = optimised.with_name("table.onnx")
-        onnx.save(_q4_table(onnx.load(optimised)), small)
-        quantizer = MatMulNBitsQuantizer(_int8_tables(small), bits=4, block_size=BLOCK, is_symmetric=True)
+        model = onnx.load(optimised)
+        if table := on_two_bits(model):
+            small = two_bit_table(_int8_tables(optimised, table))
+        else:
+            file = optimised.with_name("table.onnx")
+            onnx.save(_q4_table(model), file)
+            small = _int8_tables(file)
+        quantizer = MatMulNBitsQuantizer(small, bits=4, block_size=BLOCK, is_symmetric=True)
         quantizer.process()
     graph = quantizer.model.model.graph
     # A weight that layers share is added for each of its products, under one name, which onnxruntime refuses.

@@ -38,7 +38,15 @@ def fill_budget(task: Task) -> Any:
     found = shapes_for(task.source, settings.megabytes, settings.max_seq_length)
     for line in shape_lines(found[:1]):
         logger.info(line)
-    return replace(settings, layers=list(found[0].layers), vocabulary=found[0].vocabulary, bits=BITS)
+    best = found[0]
+    return replace(
+        settings,
+        layers=list(best.layers),
+        vocabulary=best.vocabulary,
+        feed_forward=best.feed_forward if best.feed_forward < best.of_feed_forward else None,
+        bits=BITS,
+        table_bits=best.table_bits,
+    )
 
 
 def make_static(task: Task, normalize: bool) -> SentenceTransformer:
@@ -65,9 +73,12 @@ def start_rounding(student: SentenceTransformer, task: Task) -> Rounding:
     by = "" if is_static(student) else f" by what {len(sample)} texts of at most {length} tokens give"
     logger.info(f"{task.settings.bits} bits: rounded{by}")
     cut_positions(student)
-    round_weights(student, lambda: student.encode(sample, batch_size=32, show_progress_bar=False))
-    task.compression.append({"step": "bits", "bits": task.settings.bits})
-    return Rounding(student)
+    table = task.settings.table_bits
+    # A table of 2 bits starts from the weights themselves: in the middle of so wide a cell no step would leave it.
+    started = table if table == BITS else None
+    round_weights(student, lambda: student.encode(sample, batch_size=32, show_progress_bar=False), started)
+    task.compression.append({"step": "bits", "bits": task.settings.bits, "table": table})
+    return Rounding(student, table)
 
 
 def rounded(measure: Measure, rounding: Rounding) -> Measure:

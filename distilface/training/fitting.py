@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer, SentenceTransformerTrainingArguments
@@ -15,7 +16,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
 from distilface.compression.pruning import prune_vocabulary
-from distilface.compression.student import load_student
+from distilface.compression.student import Step, load_student
+from distilface.compression.width import narrow_feed_forward
 from distilface.data.texts import fingerprint
 from distilface.model.families import dropouts_of
 from distilface.model.folder import load, save_folder
@@ -29,6 +31,9 @@ from distilface.training.trainer import EncoderTrainer, use_cpu_well
 from distilface.training.verdict import Measure, finish, finished_run
 
 logger = logging.getLogger(__name__)
+
+#: Texts by which the neurons are chosen that a narrower feed-forward keeps.
+NARROWING_TEXTS = 600
 
 
 def count_steps(settings: TrainSettings, rows: int) -> int:
@@ -96,7 +101,8 @@ def make_student(
         record: each step is added, for ``run.json``.
         normalize: end in unit length.
     """
-    steps, size = [], getattr(settings, "vocabulary", None)
+    steps: list[Step] = []
+    size, width = getattr(settings, "vocabulary", None), getattr(settings, "feed_forward", None)
     if size is not None and texts is not None:
 
         def prune(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:
@@ -107,6 +113,17 @@ def make_student(
             return encoder, tokenizer
 
         steps.append(prune)
+    if width is not None and texts is not None:
+
+        def narrow(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:
+            """Keep the neurons that the texts use."""
+            rows = np.linspace(0, len(texts) - 1, min(NARROWING_TEXTS, len(texts))).astype(int)
+            lost = narrow_feed_forward(encoder, tokenizer, texts.select(rows)["text"][:], width)
+            if record is not None:
+                record.append({"step": "width", **lost})
+            return encoder, tokenizer
+
+        steps.append(narrow)
     student = load_student(
         source,
         settings.layers,

@@ -9,7 +9,7 @@ from typing import Any
 
 from transformers import SchedulerType
 
-from distilface.compression.bits import BITS
+from distilface.compression.bits import BITS, TABLE_BITS
 from distilface.data.lines import suffix_of
 from distilface.hub_ids import DEFAULT_BACKBONE, DEFAULT_TEACHER, HUB_STSB, HUB_TEXTS
 from distilface.run import Run
@@ -31,7 +31,7 @@ PRUNED = {"vocabulary": lambda size: size is not None}
 
 
 #: What a budget in megabytes chooses.
-SHAPE = ["layers", "vocabulary", "bits"]
+SHAPE = ["layers", "vocabulary", "feed_forward", "bits", "table_bits"]
 
 
 @dataclass
@@ -87,6 +87,13 @@ class TeacherSettings(StudentSettings):
         None, "fill this many megabytes, file and tokenizer: chooses layers, pieces and bits", excludes=SHAPE
     )
     bits: int | None = setting(None, "bits of a weight: 4 trains the student on the grid of its 4-bit file")
+    table_bits: int = setting(
+        BITS,
+        "bits of the token table, 4 or 2",
+        needs={"bits": lambda bits: bits is not None},
+        off=lambda bits: bits == BITS,
+    )
+    feed_forward: int | None = setting(None, "narrow the feed-forward maps of every layer to this width")
     batch_size: int = setting(128, "sentences a step")
     learning_rate: float = setting(3e-4, "peak learning rate of AdamW")
     train_max_length: int = setting(64, "tokens of a sentence that training reads")
@@ -124,6 +131,8 @@ def check_values(settings: TrainSettings) -> None:
         raise InputError(f"--bf16 {settings.bf16!r} must be auto, yes or no")
     if isinstance(settings, ImitationSettings) and 0 < settings.held_out < 3:
         raise InputError(f"--held_out {settings.held_out} is too few: neighbours need 3 texts or more")
+    if (bits := getattr(settings, "table_bits", BITS)) not in TABLE_BITS:
+        raise InputError(f"--table_bits {bits} must be 4 or 2")
     for name in ("vocabulary", "megabytes"):
         if (value := getattr(settings, name, None)) is not None and not 0 < value < math.inf:
             raise InputError(f"--{name} {value} is out of range; it must be above 0")
