@@ -13,6 +13,7 @@ from distilface.compression.gptq import round_weights
 from distilface.compression.positions import cut_positions
 from distilface.compression.sizes import shape_lines, shapes_for
 from distilface.methods.task import Task
+from distilface.runtimes.endpoint import announce_cost
 from distilface.settings import InputError
 from distilface.training.evaluators import AgreementEvaluator
 from distilface.training.fitting import read_length
@@ -72,6 +73,7 @@ def hold_out(task: Task) -> AgreementEvaluator:
     count = task.settings.held_out or (0 if task.settings.dev else HELD_OUT)
     if not count:
         texts = list(dict.fromkeys(task.dev["sentence1"]))[:HELD_OUT]
+        announce_cost(task.teacher, texts)
         return AgreementEvaluator(texts, task.teacher.encode(texts, show_progress_bar=False))
     if not 3 <= count < len(task.data):
         raise InputError(f"--held_out {count} of {len(task.data):,} texts leaves nothing to train on; hold out fewer")

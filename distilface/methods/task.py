@@ -11,6 +11,7 @@ from distilface.data.pairs import read_sts
 from distilface.data.texts import read_texts
 from distilface.settings import InputError
 from distilface.training.evaluators import AgreementEvaluator
+from distilface.training.settings import teacher_names
 from distilface.training.teacher import load_teacher
 
 
@@ -65,10 +66,8 @@ class Task:
 
     @property
     def teacher_names(self) -> list[str]:
-        """The ids or folders of the teachers: none, one, or several."""
-        several = getattr(self.settings, "teachers", None)
-        one = getattr(self.settings, "teacher", None)
-        return list(several or ([one] if one else []))
+        """The ids, folders or endpoints of the teachers: none, one, or several."""
+        return teacher_names(self.settings)
 
     @cached_property
     def teachers(self) -> list[SentenceTransformer]:
