@@ -25,6 +25,22 @@ SHARD = 16_384
 ENDPOINT_SHARD = 2_048
 
 
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """Return the folder of all teachers' embeddings; by default in the cache folder of the data sets library."""
+    return Path(cache_dir or Path(HF_DATASETS_CACHE) / "distilface")
+
+
+def computes_in_bf16(teacher: SentenceTransformer, bf16: bool | None = None) -> bool:
+    """Return whether a teacher computes in bf16 here; an endpoint computes elsewhere, in what it has."""
+    return client_of(teacher) is None and (has_bf16() if bf16 is None else bf16)
+
+
+def cache_name(teacher: SentenceTransformer, texts: Dataset, column: str = "text", bf16: bool | None = None) -> str:
+    """Return what a teacher's embeddings of texts are kept under; the arguments are those of :func:`embed`."""
+    precision = "bf16" if computes_in_bf16(teacher, bf16) else "fp32"
+    return f"{identity.fingerprint(teacher)[:16]}-{fingerprint(texts, column)}-{precision}"
+
+
 def embed(
     teacher: SentenceTransformer,
     texts: Dataset,
@@ -53,13 +69,12 @@ def embed(
     Raises:
         InputError: if the disk has no room for them, the teacher gives NaN, or a shard is damaged.
     """
-    remote = client_of(teacher) is not None
-    bf16 = not remote and (has_bf16() if bf16 is None else bf16)
-    shard = ENDPOINT_SHARD if remote else SHARD
+    bf16 = computes_in_bf16(teacher, bf16)
+    shard = SHARD if client_of(teacher) is None else ENDPOINT_SHARD
     if teacher.get_embedding_dimension() is None:
         raise InputError("the teacher does not tell the width of its embeddings; use one with a pooling")
-    name = f"{identity.fingerprint(teacher)[:16]}-{fingerprint(texts, column)}-{'bf16' if bf16 else 'fp32'}"
-    store = Store(Path(cache_dir or Path(HF_DATASETS_CACHE) / "distilface") / name, "label", "the teacher")
+    name = cache_name(teacher, texts, column, bf16)
+    store = Store(cache_folder(cache_dir) / name, "label", "the teacher")
     texts = texts.select_columns([column])
     sizes = [min(shard, len(texts) - start) for start in range(0, len(texts), shard)]
     if store.missing(len(sizes)):

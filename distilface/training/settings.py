@@ -107,8 +107,8 @@ class ImitationSettings(TeacherSettings):
 
 def teacher_names(settings: Any) -> list[str]:
     """Return the ids, folders or endpoints of the teachers: none, one, or several."""
-    several, one = getattr(settings, "teachers", None), getattr(settings, "teacher", None)
-    return list(several or ([one] if one else []))
+    names = getattr(settings, "teachers", None) or getattr(settings, "teacher", None) or []
+    return [names] if isinstance(names, str) else list(names)
 
 
 def check_endpoints(settings: Any) -> None:
@@ -165,8 +165,11 @@ def check_values(settings: TrainSettings) -> None:
 
 
 def effective(settings: TrainSettings) -> dict[str, Any]:
-    """Return the settings that decide the result (a resumed run must have the same)."""
-    return {name: value for name, value in asdict(settings).items() if name not in ("resume", "overwrite")}
+    """Return the settings that decide the result (a resumed run must have the same); one teacher is not a list."""
+    values = {name: value for name, value in asdict(settings).items() if name not in ("resume", "overwrite")}
+    if isinstance(names := values.get("teacher"), list) and len(names) == 1:
+        values["teacher"] = names[0]
+    return values
 
 
 def other_settings(run: Run, settings: TrainSettings) -> list[str]:
