@@ -84,12 +84,19 @@ def is_at_hand(model: str) -> bool:
     return model.count("/") == 1 and model[0] not in "./~" and cached_revision(model, "model") is not None
 
 
+def is_endpoint(model: str) -> bool:
+    """Return whether a model is named by the URL of an endpoint, and not by a folder or a Hub id."""
+    return model.startswith(("http://", "https://"))
+
+
 def check_hub_id(model: str) -> None:
     """Make sure that what is not a folder can be an id of the Hub.
 
     Raises:
         InputError: if it cannot.
     """
+    if is_endpoint(model):
+        raise InputError("an endpoint gives embeddings and no weights; name a folder or a Hub id (owner/name) here")
     if model.startswith((".", "/", "~")) or model.count("/") != 1:
         raise InputError(f"{model} is neither a folder nor a Hub id (owner/name)")
 

@@ -118,6 +118,11 @@ class Run:
         return self._of("teacher")
 
     @property
+    def space(self) -> dict[str, Any] | None:
+        """The space that it learned, where that is not its only teacher's own."""
+        return self.more.get("space")
+
+    @property
     def texts(self) -> list[Source]:
         """The training text."""
         return self._of("data")

@@ -8,6 +8,7 @@ from typing import Any
 
 import yaml
 
+from distilface.hub_ids import is_endpoint
 from distilface.run import Source
 from distilface.settings import InputError, check_known, did_you_mean
 
@@ -91,7 +92,7 @@ def license_sentence(license: str, facts: dict[str, Any]) -> str | None:
 
 @dataclass(frozen=True)
 class KnownSource:
-    """A model or a text of a run, as a card names it: by its Hub id, or by the last part of its path.
+    """A model or a text of a run, as a card names it: by its Hub id, the last part of its path, or its endpoint.
 
     Attributes:
         name: that name.
@@ -118,6 +119,9 @@ def look_up(source: Source, facts: dict[str, Any]) -> KnownSource:
     'text.txt'
     """
     entries = facts["data" if source.kind == "dataset" else "models"]
+    if is_endpoint(source.name):
+        url, _, model = source.name.partition("#")
+        return KnownSource(f"{model} at {url}", False, entries.get(source.name) or entries.get(model, {}))
     if not source.hub:
         local = last_part(source.name)
         return KnownSource(local, False, entries.get(source.name) or entries.get(local, {}))

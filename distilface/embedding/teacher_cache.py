@@ -15,11 +15,30 @@ from distilface.data.texts import fingerprint
 from distilface.embedding.store import Store
 from distilface.model import identity
 from distilface.model.precision import has_bf16
+from distilface.runtimes.endpoint import announce_cost, client_of
 from distilface.settings import InputError
 
 logger = logging.getLogger(__name__)
 #: Sentences in one shard of the cache: an interrupted pass loses at most this many.
 SHARD = 16_384
+#: The same of a teacher behind an endpoint, where every sentence may be paid for.
+ENDPOINT_SHARD = 2_048
+
+
+def cache_folder(cache_dir: str | Path | None = None) -> Path:
+    """Return the folder of all teachers' embeddings; by default in the cache folder of the data sets library."""
+    return Path(cache_dir or Path(HF_DATASETS_CACHE) / "distilface")
+
+
+def computes_in_bf16(teacher: SentenceTransformer, bf16: bool | None = None) -> bool:
+    """Return whether a teacher computes in bf16 here; an endpoint computes elsewhere, in what it has."""
+    return client_of(teacher) is None and (has_bf16() if bf16 is None else bf16)
+
+
+def cache_name(teacher: SentenceTransformer, texts: Dataset, column: str = "text", bf16: bool | None = None) -> str:
+    """Return what a teacher's embeddings of texts are kept under; the arguments are those of :func:`embed`."""
+    precision = "bf16" if computes_in_bf16(teacher, bf16) else "fp32"
+    return f"{identity.fingerprint(teacher)[:16]}-{fingerprint(texts, column)}-{precision}"
 
 
 def embed(
@@ -34,9 +53,10 @@ def embed(
     """Return ``texts`` with the teacher's embeddings beside each, in a column ``label`` of float32.
 
     The embeddings are computed once and kept in ``cache_dir/<teacher>-<texts>-<precision>/``, a shard per
-    :data:`SHARD` sentences: an interrupted pass goes on with the shards that are missing, and a second process waits
-    for the first. The result is memory-mapped, so it costs the memory of a batch however long the text is. What is
-    still to be computed, and its size on disk, are logged first.
+    :data:`SHARD` sentences (:data:`ENDPOINT_SHARD` of an endpoint's): an interrupted pass goes on with the shards that
+    are missing, and a second process waits for the first. The result is memory-mapped, so it costs the memory of a
+    batch however long the text is. What is still to be computed, its size on disk, and what is sent to an endpoint are
+    logged first.
 
     Args:
         teacher: as :func:`load_teacher` gives it; its default prompt is applied.
@@ -44,18 +64,19 @@ def embed(
         cache_dir: default ``distilface`` in the cache folder of the data sets library.
         column: the column that holds the text.
         batch_size: sentences in one forward pass, of similar lengths.
-        bf16: autocast to bf16; ``None`` does so where the machine has it.
+        bf16: autocast to bf16; ``None`` does so where the machine has it. An endpoint computes in what it has.
 
     Raises:
         InputError: if the disk has no room for them, the teacher gives NaN, or a shard is damaged.
     """
-    bf16 = has_bf16() if bf16 is None else bf16
+    bf16 = computes_in_bf16(teacher, bf16)
+    shard = SHARD if client_of(teacher) is None else ENDPOINT_SHARD
     if teacher.get_embedding_dimension() is None:
         raise InputError("the teacher does not tell the width of its embeddings; use one with a pooling")
-    name = f"{identity.fingerprint(teacher)[:16]}-{fingerprint(texts, column)}-{'bf16' if bf16 else 'fp32'}"
-    store = Store(Path(cache_dir or Path(HF_DATASETS_CACHE) / "distilface") / name, "label", "the teacher")
+    name = cache_name(teacher, texts, column, bf16)
+    store = Store(cache_folder(cache_dir) / name, "label", "the teacher")
     texts = texts.select_columns([column])
-    sizes = [min(SHARD, len(texts) - start) for start in range(0, len(texts), SHARD)]
+    sizes = [min(shard, len(texts) - start) for start in range(0, len(texts), shard)]
     if store.missing(len(sizes)):
         with store.locked(wait=True):
             _take_over(store)
@@ -74,7 +95,12 @@ def _compute(
     teacher: SentenceTransformer, texts: Dataset, store: Store, sizes: list[int], batch_size: int, bf16: bool
 ) -> None:
     """Embed the missing shards; within one, sentences are batched by length (``encode`` sorts them)."""
-    missing = store.missing(len(sizes))
+    missing, starts, column = store.missing(len(sizes)), np.cumsum([0, *sizes]), texts.column_names[0]
+
+    def sentences_of(number: int) -> list[str]:
+        """Read the sentences of a shard."""
+        return list(texts[starts[number] : starts[number + 1]][column])
+
     rows, width = sum(sizes[number] for number in missing), teacher.get_embedding_dimension() or 0
     if not rows:  # another process has computed them meanwhile
         return
@@ -84,10 +110,11 @@ def _compute(
         f"{store.folder}"
     )
     store.check_room(size, "another folder with --cache-dir")
+    announce_cost(teacher, (text for number in missing for text in sentences_of(number)))
     kept = len(texts) - rows
     with tqdm(total=len(texts), initial=kept, desc="teacher", unit=" sentences", unit_scale=True) as bar:
         for number in missing:
-            sentences = texts[number * SHARD : (number + 1) * SHARD][texts.column_names[0]]
+            sentences = sentences_of(number)
             with torch.autocast(teacher.device.type, torch.bfloat16, enabled=bf16):
                 embeddings = teacher.encode(sentences, batch_size=batch_size, show_progress_bar=False)
             store.write(number, sentences, np.asarray(embeddings, np.float32))

@@ -52,7 +52,7 @@ class TaskScores:
 
 
 def score_tasks(
-    encoders: Mapping[str, Encoder], tasks: Sequence[SuiteTask], batch_size: int = 32
+    encoders: Mapping[str, Encoder], tasks: Sequence[SuiteTask], batch_size: int = 32, *, shared: bool = True
 ) -> dict[str, TaskScores]:
     """Score encoders on the tasks of a suite; each embeds a text once, in however many tasks it stands.
 
@@ -62,6 +62,7 @@ def score_tasks(
         encoders: by their names (:func:`distilface.evaluation.encoders.open_encoders`).
         tasks: of a suite.
         batch_size: texts in a batch.
+        shared: whether the model has its teacher's space.
 
     Raises:
         InputError: on a model whose embeddings are all alike, or not finite.
@@ -70,7 +71,7 @@ def score_tasks(
     models = {name: CachedModel(encoder) for name, encoder in encoders.items()}
     with tqdm(total=len(models) * len(tasks), unit="task", disable=None) as progress:
         for name, model in models.items():
-            index = teacher_index(models, name)
+            index = teacher_index(models, name, shared)
             for task in tasks:
                 progress.set_description(f"{name}, {task.name}")
                 result = results[task.name]
@@ -81,9 +82,13 @@ def score_tasks(
     return results
 
 
-def teacher_index(models: Mapping[str, CachedModel], name: str) -> TeacherIndex | None:
-    """Return the model that searches the teacher's documents; ``None`` for the teacher, or one of another width."""
+def teacher_index(models: Mapping[str, CachedModel], name: str, shared: bool = True) -> TeacherIndex | None:
+    """Return the model that searches the teacher's documents; ``None`` for the teacher, or one of another space."""
     if TEACHER not in models or name == TEACHER:
+        return None
+    if not shared:
+        if name == MODEL:
+            logger.info("the model has learned a space of its own: it cannot search its teacher's index")
         return None
     width, own = models[TEACHER].encoder.dimension, models[name].encoder.dimension
     if width != own:

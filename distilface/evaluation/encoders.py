@@ -59,6 +59,14 @@ def _own_teacher(folder: Folder) -> str | None:
     return names[0]
 
 
+def shares_space(model: str | Path | SentenceTransformer) -> bool:
+    """Return whether a model can have its teacher's space: its run.json names no other that it learned."""
+    if isinstance(model, SentenceTransformer) or not Path(model).is_dir():
+        return True
+    run = Folder(Path(model)).run
+    return run is None or run.space is None
+
+
 def describe(encoders: Mapping[str, Encoder]) -> dict[str, Any]:
     """Return what tells each encoder from any other, for a report."""
     return {

@@ -13,6 +13,7 @@ from mteb.types import PromptType
 from torch.utils.data import DataLoader
 
 from distilface.runtimes.base import Encoder
+from distilface.runtimes.endpoint import EndpointEncoder
 from distilface.runtimes.torch import TorchEncoder
 from distilface.settings import InputError
 
@@ -67,6 +68,8 @@ class MtebModel(SentenceTransformerEncoderWrapper):
                 return super().encode(inputs, **kwargs)
         prompt, size = self._prompt(kwargs["task_metadata"], kwargs.get("prompt_type")), kwargs.get("batch_size", 32)
         texts = [text for batch in inputs for text in batch["text"]]
+        if isinstance(self.encoder, EndpointEncoder):  # a request holds what the endpoint takes
+            return self.encoder.encode(texts, size, prompt)
         embeddings = np.empty((len(texts), self.encoder.dimension), np.float32)
         # The batches of SentenceTransformer.encode, longest texts first: in other batches a file of dynamic int8 has
         # other vectors, and so other scores than those that were published.

@@ -8,7 +8,7 @@ from sentence_transformers import SentenceTransformer
 
 from distilface.environment import stamp
 from distilface.evaluation.comparison import comparison_means, score_tasks
-from distilface.evaluation.encoders import describe, open_encoders
+from distilface.evaluation.encoders import describe, open_encoders, shares_space
 from distilface.evaluation.search import score_search
 from distilface.evaluation.search_files import read_search
 from distilface.evaluation.suite import read_suite
@@ -49,7 +49,7 @@ def compare(
     name = "a model in memory" if isinstance(model, SentenceTransformer) else Path(model).name
     return {
         "name": name,
-        **measured.scores(encoders, batch_size),
+        **measured.scores(encoders, batch_size, shares_space(model)),
         "encoders": describe(encoders),
         **measured.source,
         "batch_size": batch_size,
@@ -63,9 +63,9 @@ class _Suite:
         hashes = {task.file.name: task.sha256 for task in self.tasks}
         self.source = {"suite": {"name": Path(folder).resolve().name, "sha256": hashes}}
 
-    def scores(self, encoders: Mapping[str, Encoder], batch_size: int) -> dict[str, Any]:
+    def scores(self, encoders: Mapping[str, Encoder], batch_size: int, shared: bool) -> dict[str, Any]:
         """Return the ``tasks`` and ``means`` of a report."""
-        results = score_tasks(encoders, self.tasks, batch_size)
+        results = score_tasks(encoders, self.tasks, batch_size, shared=shared)
         tasks = {name: result.as_dict() for name, result in results.items()}
         return {"tasks": tasks, "means": comparison_means(results)}
 
@@ -76,6 +76,6 @@ class _Search:
         hashes = {file.name: checksum([file]) for file in files}
         self.source = {"search": {**self.search.counts, "sha256": hashes}}
 
-    def scores(self, encoders: Mapping[str, Encoder], batch_size: int) -> dict[str, Any]:
+    def scores(self, encoders: Mapping[str, Encoder], batch_size: int, shared: bool) -> dict[str, Any]:
         """Return the ``scores`` of a report."""
-        return {"scores": score_search(encoders, self.search, batch_size)}
+        return {"scores": score_search(encoders, self.search, batch_size, shared=shared)}

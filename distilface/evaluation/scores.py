@@ -18,9 +18,10 @@ from tqdm.auto import tqdm
 from distilface.evaluation.means import means_by_type
 from distilface.evaluation.mteb_model import MtebModel
 from distilface.evaluation.tasks import find_tasks, task_types
-from distilface.hub_ids import unreachable
+from distilface.hub_ids import is_endpoint, unreachable
 from distilface.model.loading import load_model
 from distilface.runtimes.base import Encoder
+from distilface.runtimes.endpoint import EndpointEncoder
 from distilface.runtimes.torch import TorchEncoder
 from distilface.settings import InputError
 
@@ -30,18 +31,20 @@ STS_TASKS = ("STS12", "STS13", "STS14", "STS15", "STS16", "STSBenchmark", "SICK-
 PAPER_TASKS = ("STS12", "STS13", "STS14", "STS15", "STSBenchmark")
 
 
-#: What can be scored: a folder, a Hub id, a model in memory, or any encoder, an exported file among them.
+#: What can be scored: a folder, a Hub id, ``URL#MODEL`` of an endpoint, a model in memory, or any encoder.
 Scored = str | Path | SentenceTransformer | Encoder
 
 
 def as_encoder(model: Scored) -> Encoder:
-    """Return an encoder as it is; anything else in torch, in fp32 whatever precision its weights are stored in.
+    """Return an encoder as it is, and an endpoint's; anything else in torch, in fp32 however its weights are stored.
 
     Raises:
-        InputError: on what :func:`distilface.model.loading.load_model` refuses.
+        InputError: on what :func:`distilface.model.loading.load_model` refuses, or an endpoint without embeddings.
     """
     if isinstance(model, Encoder):
         return model
+    if isinstance(model, str) and is_endpoint(model):
+        return EndpointEncoder(model)
     if not isinstance(model, SentenceTransformer):
         model = load_model(model)
     return TorchEncoder(model)

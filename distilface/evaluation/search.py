@@ -22,13 +22,16 @@ _BM25 = Extra("BM25's scores", ("bm25s", "Stemmer"), "search")
 METRICS = {"nDCG@10": "ndcg_at_10", "recall@10": "recall_at_10", "recall@100": "recall_at_100"}
 
 
-def score_search(encoders: Mapping[str, Encoder], search: Search, batch_size: int = 32) -> dict[str, dict[str, float]]:
+def score_search(
+    encoders: Mapping[str, Encoder], search: Search, batch_size: int = 32, *, shared: bool = True
+) -> dict[str, dict[str, float]]:
     """Score encoders, and BM25 where its packages are installed, on a search.
 
     Args:
         encoders: by their names (:func:`distilface.evaluation.encoders.open_encoders`).
         search: of :func:`distilface.evaluation.search_files.read_search`.
         batch_size: texts in a batch.
+        shared: whether the model has its teacher's space.
 
     Returns:
         Of each metric, and of each in the teacher's index, the scores by the encoders' names, times 100.
@@ -42,7 +45,7 @@ def score_search(encoders: Mapping[str, Encoder], search: Search, batch_size: in
     for name, model in models.items():
         logger.info(f"{name}: {len(search.queries)} queries among {len(search.documents)} documents")
         _add(scores, name, "", model, task, batch_size)
-        if index := teacher_index(models, name):
+        if index := teacher_index(models, name, shared):
             _add(scores, name, ", in the teacher's index", index, task, batch_size)
     if _BM25.missing:
         logger.warning("BM25 is not compared: pip install 'distilface[search]' brings its packages")

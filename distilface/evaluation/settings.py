@@ -33,7 +33,9 @@ class EvaluateSettings:
     documents: str | None = setting(None, "a .jsonl of documents (_id, title, text)", needs={"queries": True})
     relevant: str | None = setting(None, "a .tsv of judgements (query-id, corpus-id, score)", needs={"queries": True})
     variants: list[str] = setting([], "exported files to score beside the model, as q4 or int8; of a suite or a search")
-    teacher: str = setting("", "of a suite or a search: a folder or a Hub id; default run.json's, none leaves it out")
+    teacher: str = setting(
+        "", "of a suite or a search: a folder, a Hub id or URL#MODEL; default run.json's, none leaves it out"
+    )
     output: str | None = setting(None, "write the scores to this JSON file")
 
 

@@ -103,6 +103,8 @@ class Method(ABC):
         }
         if scores:
             run["teacher_scores"] = dict(zip(task.teacher_names, scores, strict=True))
+        if space := getattr(task, "space", None):
+            run |= {"space": space.as_dict(), "origin": space.origin}
         if loss := getattr(trainer, "loss", None):
             run["loss_settings"] = loss.get_config_dict()
         best = max(scores, default=None)

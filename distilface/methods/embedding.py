@@ -1,5 +1,7 @@
 """Distillation of a teacher's sentence embeddings (EmbedDistill, arXiv 2301.12005; DistilFace's MSE)."""
 
+import logging
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -11,13 +13,17 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
 from sklearn.decomposition import PCA
 
+from distilface.embedding.space import make_space
 from distilface.embedding.teacher_cache import embed
+from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.methods.base import EncoderMethod, Paper, Task
 from distilface.methods.shaping import make_static
 from distilface.model.pooling import is_normalized
 from distilface.settings import InputError, check_known, setting
 from distilface.training.fitting import make_student
 from distilface.training.settings import ImitationSettings
+
+logger = logging.getLogger(__name__)
 
 #: Teacher embeddings from which the projection's principal components are taken.
 PCA_ROWS = 20_000
@@ -49,6 +55,9 @@ PAPER = Paper(
 class DistillSettings(ImitationSettings):
     """Options of the distillation of embeddings."""
 
+    teacher: list[str] = setting(  # type: ignore[assignment]  # of the other methods one
+        [DEFAULT_TEACHER], "sentence encoders: Hub ids, folders, URL#MODEL of endpoints; several are joined"
+    )
     output_dir: str = setting("models/distilled", "the model folder to write")
     max_seq_length: int | None = setting(
         None, "tokens that the published model reads; default: the teacher's, if it can"
@@ -61,6 +70,13 @@ class DistillSettings(ImitationSettings):
         excludes=NO_LAYERS,
     )
     normalize: str = setting("auto", "end in unit length: 'auto' (as the teacher, if not projected), 'yes' or 'no'")
+    rotate: bool = setting(
+        False, "learn the teacher's space on its principal axes, so that the first numbers are the best"
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.teacher, str):  # as a program gives one
+            self.teacher = [self.teacher]
 
 
 def prepare(
@@ -127,6 +143,30 @@ def check_widths(student: SentenceTransformer, teacher: SentenceTransformer, pro
         )
 
 
+def joins(settings: DistillSettings) -> bool:
+    """Return whether the student learns a space that is not its teacher's own."""
+    return len(settings.teacher) > 1 or settings.rotate
+
+
+def joined_width(teachers: Sequence[SentenceTransformer]) -> int:
+    """Return the width of the teachers' embeddings side by side."""
+    return sum(teacher.get_embedding_dimension() or 0 for teacher in teachers)
+
+
+def check_joined(student: SentenceTransformer, teachers: Sequence[SentenceTransformer], projection: bool) -> None:
+    """Refuse, before the teachers' pass, a student that is wider than its teachers side by side.
+
+    Raises:
+        InputError: naming both widths and the remedy.
+    """
+    width, wide = student.get_embedding_dimension() or 0, joined_width(teachers)
+    if width > wide and not projection:
+        raise InputError(
+            f"the teachers' embeddings have {wide} dimensions together and the student's {width}; "
+            "add --projection true, or another teacher"
+        )
+
+
 def make_loss(
     student: SentenceTransformer, dataset: Dataset, metric: Metric = "mse", projection: bool = False
 ) -> EmbeddingLoss:
@@ -159,9 +199,16 @@ class Distillation(EncoderMethod):
 
         distilface train distill --config minilm --megabytes 5 --data TEXT.txt
 
+<<<<<<< HEAD
     A student without a transformer, of a vector for each piece of the vocabulary:
 
         distilface train distill --config minilm-static --data TEXT.txt
+=======
+    Of several teachers side by side, or of one on its principal axes, so that the first numbers are the best ones:
+
+        distilface train distill --teacher A B --backbone ID_OR_FOLDER --data TEXT.txt
+        distilface train distill --config minilm-l3 --rotate true --data TEXT.txt
+>>>>>>> teachers-room
 
     The teacher's embeddings are computed once and kept on disk; their size is reported first.
     """
@@ -177,23 +224,37 @@ class Distillation(EncoderMethod):
         super().check(settings)
         check_known([settings.metric], get_args(Metric), "metric")
         check_known([settings.normalize], ["auto", "yes", "no"], "value of --normalize")
+        if not settings.teacher:
+            raise InputError("--teacher none leaves nothing to learn from; name one or several")
 
     def student(self, task: Task) -> SentenceTransformer:
-        """Return the student: of unit length and of the teacher's maximum length unless the settings say otherwise."""
-        settings, teacher = task.settings, task.teacher
-        as_teacher = is_normalized(teacher) and not settings.projection
+        """Return the student: of unit length and of the teachers' maximum length unless the settings say otherwise."""
+        settings, teachers = task.settings, task.teachers
+        as_teacher = (len(teachers) > 1 or is_normalized(teachers[0])) and not settings.projection
         normalize = as_teacher if settings.normalize == "auto" else settings.normalize == "yes"
         if settings.static:
             return make_static(task, normalize)
         student = make_student(settings, task.source, task.counted_texts, task.compression, normalize=normalize)
         if settings.max_seq_length is None:
-            student.max_seq_length = shorter_length(student, teacher)
-        check_widths(student, teacher, settings.projection)
+            student.max_seq_length = min(shorter_length(student, teacher) for teacher in teachers)
+        task.width = student.get_embedding_dimension()
+        if joins(settings):
+            check_joined(student, teachers, settings.projection)
+        else:
+            check_widths(student, teachers[0], settings.projection)
         return student
 
     def prepare(self, task: Task) -> Dataset:
-        """Put the teacher's embedding beside every sentence."""
-        return prepare(task.texts, task.teacher, task.settings.cache_dir)
+        """Put the teacher's embedding beside every sentence, or that of the space of several."""
+        settings = task.settings
+        if not joins(settings):
+            return prepare(task.texts, task.teacher, settings.cache_dir)
+        wide = joined_width(task.teachers)
+        width = wide if settings.projection else min(wide, task.width or wide)
+        axes = width if settings.rotate or width < wide else None
+        data, task.space = make_space(task.teachers, task.texts, axes, settings.cache_dir)
+        logger.info(f"the space to learn is {task.space}")
+        return data.with_format("torch")
 
     def loss(self, student: SentenceTransformer, task: Task) -> EmbeddingLoss:
         """Return the distance to the teacher."""

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from distilface.compression.static import SMOOTHING, check_teacher, static_stude
 from distilface.compression.student import load_backbone
 from distilface.methods.task import Task
 from distilface.model.static import is_static
+from distilface.runtimes.endpoint import announce_cost
 from distilface.settings import InputError
 from distilface.training.evaluators import AgreementEvaluator
 from distilface.training.fitting import read_length
@@ -104,11 +106,15 @@ def hold_out(task: Task) -> AgreementEvaluator:
     count = task.settings.held_out or (0 if task.settings.dev else HELD_OUT)
     if not count:
         texts = list(dict.fromkeys(task.dev["sentence1"]))[:HELD_OUT]
-        return AgreementEvaluator(texts, task.teacher.encode(texts, show_progress_bar=False))
+        for each in task.teachers:
+            announce_cost(each, texts)
+        embed = task.space.encode if task.space else partial(task.teacher.encode, show_progress_bar=False)
+        return AgreementEvaluator(texts, embed(texts))
     if not 3 <= count < len(task.data):
         raise InputError(f"--held_out {count} of {len(task.data):,} texts leaves nothing to train on; hold out fewer")
     rows = np.linspace(0, len(task.data) - 1, count).astype(int)
     held = task.data.select(rows)
     task.data = task.data.select(np.setdiff1d(np.arange(len(task.data)), rows))
     logger.info(f"{count} of {len(task.texts):,} texts are held out; on them the agreement is measured")
-    return AgreementEvaluator(held["text"][:], np.asarray(held["label"][:], np.float32))
+    teacher = task.space.known(rows) if task.space else np.asarray(held["label"][:], np.float32)
+    return AgreementEvaluator(held["text"][:], teacher)

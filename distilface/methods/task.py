@@ -9,8 +9,10 @@ from sentence_transformers import SentenceTransformer
 
 from distilface.data.pairs import read_sts
 from distilface.data.texts import read_texts
+from distilface.embedding.space import Space
 from distilface.settings import InputError
 from distilface.training.evaluators import AgreementEvaluator
+from distilface.training.settings import teacher_names
 from distilface.training.teacher import load_teacher
 
 
@@ -43,6 +45,8 @@ class Task:
             student reads as the same tokens is kept.
         data: the columns that the loss reads; :meth:`EncoderMethod.trainer` sets it to what ``prepare`` returns.
         compression: the steps that made the student smaller, for ``run.json``.
+        width: of the student's embedding, where the space that it learns depends on it.
+        space: that it learns, where that is not its only teacher's own.
         agreement: what measures the student against its teacher, if the method has it do so.
     """
 
@@ -50,6 +54,8 @@ class Task:
     texts: Dataset
     data: Dataset = field(init=False)
     compression: list[dict[str, Any]] = field(init=False, default_factory=list)
+    width: int | None = field(init=False, default=None)
+    space: Space | None = field(init=False, default=None)
     agreement: AgreementEvaluator | None = field(init=False, default=None)
 
     @cached_property
@@ -65,10 +71,8 @@ class Task:
 
     @property
     def teacher_names(self) -> list[str]:
-        """The ids or folders of the teachers: none, one, or several."""
-        several = getattr(self.settings, "teachers", None)
-        one = getattr(self.settings, "teacher", None)
-        return list(several or ([one] if one else []))
+        """The ids, folders or endpoints of the teachers: none, one, or several."""
+        return teacher_names(self.settings)
 
     @cached_property
     def teachers(self) -> list[SentenceTransformer]:

@@ -33,7 +33,9 @@ def fingerprint(model: SentenceTransformer) -> str:
 def _settings(model: SentenceTransformer) -> list[Any]:
     modules: list[Any] = list(model)
     config = getattr(getattr(modules[0], "auto_model", None), "config", None)
-    words = tokenizer_rules(model) or {"vocab": model.tokenizer.get_vocab()}  # type: ignore[attr-defined]
+    words = tokenizer_rules(model)
+    if words is None and model.tokenizer is not None:  # a model behind an endpoint keeps its tokenizer to itself
+        words = {"vocab": model.tokenizer.get_vocab()}
     return [
         [[type(module).__name__, module.get_config_dict()] for module in modules],
         {key: value for key, value in config.to_dict().items() if key not in _UNRELATED} if config else None,

@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from distilface.embedding.agreement import agreement
+from distilface.runtimes.endpoint import announce_cost
 from distilface.settings import InputError
 
 #: Mean pairwise cosine of unrelated sentences above which the embeddings tell nothing apart.
@@ -54,6 +55,7 @@ class DevEvaluator(EmbeddingSimilarityEvaluator):
 
     def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return ``spearman`` (x 100) and ``mean_cosine`` over up to 256 distinct sentences of the set."""
+        announce_cost(model, [*self.sentences1, *self.sentences2, *self.sentences])
         scores = super().__call__(model, *args, **kwargs)
         self.primary_metric = "spearman"
         return {
@@ -85,6 +87,7 @@ class AgreementEvaluator(BaseEvaluator):
 
     def agreement(self, model: SentenceTransformer) -> dict[str, Any]:
         """Return the number of ``texts`` and the figures of :class:`distilface.embedding.agreement.Agreement`."""
+        announce_cost(model, self.texts)
         embeddings = model.encode(self.texts, batch_size=self.batch_size, show_progress_bar=False)
         return {"texts": len(self.texts), **agreement(self.teacher, np.asarray(embeddings)).as_dict()}
 

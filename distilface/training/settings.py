@@ -11,8 +11,9 @@ from transformers import SchedulerType
 
 from distilface.compression.bits import BITS, TABLE_BITS
 from distilface.data.lines import suffix_of
-from distilface.hub_ids import DEFAULT_BACKBONE, DEFAULT_TEACHER, HUB_STSB, HUB_TEXTS
+from distilface.hub_ids import DEFAULT_BACKBONE, DEFAULT_TEACHER, HUB_STSB, HUB_TEXTS, is_endpoint
 from distilface.run import Run
+from distilface.runtimes.endpoint_client import parse_address
 from distilface.settings import InputError, check_known, is_default, setting
 
 logger = logging.getLogger(__name__)
@@ -107,7 +108,34 @@ class ImitationSettings(TeacherSettings):
     dev: str | None = setting(
         HUB_STSB, "scored pairs that choose the checkpoint, as above; none: the agreement with the teacher chooses"
     )
+    teacher: str = setting(DEFAULT_TEACHER, "a sentence encoder: a Hub id, a folder, or URL#MODEL of an endpoint")
     held_out: int = setting(0, "texts held out of the training, to measure the agreement with the teacher on them")
+
+
+def teacher_names(settings: Any) -> list[str]:
+    """Return the ids, folders or endpoints of the teachers: none, one, or several."""
+    names = getattr(settings, "teachers", None) or getattr(settings, "teacher", None) or []
+    return [names] if isinstance(names, str) else list(names)
+
+
+def check_endpoints(settings: Any) -> None:
+    """Refuse an endpoint as the teacher where more than its embeddings is asked of it.
+
+    Raises:
+        InputError: if the method reads more of its teacher, or the student would have to be made of it.
+    """
+    names = teacher_names(settings)
+    for name in filter(is_endpoint, names):
+        parse_address(name)
+        if not isinstance(settings, ImitationSettings):
+            raise InputError(
+                f"{name} is an endpoint, and this method reads more of its teacher than embeddings; "
+                "name a folder or a Hub id, or train by distill or leaf"
+            )
+    if names and is_endpoint(names[0]) and settings.backbone is None:
+        raise InputError(
+            f"{names[0]} is an endpoint, of which no student can be made; name what it is made of with --backbone"
+        )
 
 
 def check_values(settings: TrainSettings) -> None:
@@ -129,6 +157,7 @@ def check_values(settings: TrainSettings) -> None:
         raise InputError(f"--seed {settings.seed} is out of range; it must be from 0 to {2**32 - 1}")
     if settings.bf16 not in ("auto", "yes", "no"):
         raise InputError(f"--bf16 {settings.bf16!r} must be auto, yes or no")
+    check_endpoints(settings)
     if isinstance(settings, ImitationSettings) and 0 < settings.held_out < 3:
         raise InputError(f"--held_out {settings.held_out} is too few: neighbours need 3 texts or more")
     if (bits := getattr(settings, "table_bits", BITS)) not in TABLE_BITS:
@@ -145,8 +174,11 @@ def check_values(settings: TrainSettings) -> None:
 
 
 def effective(settings: TrainSettings) -> dict[str, Any]:
-    """Return the settings that decide the result (a resumed run must have the same)."""
-    return {name: value for name, value in asdict(settings).items() if name not in ("resume", "overwrite")}
+    """Return the settings that decide the result (a resumed run must have the same); one teacher is not a list."""
+    values = {name: value for name, value in asdict(settings).items() if name not in ("resume", "overwrite")}
+    if isinstance(names := values.get("teacher"), list) and len(names) == 1:
+        values["teacher"] = names[0]
+    return values
 
 
 def other_settings(run: Run, settings: TrainSettings) -> list[str]:

@@ -1,0 +1,182 @@
+"""The space that a student learns where it is not a teacher's own: that of several, or one teacher's, rotated."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from datasets import Dataset, concatenate_datasets
+from sentence_transformers import SentenceTransformer
+
+from distilface.embedding.axes import Axes, fit_axes
+from distilface.embedding.store import Store
+from distilface.embedding.teacher_cache import SHARD, cache_folder, cache_name, embed
+from distilface.model.pooling import is_normalized
+from distilface.settings import InputError
+
+logger = logging.getLogger(__name__)
+
+#: Texts from whose embeddings the axes are taken.
+SAMPLE = 20_000
+#: Numbers of an embedding of which run.json says how much they hold.
+SHOWN = (64, 128, 256)
+
+
+@dataclass(frozen=True)
+class Space:
+    """A space that is made of teachers'.
+
+    Several teachers' embeddings are joined: each of unit length, side by side, of unit length again. The cosine of two
+    texts is then the mean of the teachers' cosines.
+
+    Attributes:
+        teachers: one or several.
+        parts: their embeddings of the training text, each in a column ``label``.
+        axes: on which the joined embeddings are seen; ``None`` leaves them as they are.
+    """
+
+    teachers: Sequence[SentenceTransformer]
+    parts: Sequence[Dataset]
+    axes: Axes | None
+
+    def join(self, embeddings: Sequence[np.ndarray]) -> np.ndarray:
+        """Return the teachers' embeddings of the same texts side by side; one teacher's as they are.
+
+        Args:
+            embeddings: of each teacher, shape (n, width).
+        """
+        if len(embeddings) == 1:
+            return np.asarray(embeddings[0], np.float32)
+        return _of_unit_length(np.concatenate([_of_unit_length(each) for each in embeddings], axis=1))
+
+    def targets(self, joined: np.ndarray) -> np.ndarray:
+        """Return what the student is to learn for joined embeddings, shape (n, width)."""
+        if self.axes is None:
+            return joined
+        seen = joined @ self.axes.directions
+        # What the axes that were left out held is missing in the length; a rotation keeps it.
+        return _of_unit_length(seen) if self.loses and self.is_normalized else seen
+
+    @property
+    def loses(self) -> bool:
+        """Whether some axes were left out."""
+        return self.axes is not None and self.axes.directions.shape[1] < len(self.axes.directions)
+
+    @property
+    def is_normalized(self) -> bool:
+        """Whether the targets have length 1."""
+        return len(self.teachers) > 1 or is_normalized(self.teachers[0])
+
+    def _yardstick(self, joined: np.ndarray) -> np.ndarray:
+        return joined if self.loses else self.targets(joined)
+
+    def encode(self, texts: Sequence[str]) -> np.ndarray:
+        """Embed texts by the teachers, as what a student is measured against: with all axes, if some were left out."""
+        return self._yardstick(
+            self.join([np.asarray(each.encode(list(texts), show_progress_bar=False)) for each in self.teachers])
+        )
+
+    def known(self, rows: np.ndarray) -> np.ndarray:
+        """Return the same as :meth:`encode` of rows of the training text."""
+        return self._yardstick(self.join([_labels(part.select(rows)) for part in self.parts]))
+
+    def as_dict(self) -> dict[str, Any]:
+        """Return what run.json says of it."""
+        wide = sum(each.get_embedding_dimension() or 0 for each in self.teachers)
+        if self.axes is None:
+            return {"teachers": len(self.teachers), "of": wide, "width": wide, "rotated": False}
+        width = self.axes.directions.shape[1]
+        shown = {str(count): round(self.axes.kept(count), 4) for count in (*SHOWN, width) if count <= width}
+        return {
+            "teachers": len(self.teachers),
+            "of": wide,
+            "width": width,
+            "rotated": True,
+            "explained_variance": shown,
+        }
+
+    def __str__(self) -> str:
+        about = self.as_dict()
+        whose = f"{len(self.teachers)} teachers side by side" if len(self.teachers) > 1 else "the teacher"
+        shares = [f"the first {count} hold {share:.1%}" for count, share in about.get("explained_variance", {}).items()]
+        kept = f"; on the principal axes {', '.join(shares)} of the squared length" if shares else ""
+        return f"that of {whose}, {about['of']} numbers{kept}"
+
+    @property
+    def origin(self) -> dict[str, Any] | None:
+        """What a training that goes on must find as it was: a cache that is lost may come back with other axes."""
+        return None if self.axes is None else {"axes": self.axes.sha256}
+
+
+def make_space(
+    teachers: Sequence[SentenceTransformer],
+    texts: Dataset,
+    width: int | None,
+    cache_dir: str | Path | None = None,
+    batch_size: int = 128,
+) -> tuple[Dataset, Space]:
+    """Return texts with the targets of a space beside each, in a column ``label`` of float32, and the space.
+
+    Each teacher's embeddings are computed and kept by :func:`distilface.embedding.teacher_cache.embed`; the targets are
+    kept beside them, and with them the axes: another fit might have others, in the last digits or altogether.
+
+    Args:
+        teachers: one or several.
+        texts: in a column ``text``.
+        width: of the targets: the first so many principal axes of the joined embeddings, of up to :data:`SAMPLE` of the
+            texts; ``None`` joins them and no more.
+        cache_dir: as of ``embed``.
+        batch_size: sentences in one forward pass.
+
+    Raises:
+        InputError: as ``embed`` does; or if the disk has no room for the targets, or the texts are too few for axes.
+    """
+    parts = [embed(teacher, texts, cache_dir, batch_size=batch_size) for teacher in teachers]
+    names = " ".join(cache_name(teacher, texts) for teacher in teachers)
+    key = hashlib.sha256(f"{names} {width}".encode()).hexdigest()[:32]
+    store = Store(cache_folder(cache_dir) / f"space-{key}", "label", "the space of the teachers")
+    sizes = [min(SHARD, len(texts) - start) for start in range(0, len(texts), SHARD)]
+    file = store.folder / "axes.npz"
+    if store.missing(len(sizes)) or (width is not None and not file.is_file()):
+        with store.locked(wait=True):
+            space = Space(teachers, parts, None if width is None else _axes(file, Space(teachers, parts, None), width))
+            _compute(space, store, sizes)
+    space = Space(teachers, parts, None if width is None else Axes.load(file))
+    return concatenate_datasets([texts.select_columns(["text"]), store.dataset(sizes)], axis=1), space
+
+
+def _axes(file: Path, joined: Space, width: int) -> Axes:
+    """Return the axes that are kept, or fit and keep them."""
+    if file.is_file():
+        return Axes.load(file)
+    count = len(joined.parts[0])
+    rows = np.linspace(0, count - 1, min(SAMPLE, count)).astype(int)
+    axes = fit_axes(joined.known(rows), width)
+    if not axes.strengths.sum() > 0:
+        raise InputError("the teachers' embeddings are all zero; use other teachers")
+    axes.save(file)
+    return axes
+
+
+def _compute(space: Space, store: Store, sizes: Sequence[int]) -> None:
+    """Write the targets that are missing, a shard at a time."""
+    starts = np.cumsum([0, *sizes])
+    store.check_room(
+        sum(sizes[number] for number in store.missing(len(sizes))) * space.as_dict()["width"] * 4,
+        "another folder with --cache-dir",
+    )
+    for number in store.missing(len(sizes)):
+        rows = np.arange(starts[number], starts[number + 1])
+        joined = space.join([_labels(part.select(rows)) for part in space.parts])
+        store.write(number, space.parts[0].select(rows)["text"][:], space.targets(joined))
+
+
+def _labels(part: Dataset) -> np.ndarray:
+    return np.asarray(part.with_format("numpy")["label"][:], np.float32)
+
+
+def _of_unit_length(rows: np.ndarray) -> np.ndarray:
+    return np.asarray(rows / np.maximum(np.linalg.norm(rows, axis=1, keepdims=True), 1e-12), np.float32)

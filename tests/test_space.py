@@ -1,0 +1,215 @@
+"""Students of several teachers, and of a rotated one: the space against numpy, the run, the card, the evaluation."""
+
+import logging
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset
+from refusals import refusal
+from runs import Materials, stopped_at, train
+from scipy.stats import spearmanr
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense, Normalize
+from suites import write_search
+from tiny import sentences, tiny_model
+
+from distilface.cards.card import make_card
+from distilface.embedding import space as module
+from distilface.embedding.axes import fit_axes
+from distilface.embedding.space import make_space
+from distilface.evaluation.reports import compare
+from distilface.methods import find_method
+from distilface.model.folder import load
+from distilface.run import read_run
+from distilface.settings import InputError, parse
+from distilface.training.teacher import load_teacher
+
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+TEXTS = list(dict.fromkeys(sentences(120)))[:80]
+
+
+@pytest.fixture(scope="module")
+def teachers(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
+    """Save a teacher of 32 numbers of any length, one of 20 of unit length, and one of 32 of unit length."""
+    folder = tmp_path_factory.mktemp("teachers")
+    tiny_model(folder / "a", seed=5)
+    with torch.random.fork_rng():
+        torch.manual_seed(3)
+        modules = {
+            "b": [*tiny_model(folder / "b0", seed=6), Dense(32, 20), Normalize()],
+            "c": [*tiny_model(folder / "c0", seed=7), Normalize()],
+        }
+    for name, parts in modules.items():
+        SentenceTransformer(modules=parts, device="cpu").save_pretrained(str(folder / name), create_model_card=False)
+    return [folder / name for name in ("a", "b", "c")]
+
+
+def _unit(rows: np.ndarray) -> np.ndarray:
+    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
+
+
+def _labels(rows: Dataset) -> np.ndarray:
+    return np.asarray(rows["label"][:], np.float64)
+
+
+def _encoded(folder: Path) -> np.ndarray:
+    return load_teacher(str(folder)).encode(TEXTS).astype(np.float64)
+
+
+def test_axes_are_the_singular_vectors():
+    """Of the rows as they are: with the mean taken off, cosines would be those of other vectors."""
+    rows = np.random.default_rng(0).normal(size=(5000, 7)) * np.arange(1, 8) + 3
+    axes = fit_axes(rows, 4)
+    _, values, vectors = np.linalg.svd(rows, full_matrices=False)
+    np.testing.assert_allclose(np.abs(axes.directions), np.abs(vectors[:4].T), atol=1e-5)
+    assert (axes.directions[np.abs(axes.directions).argmax(0), range(4)] > 0).all()
+    assert axes.kept(4) == pytest.approx((values[:4] ** 2).sum() / (values**2).sum())
+    assert axes.kept(7) == pytest.approx(1)
+
+
+def test_joined_cosines_are_the_mean_of_the_teachers(teachers, tmp_path):
+    texts = Dataset.from_dict({"text": TEXTS})
+    models = [load_teacher(str(folder)) for folder in teachers[:2]]
+    rows, space = make_space(models, texts, None, tmp_path)
+    both = [_unit(_encoded(folder)) for folder in teachers[:2]]
+    np.testing.assert_allclose(_labels(rows) @ _labels(rows).T, sum(each @ each.T for each in both) / 2, atol=1e-5)
+    assert rows["text"][:] == TEXTS
+    assert space.as_dict() == {"teachers": 2, "of": 52, "width": 52, "rotated": False}
+    np.testing.assert_allclose(space.encode(TEXTS[:5]), _labels(rows)[:5], atol=1e-5)
+
+
+@pytest.mark.parametrize("shard", [16_384, 13])
+def test_principal_axes_of_joined_teachers(teachers, tmp_path, monkeypatch, shard):
+    """By a singular value decomposition; a student is measured against all numbers, also those that it leaves out."""
+    monkeypatch.setattr(module, "SHARD", shard)
+    models = [load_teacher(str(folder)) for folder in teachers[:2]]
+    rows, space = make_space(models, Dataset.from_dict({"text": TEXTS}), 12, tmp_path)
+    joined = np.concatenate([_unit(_encoded(folder)) for folder in teachers[:2]], axis=1) / np.sqrt(2)
+    _, values, vectors = np.linalg.svd(joined, full_matrices=False)
+    expected = _unit(joined @ vectors[:12].T)
+    np.testing.assert_allclose(_labels(rows) @ _labels(rows).T, expected @ expected.T, atol=1e-4)
+    share = (values[:12] ** 2).sum() / (values**2).sum()
+    assert space.as_dict()["explained_variance"] == {"12": pytest.approx(share, abs=1e-4)}
+    np.testing.assert_allclose(space.encode(TEXTS[:5]), joined[:5], atol=1e-5)
+    np.testing.assert_allclose(space.known(np.array([70, 3])), joined[[70, 3]], atol=1e-5)
+
+
+@pytest.mark.parametrize("which", [0, 2])
+def test_a_rotation_keeps_every_cosine(teachers, tmp_path, which):
+    """And every length: the first numbers alone then keep the most of both that so many can."""
+    rows, space = make_space([load_teacher(str(teachers[which]))], Dataset.from_dict({"text": TEXTS}), 32, tmp_path)
+    own, seen = _encoded(teachers[which]), _labels(rows)
+    np.testing.assert_allclose(seen @ seen.T, own @ own.T, atol=1e-4)
+    assert np.abs(seen - own).max() > 0.1
+    strengths = (seen**2).mean(0)
+    assert (np.diff(strengths) < 1e-6).all()
+    pairs = np.triu_indices(len(TEXTS), 1)
+
+    def cosines(vectors):
+        return (_unit(vectors) @ _unit(vectors).T)[pairs]
+
+    assert spearmanr(cosines(seen[:, :8]), cosines(own))[0] > spearmanr(cosines(own[:, :8]), cosines(own))[0]
+    assert space.as_dict()["explained_variance"] == {"32": 1.0}
+
+
+def test_the_axes_are_kept_with_the_targets(teachers, tmp_path, monkeypatch):
+    """A fit on another machine may turn an axis round: half of the targets would then be of another space, silently."""
+    monkeypatch.setattr(module, "SHARD", 30)
+    models, texts = [load_teacher(str(teachers[0]))], Dataset.from_dict({"text": TEXTS})
+    first, space = make_space(models, texts, 32, tmp_path)
+    before = _labels(first)
+    next(tmp_path.glob("space-*/000000001.arrow")).unlink()
+    monkeypatch.setattr(module, "fit_axes", lambda *arguments: pytest.fail("fitted again"))
+    again, same = make_space(models, texts, 32, tmp_path)
+    np.testing.assert_array_equal(_labels(again), before)
+    assert same.origin == space.origin != None  # noqa: E711
+
+
+def _words(materials: Materials, output: Path, teachers, *more: str) -> list[str]:
+    own = ["--projection", "false", "--cache_dir", str(output.with_name("cache")), *more]
+    return materials.words("embedding", output, "--teacher", *map(str, teachers), *own)
+
+
+@pytest.fixture(scope="module")
+def of_two(materials: Materials, teachers, tmp_path_factory) -> tuple[Path, dict]:
+    """Train a student of two teachers."""
+    from tiny import on_one_thread
+
+    folder = tmp_path_factory.mktemp("two") / "m"
+    with on_one_thread():
+        return folder, train("embedding", _words(materials, folder, [teachers[0], teachers[2]]))
+
+
+def test_a_student_of_two_teachers(of_two, teachers):
+    folder, run = of_two
+    names = [str(teachers[0]), str(teachers[2])]
+    assert run["teacher"] == run["settings"]["teacher"] == names
+    assert [source["name"] for source in run["sources"] if source["role"] == "teacher"] == names
+    space = run["space"]
+    assert (space["teachers"], space["of"], space["width"], space["rotated"]) == (2, 64, 32, True)
+    assert 0.5 < space["explained_variance"]["32"] <= 1
+    assert run["agreement"]["after"]["cosine"] is None  # the teachers together have twice the width
+    assert isinstance(list(load(folder))[-1], Normalize)
+    assert read_run(folder / "run.json").space == space
+
+
+def test_the_card_says_whose_space_it_is(of_two):
+    card, _ = make_card(of_two[0])
+    share = f"{100 * of_two[1]['space']['explained_variance']['32']:.2f}"
+    assert (
+        "It has learned a space of its own: the vectors of 2 teachers, each of unit length, side by side (64 numbers), "
+        "on the 32 strongest of their principal axes. It cannot search what a teacher has embedded. "
+        f"Of the squared length of these vectors the first 32 numbers hold {share}%." in card.replace("\n", " ")
+    )
+    assert "it agrees with its teachers together so" in card
+
+
+def test_it_does_not_search_a_teachers_index(of_two, teachers, tmp_path, caplog):
+    """Of the same width, it would be scored there as if the numbers of both meant the same."""
+    caplog.set_level(logging.INFO, logger="distilface")
+    report = compare(str(of_two[0]), None, list(write_search(tmp_path)), teacher=str(teachers[2]))
+    assert not [row for row in report["scores"] if "index" in row]
+    assert "it cannot search its teacher's index" in caplog.text
+
+
+def test_a_rotated_student_is_measured_in_its_space(materials, teachers, tmp_path):
+    run = train("embedding", _words(materials, tmp_path / "m", [teachers[2]], "--rotate", "true", "--steps", "60"))
+    assert run["space"]["explained_variance"] == {"32": 1.0}
+    assert run["teacher"] == run["settings"]["teacher"] == str(teachers[2])
+    assert run["agreement"]["after"]["cosine"] > run["agreement"]["before"]["cosine"] + 0.1
+
+
+def test_other_axes_are_not_gone_on_with(materials, teachers, tmp_path):
+    """A cache that was lost comes back with axes that may differ: the student would begin to learn another space."""
+    words = _words(materials, tmp_path / "m", [teachers[2]], "--rotate", "true")
+    with stopped_at(5):
+        train("embedding", words)
+    file = next(tmp_path.glob("cache/space-*/axes.npz"))
+    module.Axes(-module.Axes.load(file).directions, module.Axes.load(file).strengths).save(file)
+    with pytest.raises(InputError, match="--resume with changed settings: origin was"):
+        train("embedding", [*words, "--resume"])
+
+
+@pytest.mark.parametrize(
+    ("words", "problem"),
+    [
+        (["--teacher", "none"], "--teacher none leaves nothing to learn from"),
+        (["--teacher", "TEACHER_B", "--rotate", "true"], "have 20 dimensions together and the student's 32"),
+        (["--teacher", "a", "http://127.0.0.1:9/v1"], "does not say which model of the endpoint"),
+    ],
+)
+def test_teachers_that_cannot_be_are_refused(materials, teachers, tmp_path, words, problem):
+    words = [str(teachers[1]) if word == "TEACHER_B" else word for word in words]
+    method = find_method("distill")
+    settings = parse(method.Settings, [*_words(materials, tmp_path / "m", [teachers[0]]), *words], "")
+    assert problem in refusal(method.train, settings)
+
+
+def test_one_teacher_needs_no_list(tmp_path):
+    """In a program, or in a recipe that was written when there could be no other."""
+    cls = find_method("distill").Settings
+    assert parse(cls, [], "", {"teacher": "a/b"}).teacher == ["a/b"]
+    (tmp_path / "own.yaml").write_text("teacher: a/b\n")
+    assert parse(cls, ["--config", str(tmp_path / "own.yaml")], "").teacher == ["a/b"]
