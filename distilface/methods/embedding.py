@@ -199,16 +199,13 @@ class Distillation(EncoderMethod):
 
         distilface train distill --config minilm --megabytes 5 --data TEXT.txt
 
-<<<<<<< HEAD
     A student without a transformer, of a vector for each piece of the vocabulary:
 
         distilface train distill --config minilm-static --data TEXT.txt
-=======
     Of several teachers side by side, or of one on its principal axes, so that the first numbers are the best ones:
 
         distilface train distill --teacher A B --backbone ID_OR_FOLDER --data TEXT.txt
         distilface train distill --config minilm-l3 --rotate true --data TEXT.txt
->>>>>>> teachers-room
 
     The teacher's embeddings are computed once and kept on disk; their size is reported first.
     """
