@@ -202,6 +202,7 @@ class Distillation(EncoderMethod):
     A student without a transformer, of a vector for each piece of the vocabulary:
 
         distilface train distill --config minilm-static --data TEXT.txt
+
     Of several teachers side by side, or of one on its principal axes, so that the first numbers are the best ones:
 
         distilface train distill --teacher A B --backbone ID_OR_FOLDER --data TEXT.txt
