@@ -62,7 +62,7 @@ def test_the_pairs():
         ("assistant", "vocabulary"),
         ("assistant", "assistant_layers"),
         ("positive", "queue"),
-        *(("megabytes", chosen) for chosen in ("layers", "vocabulary", "bits")),
+        *(("megabytes", chosen) for chosen in ("layers", "vocabulary", "feed_forward", "bits", "table_bits")),
         *(("static", other) for other in ("backbone", "layers", "pooling", "max_seq_length", "dropout")),
         *(("static", other) for other in ("train_max_length", "megabytes")),
     }
