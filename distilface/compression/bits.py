@@ -113,12 +113,11 @@ def table_block(width: int) -> int:
 def table_bits(table: nn.Module) -> int:
     """Return the bits of the grid that a token table is on: 2, or else 4."""
     weight: Any = table.weight
-    return 2 if is_on_grid(table, table_block(weight.shape[1]), 2) else BITS
+    return 2 if is_on_grid(weight, table_block(weight.shape[1]), 2) else BITS
 
 
-def is_on_grid(module: nn.Module, block: int, bits: int = BITS) -> bool:
-    """Return whether a module's weight is on a grid, but for the rounding of a folder stored in fp16."""
-    weight: Any = module.weight
+def is_on_grid(weight: Tensor, block: int, bits: int = BITS) -> bool:
+    """Return whether a weight is on a grid (:func:`on_grid`), but for the rounding of a folder stored in fp16."""
     return bool(torch.allclose(weight, on_grid(weight, block, bits), rtol=2**-10, atol=0))
 
 

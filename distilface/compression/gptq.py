@@ -95,7 +95,7 @@ def round_weights(model: nn.Module, forward: Callable[[], Any], table: int | Non
         forward: runs the model over text that is like what it will read.
         table: bits of its token table; ``None`` leaves it, for a training that rounds it.
     """
-    modules = [(module, block) for module, block in rounded_modules(model) if not is_on_grid(module, block)]
+    modules = [(module, block) for module, block in rounded_modules(model) if not is_on_grid(module.weight, block)]
     linears = [(module, block) for module, block in modules if isinstance(module, nn.Linear)]
     moments = second_moments([linear for linear, _ in linears], forward) if linears else []
     for module, block in modules:

@@ -83,6 +83,7 @@ def _layer_bytes(encoder: PreTrainedModel, neurons: int) -> float:
     config: Any = encoder.config
 
     def narrowed(size: int) -> int:
+        """Return a size of the layer, of which the neurons are ``neurons``."""
         return neurons if size == _neurons(config) else size
 
     inner = [module for name, module in encoder.named_modules() if ".layer." in f".{name}."]

@@ -5,7 +5,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from distilface.compression.bits import on_grid, table_block, two_bits
+from distilface.compression.bits import is_on_grid, table_block, two_bits
 from distilface.runtimes.base import INPUTS
 
 #: The opset of ONNX that knows ``BitwiseAnd``.
@@ -29,7 +29,7 @@ def on_two_bits(model: Any) -> Any:
     if found is None or not (block := table_block(found[1].dims[-1])):
         return None
     table = torch.from_numpy(numpy_helper.to_array(found[1]).copy())
-    return found[0] if torch.allclose(table, on_grid(table, block, 2), rtol=2**-10, atol=0) else None
+    return found[0] if is_on_grid(table, block, 2) else None
 
 
 def pack(table: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
