@@ -60,3 +60,15 @@ def run_command(main: Callable[[], Any]) -> None:
         place = getattr(error, "filename", None) or "while writing"
         print(f"error: the disk is full ({place}); free some space", file=sys.stderr)
         sys.exit(2)
+
+
+@contextmanager
+def quiet_logger(name: str, level: int = logging.ERROR) -> Iterator[None]:
+    """Keep a logger of another package from saying anything below a level."""
+    logger = logging.getLogger(name)
+    before = logger.level
+    logger.setLevel(level)
+    try:
+        yield
+    finally:
+        logger.setLevel(before)

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pyarrow as pa
 
+from distilface.console import quiet_logger
 from distilface.data.text_file import Survey, TextFile
 from distilface.embedding.worker import Done, Variant, Worker
 from distilface.settings import InputError
@@ -47,7 +48,8 @@ def on_ray(
     from ray.exceptions import RayActorError, RayError, RayTaskError
 
     try:
-        with _cluster(), _quiet():
+        # Its progress would mix with the bar of rows; errors are raised all the same.
+        with _cluster(), quiet_logger("ray.data", logging.CRITICAL):
             count = _workers(ray.nodes(), variant, workers)
             embedded = _embedded_chunks(variant, source, survey, numbers, count)
             for table in embedded.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
@@ -151,18 +153,6 @@ def _check_address(address: str) -> None:
         socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
     except (OSError, OverflowError) as error:
         raise InputError(f"no cluster of Ray answers ({error}); {UNSET.format(address=address)}") from None
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Silence the logger of Ray Data, whose progress would mix with the bar of rows; errors are raised all the same."""
-    logger = logging.getLogger("ray.data")
-    level = logger.level
-    logger.setLevel(logging.CRITICAL)
-    try:
-        yield
-    finally:
-        logger.setLevel(level)
 
 
 def _needs_gpu(variant: Variant) -> bool:

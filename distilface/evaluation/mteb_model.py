@@ -1,9 +1,6 @@
 """Any encoder as a model of mteb."""
 
-import contextlib
-import logging
 import warnings
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -12,6 +9,7 @@ from mteb.models import SentenceTransformerEncoderWrapper
 from mteb.types import PromptType
 from torch.utils.data import DataLoader
 
+from distilface.console import quiet_logger
 from distilface.runtimes.base import Encoder
 from distilface.runtimes.endpoint import EndpointEncoder
 from distilface.runtimes.torch import TorchEncoder
@@ -19,18 +17,6 @@ from distilface.settings import InputError
 
 #: The prompts that sentence-transformers takes for a query or a document where the task has none of its own.
 ROLES = {PromptType.query: ("query",), PromptType.document: ("document", "passage", "corpus")}
-
-
-@contextlib.contextmanager
-def _quiet() -> Iterator[None]:
-    """Keep mteb from reporting that it cannot count the table of a static model, which no score needs."""
-    logger = logging.getLogger("mteb.models.model_meta")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        yield
-    finally:
-        logger.setLevel(before)
 
 
 class MtebModel(SentenceTransformerEncoderWrapper):
@@ -41,7 +27,8 @@ class MtebModel(SentenceTransformerEncoderWrapper):
     """
 
     def __init__(self, encoder: Encoder) -> None:
-        with warnings.catch_warnings(), _quiet():
+        # mteb reports that it cannot count the table of a static model, which no score needs.
+        with warnings.catch_warnings(), quiet_logger("mteb.models.model_meta"):
             warnings.filterwarnings("ignore", category=FutureWarning, module="mteb")
             super().__init__(encoder.model)
         self.encoder = encoder

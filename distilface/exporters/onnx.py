@@ -1,7 +1,6 @@
 """How the ONNX file in fp32 is made of a model; :mod:`~distilface.exporters.smaller` makes the others of it."""
 
 import contextlib
-import logging
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,6 +10,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
+from distilface.console import quiet_logger
 from distilface.model.families import family_name
 from distilface.model.static import is_static, token_table
 from distilface.runtimes.base import INPUTS, padded, token_ids
@@ -78,14 +78,8 @@ def _forget_origin(file: Path) -> None:
 @contextlib.contextmanager
 def _quiet_exporter() -> Iterator[None]:
     """Keep the exporter from warning of its own internals, and of torchvision where that is not installed."""
-    logger = logging.getLogger("torch.onnx")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with warnings.catch_warnings(action="ignore"):
-            yield
-    finally:
-        logger.setLevel(before)
+    with quiet_logger("torch.onnx"), warnings.catch_warnings(action="ignore"):
+        yield
 
 
 def _export_any(model: SentenceTransformer, example: list[Tensor], file: Path) -> None:

@@ -2,13 +2,13 @@
 
 import contextlib
 import io
-import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from distilface.console import quiet_logger
 from distilface.runtimes.extras import import_silent
 
 #: SmoothQuant's alpha, from 0 to 1 (arXiv 2211.10438, Eq. 4). Of 0.5, 0.75 and NNCF's own 0.95 it is the one whose
@@ -77,11 +77,5 @@ def _attention_products(model: Any) -> list[str]:
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep NNCF's progress bars and remarks off the standard output, which is for results."""
-    logger = logging.getLogger("nncf")
-    before = logger.level
-    logger.setLevel(logging.ERROR)
-    try:
-        with contextlib.redirect_stdout(io.StringIO()):
-            yield
-    finally:
-        logger.setLevel(before)
+    with quiet_logger("nncf"), contextlib.redirect_stdout(io.StringIO()):
+        yield
