@@ -121,6 +121,9 @@ def test_a_training_on_texts_of_another_case(materials, tmp_path, caplog):
             ["--warmup", "0.1", "--scheduler", "constant"],
             "--warmup 0.1 has no effect with --scheduler constant",
         ),
+        ("distill", ["--vocabulary_data", "a.txt"], "--vocabulary_data a.txt has no effect with no --vocabulary"),
+        ("distill", ["--vocabulary_data", "a.txt", "--vocabulary", "900"], None),
+        ("distill", ["--vocabulary_data", "a.txt", "--megabytes", "5"], None),  # they choose the pieces
         ("simcse", ["--warmup", "0.1"], None),
         ("codir", ["--momentum", "0.9"], None),
     ],

@@ -72,6 +72,8 @@ def _is_met(need: Any, field: Field[Any], value: Any) -> bool:
 def unused(settings: Any) -> list[str]:
     """Return a sentence for each setting that differs from its default and has no effect beside the others."""
     known, sentences = {field.name: field for field in fields(settings)}, []
+    on = _on(type(settings), vars(settings))
+    chosen = {name for chooser in on for name in known[chooser].metadata.get("chooses", ())}
     for field in known.values():
         if is_default(settings, field.name):
             continue
@@ -80,7 +82,7 @@ def unused(settings: Any) -> list[str]:
             sentences.append(f"{words} has no effect: {reason}")
         for other, need in field.metadata.get("needs", {}).items():
             value = getattr(settings, other)
-            if not _is_met(need, known[other], value):
+            if other not in chosen and not _is_met(need, known[other], value):
                 sentences.append(f"{words} has no effect with {_words(other, value)}")
     return sentences
 

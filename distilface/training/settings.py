@@ -85,7 +85,7 @@ class TeacherSettings(StudentSettings):
     vocabulary: int | None = setting(None, "keep this many pieces of the vocabulary, those that the text uses most")
     vocabulary_data: list[str] = setting([], "text that the pieces are counted on; default --data", needs=PRUNED)
     megabytes: float | None = setting(
-        None, "fill this many megabytes, file and tokenizer: chooses layers, pieces and bits", excludes=SHAPE
+        None, "fill this many megabytes, file and tokenizer: chooses layers, pieces and bits", chooses=SHAPE
     )
     bits: int | None = setting(None, "bits of a weight: 4 trains the student on the grid of its 4-bit file")
     table_bits: int = setting(
