@@ -2,21 +2,25 @@ PYTHON ?= python3
 BIN := .venv/bin
 STAMP := .venv/.installed
 CONSTRAINED := -c constraints.txt
-MODEL ?= models/demo/distilled
+MODEL ?= models/minilm-5mb
 
-.PHONY: help demo page test check data-test slow-test
+.PHONY: help demo demo-simcse docs page test check data-test slow-test
 .DEFAULT_GOAL := help
 
 help: ## show this list
 	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/make \1|\2/p' Makefile | while IFS='|' read -r name text; do \
 		printf '%-16s %s\n' "$$name" "$$text"; done
 
-demo: $(STAMP) ## set up, train in small without a Hub, print the table (minutes)
+demo: $(STAMP) ## set up; search with the shipped model, then make a smaller one: two minutes, no Hub
 	$(BIN)/python training/demo.py
 
+demo-simcse: $(STAMP) ## set up; masked-LM and SimCSE in small, no Hub (minutes)
+	$(BIN)/python training/demo_simcse.py
+
+docs: $(STAMP) ## set up; build the pages of docs/, build/site, where a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
+
 page: $(STAMP) ## build the page of demo/ with a model beside it: make page [MODEL=FOLDER]; needs npm
-	@test -f "$(MODEL)/onnx/model_int8.onnx" || \
-		{ echo "error: $(MODEL) has no onnx/model_int8.onnx; run make demo first, or make page MODEL=FOLDER" >&2; exit 2; }
 	@command -v npm > /dev/null || { echo "error: npm is needed, with node 20.19 or newer" >&2; exit 2; }
 	cd demo && npm ci && npm run build
 	$(BIN)/python demo/put_model.py --folder "$(MODEL)"

@@ -1,10 +1,10 @@
 """Put a model folder beside the built page, which then runs it instead of the Hub's, with no network.
 
     make page                   (npm ci && npm run build in demo/, then python demo/put_model.py)
-    python demo/put_model.py --folder models/mine
+    python demo/put_model.py --folder models/mine --variant int8
 
-It copies the files that the page reads, about 18 MB for a 3-layer student, and takes a second. Building the page
-again removes them.
+It copies the files that the page reads, some 5 MB of the model in models/, and takes a second. Building the page again
+removes them.
 """
 
 import json
@@ -16,10 +16,14 @@ from typing import Any
 from distilface.console import run_command
 from distilface.model.folder import Folder
 from distilface.runtimes.files import FILES, read_exports
-from distilface.settings import InputError, parse, setting
+from distilface.settings import InputError, check_known, parse, setting
 
-INT8 = FILES["int8"].path
-READ = ("config.json", "config_sentence_transformers.json", "tokenizer.json", "tokenizer_config.json", INT8)
+#: The exports that the page can run: their vectors do not depend on what else is embedded.
+VARIANTS = ("q4", "int8", "onnx")
+#: What transformers.js calls them.
+DTYPES = {"q4": "q4", "int8": "int8", "onnx": "fp32"}
+#: What the page reads beside the export.
+READ = ("config.json", "config_sentence_transformers.json", "tokenizer.json", "tokenizer_config.json")
 #: Where the page looks for a model beside it, in the built page.
 PLACE = "models/local"
 
@@ -28,39 +32,48 @@ PLACE = "models/local"
 class Settings:
     """Options of the script."""
 
-    folder: str = setting("models/demo/distilled", "the model folder, with its int8 export")
+    folder: str = setting("models/minilm-5mb", "the model folder, with its export")
+    variant: str | None = setting(None, "the export to run: q4, int8 or onnx; default the first of them that is there")
     page: str = setting(str(Path(__file__).parent / "dist"), "the built page")
 
 
-def put_model(folder: Path, page: Path) -> int:
+def put_model(folder: Path, page: Path, variant: str | None = None) -> int:
     """Copy what the page reads of a model folder, and name it to the page; return the bytes copied.
 
+    Args:
+        folder: the model folder.
+        page: the built page.
+        variant: of :data:`VARIANTS`; ``None`` takes the first that the folder has.
+
     Raises:
-        InputError: if the page is not built, or the folder is not a model or has no int8 export of its weights.
+        InputError: if the page is not built, or the folder is not a model or has no such export of its weights.
     """
+    check_known([] if variant is None else [variant], VARIANTS, "variant")
     if not (page / "index.html").is_file():
         raise InputError(f"{page} is not a built page; build it first: cd demo && npm ci && npm run build")
     model = Folder(folder)
     model.check()
-    export = f"distilface export {folder} --formats int8"
-    if not (folder / INT8).is_file():
-        raise InputError(f"{folder} has no {INT8}, which the page runs; make it: {export}")
-    if INT8 not in read_exports(model).get("files", {}):
-        raise InputError(f"{folder / INT8} is of other weights than the folder; make it again: {export}")
+    there = [name for name in VARIANTS if (folder / FILES[name].path).is_file()]
+    name = variant or next(iter(there), VARIANTS[0])
+    file, export = FILES[name].path, f"distilface export {folder} --formats onnx {name}"
+    if name not in there:
+        raise InputError(f"{folder} has no {file}, which the page runs; make it: {export}")
+    if file not in read_exports(model).get("files", {}):
+        raise InputError(f"{folder / file} is of other weights than the folder; make it again: {export}")
     place = page / PLACE
     shutil.rmtree(place, ignore_errors=True)
-    for name in READ:
-        (place / name).parent.mkdir(parents=True, exist_ok=True)
-        shutil.copyfile(folder / name, place / name)
-    source = {"name": folder.resolve().name, "folder": PLACE}
+    for each in (*READ, file):
+        (place / each).parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(folder / each, place / each)
+    source = {"name": folder.resolve().name, "folder": PLACE, "dtype": DTYPES[name]}
     (page / "model.json").write_text(json.dumps(source) + "\n", encoding="utf-8")
-    return sum((place / name).stat().st_size for name in READ)
+    return sum((place / each).stat().st_size for each in (*READ, file))
 
 
 def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Put the model beside the page, and say how to serve it."""
     settings = parse(Settings, argv, __doc__ or "")
-    size = put_model(Path(settings.folder), Path(settings.page))
+    size = put_model(Path(settings.folder), Path(settings.page), settings.variant)
     print(f"{settings.folder} ({size / 1e6:.1f} MB) is beside the page; see it at http://localhost:8000 with")
     print(f"python -m http.server --bind localhost --directory {settings.page}")
     return {"bytes": size, "page": settings.page}

@@ -91,7 +91,9 @@ def shape(teacher: str | Path, megabytes: float, max_seq_length: int | None = No
 @overload
 def load(model: None = None, *, variant: str | None = None) -> LightEncoder: ...
 @overload
-def load(model: str | Path, *, runtime: Literal["onnx"], variant: str | None = None) -> LightEncoder: ...
+def load(
+    model: str | Path | None = None, *, runtime: Literal["onnx", "auto"], variant: str | None = None
+) -> LightEncoder: ...
 @overload
 def load(model: str | Path, *, variant: str) -> LightEncoder: ...
 @overload
@@ -108,7 +110,8 @@ def load(
 
     Args:
         model: a folder or a Hub id; ``None`` is the model that the package ships, which onnxruntime runs.
-        runtime: ``torch`` for the model in fp32 and in evaluation mode, ``onnx`` for its ONNX file on onnxruntime;
+        runtime: ``torch`` for the model in fp32 and in evaluation mode, ``onnx`` for its ONNX file on onnxruntime,
+            ``auto`` for the ONNX file that is fastest on this processor (measured for a second, then remembered);
             ``None`` takes torch where the toolkit is installed, else onnxruntime.
         variant: of the ONNX file, ``q4``, ``int8`` or ``onnx``; default the first of them that is there.
 
@@ -116,7 +119,11 @@ def load(
         InputError: if it is not a model, its weights are broken or not finite, the Hub is not in reach, or the
             runtime is not installed or cannot run it.
     """
-    check_known([] if runtime is None else [runtime], ["onnx", "torch"], "runtime")
+    check_known([] if runtime is None else [runtime], ["auto", "onnx", "torch"], "runtime")
+    if runtime == "auto":
+        if variant is not None:
+            raise InputError(f"runtime='auto' chooses the file; leave out variant={variant!r}, or give runtime='onnx'")
+        runtime, variant = "onnx", "auto"
     light = model is None or variant is not None or not has_toolkit()
     if (runtime or ("onnx" if light else "torch")) == "onnx":
         from distilface.light import LightEncoder
@@ -238,6 +245,7 @@ def compare(
     variants: Sequence[str] = (),
     teacher: str | None = None,
     batch_size: int = 32,
+    beside: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score a model beside its teacher and its exported files, by mteb: on a suite of tasks, or in your own search.
 
@@ -253,6 +261,7 @@ def compare(
         variants: names of exported files of the folder, as ``q4``.
         teacher: a folder or a Hub id; ``"none"`` for none; default what the folder's run.json names.
         batch_size: texts in a batch.
+        beside: folders or Hub ids of other models, as the untrained student that ``train(untrained_dir=...)`` wrote.
 
     Returns:
         The report: ``tasks`` and ``means`` of a suite, ``scores`` of a search, each by the names of the encoders.
@@ -263,7 +272,7 @@ def compare(
     check_toolkit("evaluate")
     from distilface.evaluation import reports
 
-    return reports.compare(model, suite, search, variants, teacher, batch_size)
+    return reports.compare(model, suite, search, variants, teacher, batch_size, beside)
 
 
 def write_card(

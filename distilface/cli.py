@@ -174,7 +174,9 @@ def _compare(settings: EvaluateSettings) -> dict[str, Any]:
 
     search = [str(file) for file in (settings.queries, settings.documents, settings.relevant) if file]
     teacher = settings.teacher or None
-    report = reports.compare(settings.model, settings.suite, search, settings.variants, teacher, settings.batch_size)
+    report = reports.compare(
+        settings.model, settings.suite, search, settings.variants, teacher, settings.batch_size, settings.beside
+    )
     tables.print_report(report)
     if settings.output:
         write_result(settings.output, report)

@@ -7,21 +7,20 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-import torch
-
 import distilface
 
 PACKAGES = ("sentence-transformers", "transformers", "torch", "mteb", "datasets", "huggingface-hub", "numpy")
 
 
-def _version(package: str) -> str | None:
+def package_version(package: str) -> str | None:
+    """Return the version of an installed package, or ``None``."""
     try:
         return version(package)
     except PackageNotFoundError:
         return None
 
 
-def _cpu() -> str:
+def cpu() -> str:
     """Name the processor."""
     # Python's own platform.processor() says only the architecture on Linux.
     info = Path("/proc/cpuinfo")
@@ -30,7 +29,7 @@ def _cpu() -> str:
     return names[0] if names else platform.processor() or platform.machine()
 
 
-def _cores() -> int:
+def cores() -> int:
     """Count the cores that this process may use; in a container they are fewer than the machine has."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
@@ -42,12 +41,14 @@ def environment(*more: str) -> dict[str, Any]:
     is its processor, the cores and torch threads that this process may use, its GPU or ``None`` and its platform;
     nothing names the computer or its user.
     """
+    import torch  # slow, and not there where only models are run
+
     versions = {"python": platform.python_version(), "distilface": distilface.__version__}
     return {
-        "versions": versions | {package: _version(package) for package in (*PACKAGES, *more)},
+        "versions": versions | {package: package_version(package) for package in (*PACKAGES, *more)},
         "machine": {
-            "cpu": _cpu(),
-            "cores": _cores(),
+            "cpu": cpu(),
+            "cores": cores(),
             "threads": torch.get_num_threads(),
             "gpu": torch.cuda.get_device_name() if torch.cuda.is_available() else None,
             "platform": f"{platform.system()} {platform.machine()}",

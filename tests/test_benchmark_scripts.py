@@ -14,9 +14,10 @@ from import_graph import floors, graph
 from runs import EVAL_STEPS, Materials
 from tiny import PAIRS, tiny_model, write_pairs
 
+import distilface
 from benchmarks.series import plot_curves, plot_variants, seeds, sweep
 from benchmarks.sts import plot as plot_scores
-from distilface.data.samples import python_texts
+from distilface.data.samples import python_search, python_texts
 from distilface.evaluation.scores import STS_TASKS
 from distilface.model.folder import load
 from distilface.settings import InputError
@@ -218,20 +219,45 @@ def test_a_figure_needs_results(tmp_path, monkeypatch, script, words, problem):
 
 
 def test_the_demonstration_in_small(tmp_path, monkeypatch, capsys):
-    """Its words must stay those that the scripts and the recipes take; the teacher has six layers, as the real one."""
+    """Its words must stay those that the functions and the recipe take; the teacher has six layers, as the real one."""
     tiny_model(tmp_path / "teacher", seed=5, layers=6)
     settings = ["--output_dir", str(tmp_path / "demo"), "--teacher", str(tmp_path / "teacher")]
     monkeypatch.syspath_prepend(ROOT / "training")
-    result = importlib.import_module("demo").main(
-        [*settings, "--sentences", "400", "--mlm_steps", "2", "--simcse_steps", "2"]
-    )
-    rungs = ["untrained", "SimCSE on it", "untrained", "distilled", "teacher"]
-    assert [rung["rung"].split(":")[0] for rung in result["rungs"]] == rungs
-    assert json.loads((tmp_path / "demo" / "demo.json").read_text()) == result
-    assert load(tmp_path / "demo" / "distilled").encode(python_texts(2)).shape == (2, 32)
+    demo = importlib.import_module("demo")
+    result = demo.main([*settings, "--seconds", "1", "--megabytes", "5"])
+    assert result["sentences"] == demo.LEAST
+    assert result["scores"]["agreement"]["teacher"] == 100
     shown = capsys.readouterr().out
-    assert all(f"{rung['spearman']:.2f}" in shown for rung in result["rungs"])
+    assert all(f"{score:.2f}" in shown for scores in result["scores"].values() for score in scores.values())
+    better = [scores["student"] > scores["untrained"] for scores in result["scores"].values()]
+    assert ("better than untrained in every row" in shown) is all(better)
+    assert "the shipped model, " in shown
+    written = json.loads((tmp_path / "demo" / "demo.json").read_text())
+    assert {name: written[name] for name in result} == result
+    student = tmp_path / "demo" / "student"
+    run = json.loads((student / "run.json").read_text())
+    assert run["data"][-2]["rows"] == demo.LEAST
+    assert distilface.load(student, variant="q4").encode("Some text.").shape == (32,)
     assert (tmp_path / "demo" / "demo.png").exists()
-    assert "onnx/model.onnx" in result["exports"]
-    assert all((tmp_path / "demo" / "distilled" / file).is_file() for file in result["exports"])
-    assert "SentenceTransformer(" in (tmp_path / "demo" / "distilled" / "README.md").read_text(encoding="utf-8")
+    assert "SentenceTransformer(" in (student / "README.md").read_text(encoding="utf-8")
+
+
+def test_the_search_of_python_is_not_trained_on():
+    queries, answers = python_search(200)
+    assert len(set(queries)) == len(queries) == len(answers) == 200
+    texts = python_texts()
+    seen = " ".join([*queries, *answers])
+    assert sum(text in seen for text in texts) >= 400, "the same sentences, which the demonstration leaves out"
+    assert all(query not in answer for query, answer in zip(queries, answers, strict=True))
+
+
+def test_the_demonstration_of_simcse_in_small(tmp_path, monkeypatch, capsys):
+    tiny_model(tmp_path / "backbone", seed=5, layers=6)
+    settings = ["--output_dir", str(tmp_path / "demo"), "--backbone", str(tmp_path / "backbone")]
+    monkeypatch.syspath_prepend(ROOT / "training")
+    simcse = importlib.import_module("demo_simcse")
+    result = simcse.main([*settings, "--sentences", "400", "--mlm_steps", "2", "--simcse_steps", "2"])
+    assert json.loads((tmp_path / "demo" / "demo.json").read_text()) == result
+    assert load(tmp_path / "demo" / "simcse").encode(python_texts(2)).shape == (2, 32)
+    shown = capsys.readouterr().out
+    assert all(f"{score:.2f}" in shown for score in result["scores"].values())

@@ -3,16 +3,23 @@
 import ast
 import importlib.util
 import inspect
+import json
 import re
 import runpy
 import shlex
 import sys
 from collections.abc import Iterator
+from copy import deepcopy
 from dataclasses import fields
 from functools import partial
 from pathlib import Path
 
+import nbformat
 import pytest
+from mkdocs.commands.build import build
+from mkdocs.config import load_config
+from nbclient import NotebookClient
+from tiny import needs_package
 
 import distilface
 from distilface import cli
@@ -49,10 +56,44 @@ def test_every_link_leads_to_a_file(page):
         assert not anchor or anchor in anchors(target), link
 
 
+def test_the_pages_build_without_a_warning(tmp_path, monkeypatch):
+    """As ``make docs``: a link that leads nowhere in the site, or a docstring that cannot be read, would stop it."""
+    monkeypatch.chdir(ROOT)
+    config = load_config(str(ROOT / "mkdocs.yml"), strict=True, site_dir=str(tmp_path / "site"))
+    config.plugins.on_startup(command="build", dirty=False)
+    build(config)
+    pages = {page.parent.name for page in (tmp_path / "site").glob("*/index.html")}
+    assert {page.stem for page in (ROOT / "docs").glob("*.md")} <= pages
+    functions = (tmp_path / "site" / "reference" / "index.html").read_text(encoding="utf-8")
+    assert all(f'id="distilface.api.{name}"' in functions for name in distilface.__all__)
+    evidence = tmp_path / "site" / "files" / "benchmarks" / "results" / "speed.json"
+    assert evidence.read_bytes() == (ROOT / "benchmarks/results/speed.json").read_bytes()
+
+
 def test_the_readme_is_short_and_begins_with_code():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
-    assert 800 <= len(text.split()) <= 1700
+    assert 600 <= len(text.split()) <= 1200
     assert "\n```" in "\n".join(text.splitlines()[:40])
+
+
+@needs_package
+@pytest.mark.slow
+def test_the_notebook_runs(tmp_path, monkeypatch):
+    """Every cell, in a kernel of its own; its pictures are there, as they are in the copy that people read."""
+    monkeypatch.setenv("HF_HUB_OFFLINE", "1")
+    monkeypatch.setenv("HF_HOME", str(tmp_path))
+    kept = nbformat.read(ROOT / "examples" / "quickstart.ipynb", as_version=4)
+    fresh = NotebookClient(deepcopy(kept), timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    for notebook in (kept, fresh):
+        outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
+        assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
+        assert not [output for output in outputs if output.output_type == "error"]
+        printed = "".join(output.text for output in outputs if output.get("name") == "stdout")
+        assert "Trams run every ten minutes." in printed
+        assert printed.count("passes") == 2
+        before, after = map(float, re.search(r"found: ([\d.]+)% -> ([\d.]+)%", printed).groups())
+        assert after > before + 5
+        assert str(Path.home()) not in json.dumps(outputs)
 
 
 def commands(page: Path) -> Iterator[list[str]]:

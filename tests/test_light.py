@@ -14,9 +14,11 @@ from light_folders import PROMPTS, TOKENIZERS, save_light
 from tiny import sentences
 
 import distilface
+from benchmarks.speed import family as of_family
 from benchmarks.speed import light_files
 from distilface import __main__ as command
 from distilface import extras
+from distilface.environment import cpu
 from distilface.exporters.parity import EDGES
 from distilface.light import LightEncoder, files
 from distilface.light.session import usable_threads
@@ -230,6 +232,27 @@ def test_the_files_are_measured(folder, tmp_path, capsys):
 def no_toolkit(monkeypatch):
     """Have no package of the toolkit installed."""
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
+
+
+def test_the_family_is_measured_beside_the_usual_model(folder, students, tmp_path, capsys):
+    """What another processor gave stays; a folder without a file is refused before minutes of work."""
+    output = tmp_path / "r.json"
+    output.write_text('{"another processor": {"rows": {}}}')
+    words = ["--folders", str(folder), "--usual", str(students["mean"]), "--turns", "1", "--output", str(output)]
+    result = of_family.run(words)
+    shown = capsys.readouterr().out
+    assert set(result["rows"]) == {of_family.USUAL, *(f"{folder.name}, {name}" for name in files.variants_in(folder))}
+    for row in result["rows"].values():
+        assert row["one_ms"] > 0
+        assert f"{row['short']['texts_per_second']:,.2f}" in shown
+    assert result["rows"][of_family.USUAL]["short"]["ratio"] == 1
+    written = json.loads(output.read_text())
+    assert set(written) == {"another processor", cpu()}
+    assert written[cpu()] == result
+    with pytest.raises(InputError, match="--folders is empty"):
+        of_family.run(["--usual", str(students["mean"])])
+    with pytest.raises(InputError, match="has no onnx/ that a light encoder reads"):
+        of_family.run(["--folders", str(tmp_path), "--usual", str(students["mean"])])
 
 
 def test_load_takes_the_half_that_is_there(folders, monkeypatch):

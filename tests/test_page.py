@@ -73,7 +73,7 @@ def test_a_model_is_put_beside_the_page(folder, page, capsys):
     (place / "onnx").mkdir(parents=True)
     (place / "onnx" / "older.onnx").touch()
     put_model.main(["--folder", str(folder), "--page", str(page)])
-    assert json.loads((page / "model.json").read_text()) == {"name": "mine", "folder": "models/local"}
+    assert json.loads((page / "model.json").read_text()) == {"name": "mine", "folder": "models/local", "dtype": "int8"}
     files = {file.relative_to(place).as_posix() for file in place.rglob("*") if file.is_file()}
     assert files == {
         "config.json",
@@ -93,6 +93,10 @@ def test_what_the_page_could_not_run_is_refused(folder, page):
     with pytest.raises(InputError, match=r"of other weights than the folder; make it again: distilface export"):
         put_model.put_model(folder, page)
     (folder / INT8).unlink()
-    with pytest.raises(InputError, match=r"has no onnx/model_int8.onnx.*make it: distilface export"):
+    with pytest.raises(InputError, match=r"has no onnx/model_int8.onnx.*make it: distilface export .* onnx int8"):
+        put_model.put_model(folder, page, "int8")
+    with pytest.raises(InputError, match=r"has no onnx/model_q4.onnx.*make it: distilface export .* onnx q4"):
         put_model.put_model(folder, page)
+    with pytest.raises(InputError, match="unknown variant 'q5'"):
+        put_model.put_model(folder, page, "q5")
     assert not (page / "model.json").exists()

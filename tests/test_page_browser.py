@@ -7,6 +7,7 @@ picture that stands in the README.
 import json
 import os
 import shutil
+import time
 from pathlib import Path
 
 import numpy as np
@@ -17,6 +18,7 @@ from tiny import needs_package
 from distilface.compression.student import load_student
 from distilface.data.pairs import read_sts
 from distilface.exporters.exporting import export
+from distilface.light import LightEncoder
 from distilface.model.folder import load, save_folder
 from distilface.runtimes.onnx import OnnxEncoder
 
@@ -106,7 +108,7 @@ def test_typing_brings_the_right_neighbour_first(visit, model):
     shown = [float(score) for score in visit.page.locator("#results .score").all_inner_texts()]
     assert len(shown) == 12
     assert shown == sorted(shown, reverse=True)
-    size = sum((model / name).stat().st_size for name in put_model.READ)
+    size = sum((model / name).stat().st_size for name in (*put_model.READ, INT8))
     facts = visit.page.inner_text("#facts")
     for fact in (model.name, "from this server", f"{size / 1e6:.1f} MB, int8", "384 numbers", " ms, median"):
         assert fact in facts
@@ -174,6 +176,27 @@ def test_dark_and_light_are_kept(visit, address):
     assert visit.page.get_attribute("#theme", "aria-pressed") == "true"
     visit.page.click("#theme")
     assert visit.page.evaluate(colour) == light
+
+
+def test_the_shipped_model_is_there_in_two_seconds(browser, page, address):
+    """The 4-bit file with its table of 2 bits: the vectors of Python's runtime, and a first search from a cold load."""
+    shipped = Path(__file__).parents[1] / "models" / "minilm-5mb"
+    put_model.put_model(shipped, page)
+    began = time.perf_counter()
+    with visiting(browser) as visit:
+        visit.page.goto(address)
+        visit.wait("document.querySelector('#results .score')")
+        seconds = time.perf_counter() - began
+        visit.wait(IDLE)
+        assert visit.ask("a pet naps on the computer")[0] == "The cat is asleep on the warm laptop."
+        by_text = visit.vectors()
+        assert "4 bits" in visit.page.inner_text("#facts")
+        assert visit.errors == []
+    vectors = unit(np.array(list(by_text.values())))
+    expected = unit(LightEncoder(shipped, "q4").encode(list(by_text), batch_size=1))
+    print(f"first search after {seconds:.2f} s, least cosine to Python's {(vectors * expected).sum(1).min():.6f}")
+    assert (vectors * expected).sum(1).min() > 0.9999
+    assert seconds < 5  # 2 on a machine that does nothing else
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])

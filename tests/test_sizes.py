@@ -161,6 +161,25 @@ def test_without_pairs_the_agreement_chooses(teacher, tmp_path, caplog):
         train(teacher, tmp_path, "--dev", "none", "--held_out", "120", "--overwrite")
 
 
+def test_the_untrained_student_is_kept_as_a_folder(teacher, tmp_path):
+    """Keeping it must not move the training, though it is written rounded and the student's weights are not."""
+    words = ["--dev", "none", "--held_out", "20", "--layers", "0", "3", "--bits", "4", "--table_bits", "2"]
+    run = train(teacher, tmp_path, *words, "--untrained_dir", str(tmp_path / "before"))
+    before, after = load(tmp_path / "before"), load(tmp_path / "out")
+    for module, block in rounded_modules(before):
+        torch.testing.assert_close(
+            on_grid(module.weight, block, 4 if isinstance(module, torch.nn.Linear) else 2), module.weight
+        )
+    held = sentences(120)[:: 119 // 19][:20]
+    assert not np.allclose(before.encode(held), after.encode(held))
+    other = train(teacher, tmp_path, *words, "--overwrite")
+    assert other["scores"] == run["scores"]
+    assert other["agreement"]["before"] == run["agreement"]["before"]
+    for place, message in (("o", "is the output folder; name another"), ("before", "before is not empty")):
+        with pytest.raises(InputError, match=message):
+            train(teacher, tmp_path, *words, *(f"--untrained_dir={tmp_path / place}", f"--output_dir={tmp_path / 'o'}"))
+
+
 def test_a_budget_is_the_shape_that_it_chooses(teacher, tmp_path, monkeypatch):
     monkeypatch.setattr("distilface.compression.sizes.LEAST_PIECES", 1)
     encoder, tokenizer = load_backbone(str(teacher))

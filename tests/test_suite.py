@@ -269,9 +269,24 @@ def test_what_is_not_a_suite(tasks, message, suite, tmp_path):
         distilface.compare("models/none", suite=tmp_path)
 
 
+def test_another_model_stands_beside_it(suite, teacher, students, report, tmp_path):
+    other = shutil.copytree(teacher, tmp_path / "untrained")
+    beside = distilface.compare(students["mean"], suite=suite, teacher="none", beside=[str(other)])
+    assert list(beside["encoders"]) == ["untrained", "model"]
+    assert beside["tasks"]["Pairs"]["scores"]["untrained"] == report["tasks"]["Pairs"]["scores"]["teacher"]
+    for place in ("teacher", "onnx", "untrained"):
+        again = shutil.copytree(teacher, tmp_path / "again" / place)
+        with pytest.raises(InputError, match=f"would have the column '{place}', which is another's"):
+            distilface.compare(
+                students["mean"], suite=suite, variants=["onnx"], teacher="none", beside=[str(other), str(again)]
+            )
+
+
 def test_settings_that_cannot_be(suite, students, tmp_path):
     for words, message in (
         (["--variants", "q4"], "--variants is of a suite or a search"),
+        (["--beside", "models/other"], "--beside is of a suite or a search"),
+        (["--suite", str(suite), "--beside", "nowhere"], "nowhere is neither a folder nor a Hub id"),
         (["--suite", str(suite), "--variants", "q5"], "unknown variant 'q5'"),
         (["--suite", str(suite), "--variants", "q4"], "has no q4 export of its weights"),
         (["--suite", str(suite), "--tasks", "STS12"], "--suite|--tasks"),

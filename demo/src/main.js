@@ -119,7 +119,7 @@ function save() {
     const { vector, tokens, isCut } = encoder.found.get(each);
     return { text: each, tokens, cut: isCut, vector: [...vector] };
   });
-  const content = JSON.stringify({ model: place.name, file: "onnx/model_int8.onnx", sentences });
+  const content = JSON.stringify({ model: place.name, dtype: place.dtype, sentences });
   const address = URL.createObjectURL(new Blob([content], { type: "application/json" }));
   const link = Object.assign(document.createElement("a"), { href: address, download: "vectors.json" });
   link.click();

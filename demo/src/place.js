@@ -4,7 +4,7 @@ const HUB = "https://huggingface.co/";
  * Find the model: `?model=owner/name` of the Hub, else what model.json beside the page says: a name on the Hub, or a
  * folder beside the page, from which nothing leaves this server.
  *
- * @returns { name, source, id, host, path, local }: the last four are what the worker loads
+ * @returns { name, source, id, host, path, local, dtype }: the last five are what the worker loads
  */
 export async function findModel(address) {
   const asked = new URLSearchParams(address.search).get("model");
@@ -12,9 +12,9 @@ export async function findModel(address) {
   const base = new URL(".", address.href);
   const response = await fetch(new URL("model.json", base), { cache: "no-cache" });
   if (!response.ok) throw new Error(`${response.status} for model.json, which says which model the page runs`);
-  const { name, folder } = await response.json();
+  const { name, folder, dtype = "int8" } = await response.json();
   if (!folder) return onHub(name);
-  return { name, source: "from this server", id: folder, host: base.href, path: "{model}/", local: true };
+  return { name, source: "from this server", id: folder, host: base.href, path: "{model}/", local: true, dtype };
 }
 
 function onHub(name) {
@@ -26,5 +26,6 @@ function onHub(name) {
     host: HUB,
     path: "{model}/resolve/{revision}/",
     local: false,
+    dtype: "int8",
   };
 }

@@ -1,3 +1,4 @@
+const BITS = { q4: "4 bits", int8: "int8", fp32: "fp32" };
 const megabytes = (bytes) => `${(bytes / 1e6).toFixed(1)} MB`;
 
 /** What the page says of the model: loading, ready, at work, or why it is not there. */
@@ -20,11 +21,11 @@ export class Status {
     this.bar(loaded, total);
   }
 
-  ready({ name, source }, { bytes, dimensions, limit }) {
+  ready({ name, source, dtype }, { bytes, dimensions, limit }) {
     this.say("Ready.");
     this.fact("model", name);
     this.fact("source", source);
-    this.fact("size", `${megabytes(bytes)}, int8`);
+    this.fact("size", `${megabytes(bytes)}, ${BITS[dtype]}`);
     this.fact("dimensions", `${dimensions} numbers, up to ${limit} tokens`);
     this.get("facts").hidden = false;
   }

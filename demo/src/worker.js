@@ -48,7 +48,7 @@ async function defaultPrompt(id, host, path) {
   return prompts?.[name] ?? "";
 }
 
-async function load({ id, host, path, local }) {
+async function load({ id, host, path, local, dtype }) {
   env.logLevel = LogLevel.ERROR;
   env.allowLocalModels = false;
   env.remoteHost = host;
@@ -62,7 +62,7 @@ async function load({ id, host, path, local }) {
   const [tokenizer, before, encoder] = await Promise.all([
     AutoTokenizer.from_pretrained(id, { progress_callback }),
     defaultPrompt(id, host, path),
-    loadRuntime().then(() => AutoModel.from_pretrained(id, { config, dtype: "int8", device: "wasm", progress_callback })),
+    loadRuntime().then(() => AutoModel.from_pretrained(id, { config, dtype, device: "wasm", progress_callback })),
   ]);
   [model, cut, prompt] = [encoder, cutter(tokenizer), before];
   const { vector } = await embed("The first run is slower than those that follow.");

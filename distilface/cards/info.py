@@ -8,6 +8,7 @@ from distilface.cards.card import lacking
 from distilface.model.folder import Folder
 from distilface.model.static import is_static, token_table
 from distilface.runtimes.files import read_exports
+from distilface.runtimes.opening import known_fastest
 
 
 def _shape(model: SentenceTransformer) -> str:
@@ -45,6 +46,8 @@ def folder_lines(folder: Folder) -> list[str]:
         table = row.get("table_megabytes")
         size = f"{row['megabytes']:.1f} MB" + (f" ({table:.1f} of it the embedding table)" if table else "")
         lines.append(f"{file} ({row['what']}): {size}, {state}")
+    if choice := known_fastest(folder):
+        lines.append(f"--variant auto: {choice}")
     return lines + [f"lacks: {what}" for what in _lacks(folder, exports)]
 
 

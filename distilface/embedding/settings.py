@@ -39,7 +39,9 @@ class EncodeSettings:
     )
     keep_text: bool = setting(False, "write the text beside each embedding, into a .parquet")
     variant: str = setting(
-        "fp32", "fp32 or bf16 by torch; int8 (for this processor), openvino, openvino-int8 by an export"
+        "fp32",
+        "fp32 or bf16 by torch; onnx, q4, openvino, openvino-int8, int8 (for this processor) by an export; auto: the "
+        "fastest export here of those that give a text one vector in every batch",
     )
     batch_size: int = setting(32, "texts in one forward pass, of similar lengths")
     chunk_rows: int = setting(8192, "rows held in memory and written at a time; a kill loses at most these")
@@ -107,7 +109,7 @@ def variant_of(settings: EncodeSettings, folder: Folder) -> Variant:
     return Variant(
         folder=str(folder.path.resolve()),
         name=settings.variant,
-        export=None if settings.variant in PRECISIONS else str(choose(folder, settings.variant)),
+        export=None if settings.variant in PRECISIONS else str(choose(folder, settings.variant, settings.threads)),
         batch_size=settings.batch_size,
         threads=settings.threads or torch.get_num_threads(),
         device=settings.device,

@@ -14,12 +14,12 @@ from distilface.model.folder import load
 from distilface.model.prompts import default_prompt
 from distilface.model.static import length_limit
 from distilface.runtimes.base import Encoder
-from distilface.runtimes.opening import open_file
+from distilface.runtimes.opening import AUTO, open_file
 from distilface.runtimes.torch import TorchEncoder
 
 #: What torch computes in; the other variants are exported files (:func:`distilface.runtimes.opening.choose`).
 PRECISIONS = ("fp32", "bf16")
-VARIANTS = (*PRECISIONS, "int8", "openvino", "openvino-int8")
+VARIANTS = (*PRECISIONS, AUTO, "int8", "onnx", "q4", "openvino", "openvino-int8")
 #: Texts that are tokenised at a time where only their tokens are counted.
 COUNTED = 64
 

@@ -12,7 +12,7 @@ from distilface.hub_ids import is_at_hand
 from distilface.model.folder import Folder, open_folder
 from distilface.runtimes.base import Encoder
 from distilface.runtimes.files import FILES
-from distilface.runtimes.opening import choose, open_file
+from distilface.runtimes.opening import AUTO, choose, open_file
 from distilface.settings import NONE, InputError, check_known
 
 logger = logging.getLogger(__name__)
@@ -21,26 +21,35 @@ TEACHER, MODEL = "teacher", "model"
 
 
 def open_encoders(
-    model: str | Path | SentenceTransformer, variants: Sequence[str] = (), teacher: str | None = None
+    model: str | Path | SentenceTransformer,
+    variants: Sequence[str] = (),
+    teacher: str | None = None,
+    beside: Sequence[str] = (),
 ) -> dict[str, Encoder]:
-    """Open what is compared, by the names of the columns: ``teacher`` (if there is one), ``model``, the variants.
+    """Open what is compared, by the names of the columns: ``teacher`` (if there is one), others, ``model``, variants.
 
     Args:
         model: a folder, a Hub id or a model in memory, in fp32.
         variants: names of :data:`distilface.runtimes.files.FILES`, of a folder's exported files.
         teacher: a folder or a Hub id; ``none`` for none; ``None`` takes what the folder's run.json names, if it can be
             loaded without the Hub.
+        beside: folders or Hub ids of other models, whose columns have their last names.
 
     Raises:
-        InputError: on a model or a teacher that cannot be loaded, or a variant that is unknown or not exported.
+        InputError: on a model or a teacher that cannot be loaded, a variant that is unknown or not exported,
+            or a model beside it whose column has another's name.
     """
-    check_known(variants, list(FILES), "variant")
+    check_known(variants, [*FILES, AUTO], "variant")
     is_folder = not isinstance(model, SentenceTransformer) and Path(model).is_dir()
     if variants and not is_folder:
         raise InputError(f"variants are the exported files of a model folder; {model!s:.80} is not a folder")
     if teacher is None and is_folder:
         teacher = _own_teacher(Folder(Path(str(model))))
     encoders: dict[str, Encoder] = {} if teacher in (None, NONE) else {TEACHER: as_encoder(str(teacher))}
+    for other in beside:
+        if (name := Path(other).name) in {TEACHER, MODEL, *variants, *encoders}:
+            raise InputError(f"{other} would have the column {name!r}, which is another's; rename the folder")
+        encoders[name] = as_encoder(other)
     encoders[MODEL] = as_encoder(model)
     if variants:
         folder = open_folder(str(model))

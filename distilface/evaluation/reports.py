@@ -24,6 +24,7 @@ def compare(
     variants: Sequence[str] = (),
     teacher: str | None = None,
     batch_size: int = 32,
+    beside: Sequence[str] = (),
 ) -> dict[str, Any]:
     """Score a model beside its teacher and its exported files, on a suite or in a search.
 
@@ -34,6 +35,7 @@ def compare(
         variants: as of :func:`distilface.evaluation.encoders.open_encoders`.
         teacher: likewise.
         batch_size: texts in a batch.
+        beside: as of :func:`distilface.evaluation.encoders.open_encoders`.
 
     Returns:
         Of a suite ``tasks`` (each with its scores by the names of the encoders) and ``means``, of a search ``scores``
@@ -45,7 +47,7 @@ def compare(
     if (suite is None) == (not search) or len(search) not in (0, 3):
         raise InputError("give a suite, or the three files of a search: queries, documents, judgements")
     measured = _Suite(suite) if suite is not None else _Search([Path(file) for file in search])
-    encoders = open_encoders(model, variants, teacher)
+    encoders = open_encoders(model, variants, teacher, beside)
     name = "a model in memory" if isinstance(model, SentenceTransformer) else Path(model).name
     return {
         "name": name,

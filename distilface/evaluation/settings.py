@@ -33,6 +33,7 @@ class EvaluateSettings:
     documents: str | None = setting(None, "a .jsonl of documents (_id, title, text)", needs={"queries": True})
     relevant: str | None = setting(None, "a .tsv of judgements (query-id, corpus-id, score)", needs={"queries": True})
     variants: list[str] = setting([], "exported files to score beside the model, as q4 or int8; of a suite or a search")
+    beside: list[str] = setting([], "other models to score beside it, of a suite or a search: folders or Hub ids")
     teacher: str = setting(
         "", "of a suite or a search: a folder, a Hub id or URL#MODEL; default run.json's, none leaves it out"
     )
@@ -52,6 +53,6 @@ def check_settings(settings: EvaluateSettings) -> None:
         missing = ", ".join(f"--{name}" for name, value in search.items() if not value)
         raise InputError(f"a search needs queries, documents and judgements; give {missing} too")
     side_by_side = settings.suite or settings.queries
-    if not side_by_side and (settings.variants or settings.teacher):
-        name = "variants" if settings.variants else "teacher"
-        raise InputError(f"--{name} is of a suite or a search; give --suite, or --queries with its files")
+    only = next((name for name in ("variants", "beside", "teacher") if getattr(settings, name)), None)
+    if not side_by_side and only:
+        raise InputError(f"--{only} is of a suite or a search; give --suite, or --queries with its files")

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from distilface.light.files import TOKENIZER, find_files
+from distilface.light.fastest import fastest
+from distilface.light.files import AUTO, TOKENIZER, find_files, variants_in
 from distilface.light.session import open_session
 from distilface.light.similarity import SIMILARITIES
 from distilface.light.tokens import Tokens, read_settings
@@ -23,7 +24,8 @@ class LightEncoder:
 
     Args:
         model: a folder or a Hub id; ``None`` is the model of the wheel.
-        variant: ``q4``, ``int8`` or ``onnx``; ``None`` takes the first of them that is there.
+        variant: ``q4``, ``int8`` or ``onnx``; ``None`` takes the first of them that is there, ``auto`` the one that is
+            fastest on this processor, which is measured for a second and remembered.
         file: another ONNX file of the folder, as ``onnx/model_quint8_avx2.onnx``.
         threads: of the computation; ``None`` takes all that the process may use.
 
@@ -44,7 +46,7 @@ class LightEncoder:
         file: str | None = None,
         threads: int | None = None,
     ) -> None:
-        folder, self.file = find_files(model, variant, file)
+        folder, self.file = find_files(model, None if variant == AUTO else variant, file)
         settings = read_settings(folder, "config_sentence_transformers.json")
         self.prompts: dict[str, str] = dict(settings.get("prompts") or {})
         self.default_prompt = self.prompts.get(settings.get("default_prompt_name") or "") or ""
@@ -57,6 +59,8 @@ class LightEncoder:
                 "an exported file does not know the number; load it in torch"
             )
         self._tokens = Tokens(folder)
+        if variant == AUTO and file is None:
+            self.file = _fastest_file(folder, threads)
         self._session, self.dimension = open_session(self.file, threads)
         self._bytes = sum(part.stat().st_size for part in (self.file, folder / TOKENIZER))
 
@@ -144,3 +148,16 @@ def _pools_without_prompt(folder: Path) -> bool:
     """Return whether the pooling of a folder leaves out the tokens of a prompt (Instructor's way)."""
     poolings = [read_settings(place.parent, place.name) for place in folder.glob("*_Pooling/config.json")]
     return any(not pooling.get("include_prompt", True) for pooling in poolings)
+
+
+def _fastest_file(folder: Path, threads: int | None) -> Path:
+    """Return the file of a folder that is fastest on this processor, of those that give a text one vector."""
+    there = variants_in(folder)
+    names = {name: str(file.relative_to(folder)) for name, file in there.items()}
+
+    def opened() -> dict[str, Any]:
+        """Open each file."""
+        return {name: LightEncoder(folder, file=file, threads=threads).encode for name, file in names.items()}
+
+    only = next(iter(there)) if len(there) == 1 else None
+    return there[only or fastest({name: [file] for name, file in there.items()}, threads or 0, opened).name]

@@ -7,6 +7,8 @@ from distilface.settings import InputError, check_known
 
 #: The ONNX files that give a sentence one vector in every batch, by the names of their formats, the smallest first.
 VARIANTS = {"q4": "model_q4.onnx", "int8": "model_int8.onnx", "onnx": "model.onnx"}
+#: Stands for the one of :data:`VARIANTS` that is fastest on this processor.
+AUTO = "auto"
 #: Where an ONNX file lies in its folder.
 PLACES = ("onnx/", "")
 TOKENIZER = "tokenizer.json"
@@ -47,6 +49,12 @@ def find_files(model: str | Path | None, variant: str | None = None, file: str |
         asked = " or ".join(paths[0] for paths in wanted)
         raise InputError(f"{model} has no {asked}; make one with the toolkit: distilface export FOLDER --formats q4")
     return folder, found
+
+
+def variants_in(folder: Path) -> dict[str, Path]:
+    """Return the files of :data:`VARIANTS` that a folder has, by their names."""
+    files = {name: [folder / f"{place}{file}" for place in PLACES] for name, file in VARIANTS.items()}
+    return {name: found for name, each in files.items() if (found := next(filter(Path.is_file, each), None))}
 
 
 def _folder(model: str | Path, wanted: Sequence[Sequence[str]]) -> Path:

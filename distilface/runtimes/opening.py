@@ -2,10 +2,12 @@
 
 import platform
 from pathlib import Path
+from typing import Any
 
 import torch
 from sentence_transformers import SentenceTransformer
 
+from distilface.light.fastest import Choice, fastest, remembered
 from distilface.model.folder import Folder
 from distilface.runtimes.base import FileEncoder, file_refusal
 from distilface.runtimes.files import FILES, pieces, read_exports
@@ -13,6 +15,10 @@ from distilface.runtimes.onnx import OnnxEncoder
 from distilface.runtimes.openvino import OpenVinoEncoder
 from distilface.settings import InputError
 
+#: The formats whose files give a text one vector in every batch, and fp32's own to within the parity gate.
+STEADY = ("onnx", "int8", "q4", "openvino", "openvino-int8")
+#: Stands for the one of :data:`STEADY` that is fastest on this processor.
+AUTO = "auto"
 #: The runtime of a file, by its suffix.
 RUNTIMES: dict[str, type[FileEncoder]] = {".onnx": OnnxEncoder, ".xml": OpenVinoEncoder}
 
@@ -48,17 +54,21 @@ def int8_formats() -> list[str]:
     return ["vnni", "avx2"] if torch.cpu._is_vnni_supported() else ["avx2"]
 
 
-def choose(folder: Folder, variant: str) -> Path:
+def choose(folder: Folder, variant: str, threads: int | None = None) -> Path:
     """Return an exported file of a folder.
 
     Args:
         folder: the model folder.
-        variant: a name of :data:`FILES`, or ``int8`` for the file of int8 that this processor runs best.
+        variant: a name of :data:`FILES`; ``int8`` for the file of int8 that this processor runs best; or ``auto`` for
+            the fastest here of those that give a text one vector in every batch (:func:`fastest_format`).
+        threads: that ``auto`` is measured with; ``None`` takes torch's number.
 
     Raises:
         InputError: without the packages of the runtime, if no file can give the folder's vectors, or if the folder has
             no such file of its weights.
     """
+    if variant == AUTO:
+        return folder.path / FILES[fastest_format(folder, threads).name].path
     names = [*int8_formats(), "quantized"] if variant == "int8" else [variant]
     files = [FILES[name].path for name in names]
     runtime_of(files[0]).extra.check()
@@ -74,3 +84,45 @@ def choose(folder: Folder, variant: str) -> Path:
         f"{folder.path} has no {variant} export of its weights{processor}; "
         f"make it first: distilface export {folder.path} --formats {names[0]}"
     )
+
+
+def _steady(folder: Folder) -> dict[str, Path]:
+    """Return the files of :data:`STEADY` that a folder has of its weights, and whose runtime is installed."""
+    found = {}
+    for name in STEADY:
+        try:
+            found[name] = choose(folder, name)
+        except InputError:  # which says what is lacking, to those who ask for it by its name
+            continue
+    return found
+
+
+def fastest_format(folder: Folder, threads: int | None = None) -> Choice:
+    """Return which exported file of a folder is the fastest here, measured for a second if that is not known yet.
+
+    Args:
+        folder: the model folder.
+        threads: of the computation; ``None`` takes torch's number.
+
+    Raises:
+        InputError: if the folder has no such file.
+    """
+    files = _steady(folder)
+    if not files:
+        raise InputError(
+            f"{folder.path} has no exported file of its weights that gives a text one vector in every batch; "
+            f"make some first: distilface export {folder.path}"
+        )
+    threads = threads or torch.get_num_threads()
+
+    def opened() -> dict[str, Any]:
+        """Open each file."""
+        return {name: open_file(file, folder.model, threads).encode for name, file in files.items()}
+
+    return fastest({name: pieces(file) for name, file in files.items()}, threads, opened)
+
+
+def known_fastest(folder: Folder) -> Choice | None:
+    """Return what was measured of a folder's files on this processor, or ``None``; nothing is measured."""
+    files = _steady(folder)
+    return remembered({name: pieces(file) for name, file in files.items()}, torch.get_num_threads()) if files else None

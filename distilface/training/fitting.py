@@ -28,7 +28,7 @@ from distilface.training.evaluators import AgreementEvaluator, CollapseAlarm, De
 from distilface.training.run_folder import claim, keep, work_folder
 from distilface.training.settings import StudentSettings, TrainSettings
 from distilface.training.trainer import EncoderTrainer, use_cpu_well
-from distilface.training.verdict import Measure, finish, finished_run
+from distilface.training.verdict import Measure, finish, finished_run, keep_untrained
 
 logger = logging.getLogger(__name__)
 
@@ -218,6 +218,8 @@ def fit(
         if measure.agreement is not None:
             before = measure.agreement(trainer.model)
             start["agreement"] = {"texts": before.pop("texts"), "before": before}
+        if place := getattr(settings, "untrained_dir", None):
+            keep_untrained(trainer.model, measure, Path(place), settings.overwrite)
         keep(settings, start)
     logger.info(f"baseline: {measure.name} {start['baseline']:.2f}; {_cost(trainer, settings)}")
     _train(trainer, work, settings)

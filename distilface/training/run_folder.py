@@ -66,6 +66,7 @@ def check_settings(settings: TrainSettings) -> None:
     if not settings.overwrite and output.is_dir() and any(output.iterdir()):
         raise InputError(f"{output} is not empty; name another --output-dir, or add --overwrite")
     check_output(output, settings.overwrite)
+    _check_untrained(settings)
     work = work_folder(settings)
     unfinished = (work / "run.json").is_file() and last_whole(work) is not None
     if settings.resume and not unfinished:
@@ -74,6 +75,17 @@ def check_settings(settings: TrainSettings) -> None:
         _check_unchanged(work, {"settings": effective(settings)})
     elif unfinished and not settings.overwrite:
         raise InputError(f"{work} holds an unfinished run; go on with --resume, or add --overwrite to drop it")
+
+
+def _check_untrained(settings: TrainSettings) -> None:
+    """Refuse a folder of the untrained student that is the output folder or is taken; after a stop it is there."""
+    place = getattr(settings, "untrained_dir", None)
+    if place is None:
+        return
+    if Path(place).resolve() == Path(settings.output_dir).resolve():
+        raise InputError(f"--untrained_dir {place} is the output folder; name another")
+    if not settings.resume:
+        check_output(place, settings.overwrite)
 
 
 def _check_unchanged(work: Path, now: dict[str, Any]) -> dict[str, Any]:

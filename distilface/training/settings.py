@@ -19,7 +19,7 @@ from distilface.settings import InputError, check_known, is_default, setting
 logger = logging.getLogger(__name__)
 
 #: Settings that say where things lie, and do not decide the weights.
-PLACES = ("output_dir", "cache_dir")
+PLACES = ("output_dir", "cache_dir", "untrained_dir")
 #: Schedules of transformers without a warm-up, and those that need more than a name.
 NO_WARMUP = ("constant", "reduce_lr_on_plateau", "greedy")
 NOT_BY_NAME = ("cosine_with_min_lr", "cosine_warmup_with_min_lr", "warmup_stable_decay")
@@ -72,6 +72,7 @@ class StudentSettings(TrainSettings):
         None, "tokens that the published model reads; default: all it has positions for"
     )
     dropout: float | None = setting(None, "the student's dropout in training; default its own")
+    untrained_dir: str | None = setting(None, "also write the student as it was before its first step, as this folder")
 
 
 @dataclass

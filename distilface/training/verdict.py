@@ -81,6 +81,17 @@ def finished_run(
     return with_sources(Run.from_dict(content))
 
 
+def keep_untrained(model: Any, measure: Measure, place: Path, overwrite: bool) -> None:
+    """Write a student as it is before its first step; its own weights stay as they are, also where it saves rounded."""
+    staging = place.with_name(f"{place.name}.unfinished")
+    weights = {name: weight.clone() for name, weight in model.state_dict().items()}
+    shutil.rmtree(staging, ignore_errors=True)
+    with writing(staging, f"the model folder {place}"):
+        measure.save(model, staging)
+    model.load_state_dict(weights)
+    put_in_place(staging, place, overwrite=overwrite)
+
+
 def finish(model: Any, measure: Measure, staging: Path, output: Path, run: Run, overwrite: bool) -> dict[str, Any]:
     """Write the folder aside, score it as reloaded from disk, and move it into place.
 

@@ -113,6 +113,28 @@ def _sentences(text: str) -> Iterator[str]:
         yield from filter(_is_prose, _END.split(plain))
 
 
+def python_search(limit: int | None = None) -> tuple[list[str], list[str]]:
+    """Collect a search out of Python's docstrings: the first sentence of each is a query, the rest its document.
+
+    Documents are of at least two sentences and 25 words. Seen: 1,095 on Python 3.11.
+
+    Args:
+        limit: the most queries to return, of the shuffled list; ``None`` takes them all.
+
+    Returns:
+        The queries, all different, and of each the document that answers it.
+    """
+    found: dict[str, str] = {}
+    for path in _sources():
+        for text in _docstrings(path.read_text(encoding="utf-8", errors="replace")):
+            first, *rest = list(_sentences(text)) or [""]
+            if len(rest) >= 2 and len(" ".join(rest).split()) >= 25:
+                found.setdefault(first, " ".join(rest))
+    queries = list(found)
+    random.Random(0).shuffle(queries)
+    return queries[:limit], [found[query] for query in queries[:limit]]
+
+
 def python_texts(limit: int | None = None) -> list[str]:
     """Collect the English sentences that every Python carries, in one fixed order for one Python version.
 

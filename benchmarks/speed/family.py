@@ -1,0 +1,135 @@
+"""Measure small models as people run them beside all-MiniLM-L6-v2 as people run it, in one process, in turns.
+
+    python -m benchmarks.speed.family --folders models/minilm-5mb models/minilm-10mb --output speed-family.json
+
+The small ones are ONNX files on the light encoder, the other is SentenceTransformer.encode in fp32; both have all the
+cores that the process may use. A ratio is of two passes of the same turn; the table has medians. The output keeps what
+other processors gave, each under its name: the same command on another machine adds a column. Minutes.
+"""
+
+import inspect
+import logging
+import statistics
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from benchmarks.checks import check_counts, check_file
+from distilface.console import run_command
+from distilface.data.pairs import read_sts
+from distilface.environment import cpu, stamp
+from distilface.evaluation.tables import console, number_table
+from distilface.hub_ids import DEFAULT_TEACHER
+from distilface.light import LightEncoder
+from distilface.light.files import variants_in
+from distilface.settings import InputError, parse, setting
+from distilface.storage import read_json, write_result
+from distilface.training.teacher import load_teacher
+
+logger = logging.getLogger("distilface.benchmarks.speed")
+
+#: Embeds texts.
+Encode = Callable[[Sequence[str]], Any]
+USUAL = "all-MiniLM-L6-v2, SentenceTransformer.encode"
+
+
+@dataclass
+class FamilySettings:
+    """Options of ``family``."""
+
+    folders: list[str] = setting([], "model folders with onnx/; each of their steady ONNX files is measured")
+    usual: str = setting(DEFAULT_TEACHER, "a Hub id or folder: the others are compared with it, in torch fp32")
+    turns: int = setting(7, "passes of each over each set of texts; the median counts")
+    output: str | None = setting(None, "add the result to this JSON file")
+
+
+def texts_of() -> dict[str, list[str]]:
+    """Return short sentences, and texts of about 128 tokens and of 256."""
+    pairs = read_sts("sample")
+    short = [*pairs["sentence1"], *pairs["sentence2"]]
+    long = {f"{count} sentences": [" ".join(short[row : row + count]) for row in range(32)] for count in (10, 20)}
+    return {"short": short, **long}
+
+
+def rates(encoders: dict[str, Encode], texts: Sequence[str], turns: int) -> dict[str, list[float]]:
+    """Return the texts a second of each encoder, turn by turn; in the first turn, not counted, a runtime allocates."""
+    taken: dict[str, list[float]] = {name: [] for name in encoders}
+    for turn in range(turns + 1):
+        for name, encode in encoders.items():
+            began = time.perf_counter()
+            encode(texts)
+            if turn:
+                taken[name].append(len(texts) / (time.perf_counter() - began))
+    return taken
+
+
+def measure(encoders: dict[str, Encode], turns: int) -> dict[str, dict[str, Any]]:
+    """Return of each encoder its texts a second, its ratio to the usual one, and the milliseconds of one sentence."""
+    rows: dict[str, dict[str, Any]] = {name: {} for name in encoders}
+    for kind, texts in texts_of().items():
+        taken = rates(encoders, texts, turns)
+        for name, own in taken.items():
+            ratios = [one / other for one, other in zip(own, taken[USUAL], strict=True)]
+            rows[name][kind] = {
+                "texts_per_second": round(statistics.median(own), 1),
+                "ratio": round(statistics.median(ratios), 2),
+            }
+        logger.info("%s: done", kind)
+    singles = [[text] for text in texts_of()["short"][::4]]
+    for name, encode in encoders.items():
+        times = []
+        for text in singles:
+            began = time.perf_counter()
+            encode(text)
+            times.append(1000 * (time.perf_counter() - began))
+        rows[name]["one_ms"] = round(statistics.median(times), 2)
+    return rows
+
+
+def open_all(settings: FamilySettings) -> tuple[dict[str, Encode], dict[str, float]]:
+    """Return what embeds texts, by its name, and the megabytes of each: weights or file, and tokenizer.
+
+    Raises:
+        InputError: if there is no folder, or one has no ONNX file.
+    """
+    teacher = load_teacher(settings.usual, device="cpu")
+    encoders: dict[str, Encode] = {USUAL: lambda texts: teacher.encode(list(texts), show_progress_bar=False)}
+    sizes = {USUAL: sum(weight.numel() for weight in teacher.parameters()) * 4 / 1e6}
+    if not settings.folders:
+        raise InputError("--folders is empty; name model folders with onnx/ (distilface export FOLDER)")
+    for folder in map(Path, settings.folders):
+        files = variants_in(folder)
+        if not files:
+            raise InputError(f"{folder} has no onnx/ that a light encoder reads; make it: distilface export {folder}")
+        for variant in files:
+            encoder = LightEncoder(folder, variant)
+            encoders[f"{folder.name}, {variant}"] = encoder.encode
+            sizes[f"{folder.name}, {variant}"] = encoder.megabytes
+    return encoders, sizes
+
+
+def run(argv: list[str] | None = None) -> dict[str, Any]:
+    """Measure, print the table, add to the JSON; return what this processor gave."""
+    settings = parse(FamilySettings, argv, inspect.getdoc(FamilySettings) or "")
+    check_counts(settings, "turns")
+    check_file(settings.output)
+    encoders, sizes = open_all(settings)
+    rows = measure(encoders, settings.turns)
+    kinds = list(texts_of())
+    table = number_table("MB", *(head for kind in kinds for head in (f"{kind}/s", "ratio")), "one, ms")
+    for name, row in rows.items():
+        row["megabytes"] = round(sizes[name], 2)
+        cells = [f"{row[kind][key]:,.2f}" for kind in kinds for key in ("texts_per_second", "ratio")]
+        table.add_row(name, f"{sizes[name]:.2f}", *cells, f"{row['one_ms']:.2f}")
+    console().print(table)
+    result = {"rows": rows, "turns": settings.turns, **stamp("onnxruntime", "tokenizers")}
+    if settings.output:
+        others = read_json(Path(settings.output)) if Path(settings.output).exists() else {}
+        write_result(settings.output, {**others, cpu(): result})
+    return result
+
+
+if __name__ == "__main__":
+    run_command(run)

@@ -1,0 +1,108 @@
+"""Which of several files is fastest on this processor: measured for about a second, and remembered."""
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from distilface.environment import cores, cpu, package_version
+from distilface.storage import write_whole
+
+logger = logging.getLogger(__name__)
+
+#: Seconds that a measurement takes, beside the first pass of each file, and the turns that each has at least.
+SECONDS, LEAST_TURNS = 1.0, 3
+_TEXT = "the search shows what somebody wrote long ago about the weather in the north and how the boats came home"
+#: What is embedded in a turn: 32 short texts, of 4 to 19 words.
+TEXTS = [" ".join(_TEXT.split()[: 4 + number % 16]) for number in range(32)]
+
+
+@dataclass(frozen=True)
+class Choice:
+    """A measurement.
+
+    Attributes:
+        name: of the fastest.
+        rates: short texts a second of each, the median of its turns.
+        cpu: that it was measured on.
+    """
+
+    name: str
+    rates: dict[str, float]
+    cpu: str
+
+    def __str__(self) -> str:
+        others = ", ".join(f"{name} {rate:,.0f}" for name, rate in self.rates.items() if name != self.name)
+        return f"{self.name} is the fastest here ({self.cpu}): {self.rates[self.name]:,.0f} short texts a second" + (
+            f"; {others}" if others else ""
+        )
+
+
+def measure(encoders: Mapping[str, Callable[[Sequence[str]], Any]]) -> Choice:
+    """Have encoders embed :data:`TEXTS` in turns, for :data:`SECONDS`; return which was the fastest.
+
+    They take turns, so that what else the machine does falls on all of them alike.
+    """
+    for encode in encoders.values():
+        encode(TEXTS)  # at first a runtime allocates and compiles
+    turns: dict[str, list[float]] = {name: [] for name in encoders}
+    end = time.perf_counter() + SECONDS
+    while time.perf_counter() < end or len(next(iter(turns.values()))) < LEAST_TURNS:
+        for name, encode in encoders.items():
+            began = time.perf_counter()
+            encode(TEXTS)
+            turns[name].append(len(TEXTS) / (time.perf_counter() - began))
+    rates = {name: round(median(taken), 1) for name, taken in turns.items()}
+    return Choice(max(rates, key=rates.__getitem__), rates, cpu())
+
+
+def fastest(
+    files: Mapping[str, Iterable[Path]],
+    threads: int,
+    opened: Callable[[], Mapping[str, Callable[[Sequence[str]], Any]]],
+) -> Choice:
+    """Return which of some files is the fastest, as it was measured on this processor; if it was not, measure it.
+
+    Args:
+        files: the parts of each, by its name.
+        threads: of the computation; 0 for the runtime's own number.
+        opened: opens the files for a measurement: by their names, what embeds texts.
+    """
+    key = _key(files, threads)
+    if known := _read(key):
+        return known
+    choice = measure(opened())
+    logger.info(str(choice))
+    _place(key).parent.mkdir(parents=True, exist_ok=True)
+    write_whole(_place(key), asdict(choice))
+    return choice
+
+
+def remembered(files: Mapping[str, Iterable[Path]], threads: int) -> Choice | None:
+    """Return what was measured of some files on this processor, or ``None``; nothing is measured."""
+    return _read(_key(files, threads))
+
+
+def _key(files: Mapping[str, Iterable[Path]], threads: int) -> str:
+    """Return what the measurement depends on, as one word: processor, threads, runtimes, the files' content."""
+    content = {name: [hashlib.sha256(part.read_bytes()).hexdigest() for part in parts] for name, parts in files.items()}
+    versions = [package_version(name) for name in ("onnxruntime", "openvino")]
+    return hashlib.sha256(json.dumps([cpu(), cores(), threads, versions, content]).encode()).hexdigest()[:16]
+
+
+def _place(key: str) -> Path:
+    from huggingface_hub.constants import HF_HOME  # its import takes a while
+
+    return Path(HF_HOME) / "distilface" / "fastest" / f"{key}.json"
+
+
+def _read(key: str) -> Choice | None:
+    try:
+        return Choice(**json.loads(_place(key).read_text(encoding="utf-8")))
+    except (OSError, ValueError, TypeError):  # not there, or not whole: then it is measured again
+        return None

@@ -1,0 +1,139 @@
+"""The file that is fastest on this processor: how it is found, remembered and used."""
+
+import json
+import time
+
+import numpy as np
+import pytest
+from tiny import sentences
+
+import distilface
+from distilface import cli
+from distilface.light import LightEncoder, encoder, fastest
+from distilface.model.folder import open_folder
+from distilface.runtimes import opening
+from distilface.settings import InputError
+
+pytestmark = pytest.mark.usefixtures("one_thread")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Remember in a folder of the test's own."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+@pytest.fixture
+def slow(monkeypatch):
+    """Have one file win, whatever this machine does meanwhile."""
+
+    def wins(name):
+        def measure(encoders):
+            for encode in encoders.values():
+                assert len(encode(fastest.TEXTS)) == len(fastest.TEXTS)
+            return fastest.Choice(name, {each: 1 + (each == name) for each in encoders}, "a processor")
+
+        monkeypatch.setattr(fastest, "measure", measure)
+
+    return wins
+
+
+def test_the_fastest_is_the_one_of_the_higher_rate(monkeypatch):
+    monkeypatch.setattr(fastest, "SECONDS", 0.2)
+    calls = []
+
+    def takes(name, seconds):
+        def encode(texts):
+            calls.append(name)
+            time.sleep(seconds)
+
+        return encode
+
+    choice = fastest.measure({"slow": takes("slow", 0.03), "quick": takes("quick", 0.003)})
+    assert choice.name == "quick"
+    assert 500 < choice.rates["slow"] < 32 / 0.03 + 1 < choice.rates["quick"] < 32 / 0.003 + 1
+    assert calls[:6] == ["slow", "quick"] * 3, "they take turns"
+    assert str(choice).startswith("quick is the fastest here (")
+    assert str(choice).endswith(f"; slow {choice.rates['slow']:,.0f}")
+
+
+def test_a_measurement_is_remembered(tmp_path, home, slow, monkeypatch):
+    """A wrong memory would be silent: another file, another number of threads, another processor are measured again."""
+    slow("b")
+    file = tmp_path / "file"
+    file.write_bytes(b"one")
+    measured = []
+
+    def opened():
+        measured.append(1)
+        return {"a": list, "b": list}
+
+    def ask(threads=1):
+        return fastest.fastest({"a": [file]}, threads, opened).name
+
+    assert fastest.remembered({"a": [file]}, 1) is None
+    assert [ask(), ask(), len(measured)] == ["b", "b", 1]
+    assert fastest.remembered({"a": [file]}, 1).rates == {"a": 1, "b": 2}
+    ask(threads=2)
+    assert len(measured) == 2
+    file.write_bytes(b"two")
+    ask()
+    assert len(measured) == 3
+    monkeypatch.setattr(fastest, "cpu", lambda: "another")
+    ask()
+    assert len(measured) == 4
+    for memory in (home / "distilface" / "fastest").iterdir():
+        memory.write_text("{")
+    assert [ask(), ask(), len(measured)] == ["b", "b", 5]
+
+
+@pytest.fixture
+def exported(students, tmp_path):
+    """Return a folder with files of fp32, of int8 weights, and of dynamic int8."""
+    import shutil
+
+    folder = shutil.copytree(students["mean"], tmp_path / "model")
+    distilface.export(folder, formats=["onnx", "int8", "quantized"])
+    return folder
+
+
+def test_the_light_encoder_takes_the_fastest(exported, slow, monkeypatch):
+    slow("onnx")
+    auto = distilface.load(exported, runtime="auto")
+    assert isinstance(auto, LightEncoder)
+    assert auto.file.name == "model.onnx"
+    assert LightEncoder(exported).file.name == "model_int8.onnx", "the smallest, where nothing is asked"
+    texts = sentences(5)
+    np.testing.assert_array_equal(auto.encode(texts), LightEncoder(exported, "onnx").encode(texts))
+    (exported / "onnx" / "model_int8.onnx").unlink()
+    monkeypatch.setattr(encoder, "fastest", None)
+    assert distilface.load(exported, runtime="auto").file.name == "model.onnx", "of one there is nothing to measure"
+    with pytest.raises(InputError, match="leave out variant='q4'"):
+        distilface.load(exported, runtime="auto", variant="q4")
+
+
+def test_encode_takes_the_fastest_of_those_with_one_vector(exported, slow, tmp_path, capsys):
+    """Dynamic int8 gives a text another vector in another batch, so it is not among them."""
+    slow("int8")
+    text = tmp_path / "text.txt"
+    text.write_text("\n".join(sentences(20)) + "\n")
+    folder = open_folder(str(exported))
+    assert opening.known_fastest(folder) is None
+    assert set(opening.fastest_format(folder).rates) == {"onnx", "int8"}
+    cli.run(["encode", str(exported), str(text), str(tmp_path / "auto.npy"), "--variant", "auto"])
+    light = LightEncoder(exported, "int8").encode(sentences(20))
+    np.testing.assert_allclose(np.load(tmp_path / "auto.npy"), light, atol=1e-6)
+    capsys.readouterr()
+    cli.run(["info", str(exported)])
+    assert "--variant auto: int8 is the fastest here (a processor): 2 short texts a second; onnx 1" in (
+        capsys.readouterr().out
+    )
+
+
+def test_a_folder_without_such_files_is_a_sentence(exported, tmp_path):
+    report = json.loads((exported / "export.json").read_text())
+    report["files"] = {name: row for name, row in report["files"].items() if "quantized" in name}
+    (exported / "export.json").write_text(json.dumps(report))
+    with pytest.raises(InputError, match="no exported file of its weights that gives a text one vector in every batch"):
+        opening.choose(open_folder(str(exported)), "auto")
