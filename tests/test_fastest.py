@@ -135,5 +135,5 @@ def test_a_folder_without_such_files_is_a_sentence(exported, tmp_path):
     report = json.loads((exported / "export.json").read_text())
     report["files"] = {name: row for name, row in report["files"].items() if "quantized" in name}
     (exported / "export.json").write_text(json.dumps(report))
-    with pytest.raises(InputError, match="no exported file of its weights that gives a text one vector in every batch"):
+    with pytest.raises(InputError, match="has no onnx export of its weights; make it first: distilface export"):
         opening.choose(open_folder(str(exported)), "auto")

@@ -109,10 +109,7 @@ def fastest_format(folder: Folder, threads: int | None = None) -> Choice:
     """
     files = _steady(folder)
     if not files:
-        raise InputError(
-            f"{folder.path} has no exported file of its weights that gives a text one vector in every batch; "
-            f"make some first: distilface export {folder.path}"
-        )
+        choose(folder, STEADY[0])  # raises, and says why there is none
     threads = threads or torch.get_num_threads()
 
     def opened() -> dict[str, Any]:
