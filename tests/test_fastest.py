@@ -121,6 +121,8 @@ def test_encode_takes_the_fastest_of_those_with_one_vector(exported, slow, tmp_p
     folder = open_folder(str(exported))
     assert opening.known_fastest(folder) is None
     assert set(opening.fastest_format(folder).rates) == {"onnx", "int8"}
+    assert opening.choose(folder, "auto").name == "model_int8.onnx"
+    assert opening.choose(folder, "int8").name == "model_quantized.onnx", "the dynamic one, to those who ask for it"
     cli.run(["encode", str(exported), str(text), str(tmp_path / "auto.npy"), "--variant", "auto"])
     light = LightEncoder(exported, "int8").encode(sentences(20))
     np.testing.assert_allclose(np.load(tmp_path / "auto.npy"), light, atol=1e-6)
@@ -129,6 +131,16 @@ def test_encode_takes_the_fastest_of_those_with_one_vector(exported, slow, tmp_p
     assert "--variant auto: int8 is the fastest here (a processor): 2 short texts a second; onnx 1" in (
         capsys.readouterr().out
     )
+
+
+def test_what_is_measured_is_what_is_taken(exported, monkeypatch):
+    """The name int8 is also that of the dynamic file, which was once measured in its place."""
+    opened, open_file = [], opening.open_file
+    monkeypatch.setattr(opening, "open_file", lambda file, *more: opened.append(file.name) or open_file(file, *more))
+    monkeypatch.setattr(fastest, "SECONDS", 0.01)
+    choice = opening.fastest_format(open_folder(str(exported)))
+    assert opened == ["model.onnx", "model_int8.onnx"]
+    assert choice.rates[choice.name] == max(choice.rates.values())
 
 
 def test_a_folder_without_such_files_is_a_sentence(exported, tmp_path):

@@ -69,8 +69,16 @@ def choose(folder: Folder, variant: str, threads: int | None = None) -> Path:
     """
     if variant == AUTO:
         return folder.path / FILES[fastest_format(folder, threads).name].path
-    names = [*int8_formats(), "quantized"] if variant == "int8" else [variant]
-    files = [FILES[name].path for name in names]
+    return _exported(folder, [*int8_formats(), "quantized"] if variant == "int8" else [variant], variant)
+
+
+def _exported(folder: Folder, formats: list[str], variant: str) -> Path:
+    """Return the first file of some formats that a folder has of its weights.
+
+    Raises:
+        InputError: as :func:`choose`.
+    """
+    files = [FILES[name].path for name in formats]
     runtime_of(files[0]).extra.check()
     if reason := file_refusal(folder.model):
         raise InputError(f"no exported file gives the vectors of {folder.path}: {reason}")
@@ -82,7 +90,7 @@ def choose(folder: Folder, variant: str, threads: int | None = None) -> Path:
     processor = " for this processor" if variant == "int8" else ""
     raise InputError(
         f"{folder.path} has no {variant} export of its weights{processor}; "
-        f"make it first: distilface export {folder.path} --formats {names[0]}"
+        f"make it first: distilface export {folder.path} --formats {formats[0]}"
     )
 
 
@@ -91,7 +99,7 @@ def _steady(folder: Folder) -> dict[str, Path]:
     found = {}
     for name in STEADY:
         try:
-            found[name] = choose(folder, name)
+            found[name] = _exported(folder, [name], name)  # not choose: its int8 is the dynamic one
         except InputError:  # which says what is lacking, to those who ask for it by its name
             continue
     return found
@@ -109,7 +117,7 @@ def fastest_format(folder: Folder, threads: int | None = None) -> Choice:
     """
     files = _steady(folder)
     if not files:
-        choose(folder, STEADY[0])  # raises, and says why there is none
+        _exported(folder, [STEADY[0]], STEADY[0])  # raises, and says why there is none
     threads = threads or torch.get_num_threads()
 
     def opened() -> dict[str, Any]:
