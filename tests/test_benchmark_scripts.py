@@ -225,6 +225,7 @@ def test_the_demonstration_in_small(tmp_path, monkeypatch, capsys):
     monkeypatch.syspath_prepend(ROOT / "training")
     monkeypatch.setattr("distilface.compression.sizes.LEAST_PIECES", 1)
     demo = importlib.import_module("demo")
+    monkeypatch.setattr(demo, "LEAST", 300)
     result = demo.main([*settings, "--seconds", "1", "--megabytes", "5"])
     assert result["sentences"] == demo.LEAST
     assert result["scores"]["agreement"]["teacher"] == 100

@@ -8,6 +8,7 @@ import re
 import sysconfig
 import warnings
 from collections.abc import Iterator
+from functools import lru_cache
 from importlib.resources import files
 from itertools import chain
 from pathlib import Path
@@ -113,6 +114,17 @@ def _sentences(text: str) -> Iterator[str]:
         yield from filter(_is_prose, _END.split(plain))
 
 
+@lru_cache(maxsize=1)  # it takes seconds
+def _prose(sources: tuple[Path, ...]) -> tuple[tuple[bool, tuple[str, ...]], ...]:
+    """Return the sentences of each docstring, and of all comments of a file; of each, whether it is a docstring."""
+    found = []
+    for path in sources:
+        source = path.read_text(encoding="utf-8", errors="replace")
+        texts = [*((True, text) for text in _docstrings(source)), (False, _comments(source))]
+        found += [(is_docstring, tuple(_sentences(text))) for is_docstring, text in texts]
+    return tuple(found)
+
+
 def python_search(limit: int | None = None) -> tuple[list[str], list[str]]:
     """Collect a search out of Python's docstrings: the first sentence of each is a query, the rest its document.
 
@@ -125,11 +137,9 @@ def python_search(limit: int | None = None) -> tuple[list[str], list[str]]:
         The queries, all different, and of each the document that answers it.
     """
     found: dict[str, str] = {}
-    for path in _sources():
-        for text in _docstrings(path.read_text(encoding="utf-8", errors="replace")):
-            first, *rest = list(_sentences(text)) or [""]
-            if len(rest) >= 2 and len(" ".join(rest).split()) >= 25:
-                found.setdefault(first, " ".join(rest))
+    for is_docstring, (first, *rest) in ((kind, text or ("",)) for kind, text in _prose(tuple(_sources()))):
+        if is_docstring and len(rest) >= 2 and len(" ".join(rest).split()) >= 25:
+            found.setdefault(first, " ".join(rest))
     queries = list(found)
     random.Random(0).shuffle(queries)
     return queries[:limit], [found[query] for query in queries[:limit]]
@@ -150,9 +160,8 @@ def python_texts(limit: int | None = None) -> list[str]:
     """
     if limit is not None and limit < 1:
         raise InputError(f"limit is {limit}, must be at least 1, or None for every sentence")
-    sources = (path.read_text(encoding="utf-8", errors="replace") for path in _sources())
-    prose = (text for source in sources for text in (*_docstrings(source), _comments(source)))
-    help_topics = (topics[name] for name in sorted(topics))
-    sentences = list(dict.fromkeys(s for text in chain(help_topics, prose) for s in _sentences(text)))
+    help_topics = (_sentences(topics[name]) for name in sorted(topics))
+    prose = (text for _, text in _prose(tuple(_sources())))
+    sentences = list(dict.fromkeys(chain.from_iterable(chain(help_topics, prose))))
     random.Random(0).shuffle(sentences)
     return sentences[:limit]
