@@ -219,8 +219,8 @@ def test_a_figure_needs_results(tmp_path, monkeypatch, script, words, problem):
 
 
 def test_the_demonstration_in_small(tmp_path, monkeypatch, capsys):
-    """Its words must stay those that the functions and the recipe take; the teacher has six layers, as the real one."""
-    tiny_model(tmp_path / "teacher", seed=5, layers=6)
+    """Its words must stay those that the functions and the recipe take."""
+    tiny_model(tmp_path / "teacher", seed=5, layers=2)
     settings = ["--output_dir", str(tmp_path / "demo"), "--teacher", str(tmp_path / "teacher")]
     monkeypatch.syspath_prepend(ROOT / "training")
     monkeypatch.setattr("distilface.compression.sizes.LEAST_PIECES", 1)
