@@ -9,6 +9,8 @@ from typing import Any
 
 import distilface
 
+#: What decides how fast an x86 processor computes in each precision, as Linux names it.
+INSTRUCTIONS = ("avx2", "avx_vnni", "avx512f", "avx512_vnni", "avx512_bf16", "amx_int8")
 PACKAGES = ("sentence-transformers", "transformers", "torch", "mteb", "datasets", "huggingface-hub", "numpy")
 
 
@@ -20,13 +22,23 @@ def package_version(package: str) -> str | None:
         return None
 
 
+def _cpu_info(key: str) -> str:
+    """Return what Linux says of the first processor under a key, or nothing."""
+    info = Path("/proc/cpuinfo")
+    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
+    return next((line.partition(":")[2].strip() for line in lines if line.partition(":")[0].strip() == key), "")
+
+
 def cpu() -> str:
     """Name the processor."""
     # Python's own platform.processor() says only the architecture on Linux.
-    info = Path("/proc/cpuinfo")
-    lines = info.read_text(encoding="utf-8", errors="replace").splitlines() if info.exists() else []
-    names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
+    return _cpu_info("model name") or platform.processor() or platform.machine()
+
+
+def processor() -> str:
+    """Name the processor with those of :data:`INSTRUCTIONS` that it has: two of one name can differ in them."""
+    has = {*_cpu_info("flags").split()} & {*INSTRUCTIONS}
+    return f"{cpu()} ({', '.join(name for name in INSTRUCTIONS if name in has)})" if has else cpu()
 
 
 def cores() -> int:

@@ -1,8 +1,10 @@
-"""Hooks of MkDocs: the README as the first page, and the files outside ``docs/`` that the pages link to."""
+"""Hooks of MkDocs: the README as the first page, files outside ``docs/`` that pages link to, docstrings as Markdown."""
 
 import re
 from pathlib import Path
+from typing import Any
 
+import griffe
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import File, Files
 from mkdocs.structure.pages import Page
@@ -10,6 +12,21 @@ from mkdocs.structure.pages import Page
 ROOT = Path(__file__).parents[1]
 #: A relative link of Markdown: what is before its target, and the target without its anchor.
 LINK = re.compile(r"(\]\()(?!https?://|#)([^)#\s]+)")
+#: The first line of a block of code that is quoted from a file.
+QUOTED = re.compile(r"^```(\w+) (\S+)$", re.MULTILINE)
+#: A session of Python in a docstring, up to the next empty line; a name with its role, as Sphinx reads it.
+SESSION = re.compile(r"^( *)>>> (?:.+\n?)+", re.MULTILINE)
+ROLE = re.compile(r":(?:func|class|data|attr|meth|mod):`~?([^`]+)`")
+
+
+class MarkdownDocstrings(griffe.Extension):
+    """Has sessions of Python shown as code and names without their roles: mkdocstrings reads docstrings as Markdown."""
+
+    def on_object(self, *, obj: griffe.Object, **more: Any) -> None:
+        """Rewrite the docstring of one object."""
+        if obj.docstring:
+            fenced = SESSION.sub(lambda found: f"```pycon\n{found[0].rstrip()}\n```\n", obj.docstring.value)
+            obj.docstring.value = ROLE.sub(r"`\1`", fenced)
 
 
 def _targets(page: Path) -> list[str]:
@@ -49,4 +66,4 @@ def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Fil
         inside = target.parts[0] == "docs"
         return match[1] + (target.relative_to("docs").as_posix() if inside else _in_site(target.as_posix()))
 
-    return LINK.sub(linked, markdown)
+    return LINK.sub(linked, QUOTED.sub(r'```\1 title="\2"', markdown))

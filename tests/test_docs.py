@@ -66,6 +66,11 @@ def test_the_pages_build_without_a_warning(tmp_path, monkeypatch):
     assert {page.stem for page in (ROOT / "docs").glob("*.md")} <= pages
     functions = (tmp_path / "site" / "reference" / "index.html").read_text(encoding="utf-8")
     assert all(f'id="distilface.api.{name}"' in functions for name in distilface.__all__)
+    assert "<blockquote>" not in functions, "a session of Python is code"
+    assert ":func:" not in functions
+    method = (tmp_path / "site" / "writing-a-method" / "index.html").read_text(encoding="utf-8")
+    headings = re.findall(r"^## (.+)$", (ROOT / "docs" / "writing-a-method.md").read_text(), re.MULTILINE)
+    assert all(re.search(rf"<h2[^>]*>{re.escape(heading)}<", method) for heading in headings), "none is inside code"
     evidence = tmp_path / "site" / "files" / "benchmarks" / "results" / "speed.json"
     assert evidence.read_bytes() == (ROOT / "benchmarks/results/speed.json").read_bytes()
 

@@ -8,7 +8,7 @@ import pytest
 from tiny import sentences
 
 import distilface
-from distilface import cli
+from distilface import cli, environment
 from distilface.light import LightEncoder, encoder, fastest
 from distilface.model.folder import open_folder
 from distilface.runtimes import opening
@@ -37,6 +37,15 @@ def slow(monkeypatch):
         monkeypatch.setattr(fastest, "measure", measure)
 
     return wins
+
+
+def test_a_processor_is_named_with_what_it_can(monkeypatch):
+    """Two processors of one name, one with VNNI and one without, must not share a measurement."""
+    flags = {"model name": "AMD EPYC", "flags": "fpu avx512_vnni avx2 sse"}
+    monkeypatch.setattr(environment, "_cpu_info", lambda key: flags.get(key, ""))
+    assert environment.processor() == "AMD EPYC (avx2, avx512_vnni)"
+    flags["flags"] = "fpu"
+    assert environment.processor() == "AMD EPYC"
 
 
 def test_the_fastest_is_the_one_of_the_higher_rate(monkeypatch):
@@ -80,7 +89,7 @@ def test_a_measurement_is_remembered(tmp_path, home, slow, monkeypatch):
     file.write_bytes(b"two")
     ask()
     assert len(measured) == 3
-    monkeypatch.setattr(fastest, "cpu", lambda: "another")
+    monkeypatch.setattr(fastest, "processor", lambda: "another")
     ask()
     assert len(measured) == 4
     for memory in (home / "distilface" / "fastest").iterdir():

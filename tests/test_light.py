@@ -18,7 +18,7 @@ from benchmarks.speed import family as of_family
 from benchmarks.speed import light_files
 from distilface import __main__ as command
 from distilface import extras
-from distilface.environment import cpu
+from distilface.environment import processor
 from distilface.exporters.parity import EDGES
 from distilface.light import LightEncoder, files
 from distilface.light.session import usable_threads
@@ -247,8 +247,8 @@ def test_the_family_is_measured_beside_the_usual_model(folder, students, tmp_pat
         assert f"{row['short']['texts_per_second']:,.2f}" in shown
     assert result["rows"][of_family.USUAL]["short"]["ratio"] == 1
     written = json.loads(output.read_text())
-    assert set(written) == {"another processor", cpu()}
-    assert written[cpu()] == result
+    assert set(written) == {"another processor", processor()}
+    assert written[processor()] == result
     with pytest.raises(InputError, match="--folders is empty"):
         of_family.run(["--usual", str(students["mean"])])
     with pytest.raises(InputError, match="has no onnx/ that a light encoder reads"):

@@ -19,7 +19,7 @@ from typing import Any
 from benchmarks.checks import check_counts, check_file
 from distilface.console import run_command
 from distilface.data.pairs import read_sts
-from distilface.environment import cpu, stamp
+from distilface.environment import processor, stamp
 from distilface.evaluation.tables import console, number_table
 from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.light import LightEncoder
@@ -127,7 +127,7 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
     result = {"rows": rows, "turns": settings.turns, **stamp("onnxruntime", "tokenizers")}
     if settings.output:
         others = read_json(Path(settings.output)) if Path(settings.output).exists() else {}
-        write_result(settings.output, {**others, cpu(): result})
+        write_result(settings.output, {**others, processor(): result})
     return result
 
 

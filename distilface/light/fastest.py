@@ -10,7 +10,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
-from distilface.environment import cores, cpu, package_version
+from distilface.environment import cores, package_version, processor
 from distilface.storage import write_whole
 
 logger = logging.getLogger(__name__)
@@ -29,17 +29,18 @@ class Choice:
     Attributes:
         name: of the fastest.
         rates: short texts a second of each, the median of its turns.
-        cpu: that it was measured on.
+        processor: that it was measured on.
     """
 
     name: str
     rates: dict[str, float]
-    cpu: str
+    processor: str
 
     def __str__(self) -> str:
         others = ", ".join(f"{name} {rate:,.0f}" for name, rate in self.rates.items() if name != self.name)
-        return f"{self.name} is the fastest here ({self.cpu}): {self.rates[self.name]:,.0f} short texts a second" + (
-            f"; {others}" if others else ""
+        return (
+            f"{self.name} is the fastest here ({self.processor}): {self.rates[self.name]:,.0f} short texts a second"
+            + (f"; {others}" if others else "")
         )
 
 
@@ -58,7 +59,7 @@ def measure(encoders: Mapping[str, Callable[[Sequence[str]], Any]]) -> Choice:
             encode(TEXTS)
             turns[name].append(len(TEXTS) / (time.perf_counter() - began))
     rates = {name: round(median(taken), 1) for name, taken in turns.items()}
-    return Choice(max(rates, key=rates.__getitem__), rates, cpu())
+    return Choice(max(rates, key=rates.__getitem__), rates, processor())
 
 
 def fastest(
@@ -92,7 +93,7 @@ def _key(files: Mapping[str, Iterable[Path]], threads: int) -> str:
     """Return what the measurement depends on, as one word: processor, threads, runtimes, the files' content."""
     content = {name: [hashlib.sha256(part.read_bytes()).hexdigest() for part in parts] for name, parts in files.items()}
     versions = [package_version(name) for name in ("onnxruntime", "openvino")]
-    return hashlib.sha256(json.dumps([cpu(), cores(), threads, versions, content]).encode()).hexdigest()[:16]
+    return hashlib.sha256(json.dumps([processor(), cores(), threads, versions, content]).encode()).hexdigest()[:16]
 
 
 def _place(key: str) -> Path:
