@@ -18,9 +18,7 @@ from distilface.model.folder import Folder
 from distilface.runtimes.files import FILES, read_exports
 from distilface.settings import InputError, check_known, parse, setting
 
-#: The exports that the page can run: their vectors do not depend on what else is embedded.
-VARIANTS = ("q4", "int8", "onnx")
-#: What transformers.js calls them.
+#: What transformers.js calls the exports that the page can run: a vector of theirs does not depend on its batch.
 DTYPES = {"q4": "q4", "int8": "int8", "onnx": "fp32"}
 #: What the page reads beside the export.
 READ = ("config.json", "config_sentence_transformers.json", "tokenizer.json", "tokenizer_config.json")
@@ -43,18 +41,18 @@ def put_model(folder: Path, page: Path, variant: str | None = None) -> int:
     Args:
         folder: the model folder.
         page: the built page.
-        variant: of :data:`VARIANTS`; ``None`` takes the first that the folder has.
+        variant: of :data:`DTYPES`; ``None`` takes the first that the folder has.
 
     Raises:
         InputError: if the page is not built, or the folder is not a model or has no such export of its weights.
     """
-    check_known([] if variant is None else [variant], VARIANTS, "variant")
+    check_known([] if variant is None else [variant], list(DTYPES), "variant")
     if not (page / "index.html").is_file():
         raise InputError(f"{page} is not a built page; build it first: cd demo && npm ci && npm run build")
     model = Folder(folder)
     model.check()
-    there = [name for name in VARIANTS if (folder / FILES[name].path).is_file()]
-    name = variant or next(iter(there), VARIANTS[0])
+    there = [name for name in DTYPES if (folder / FILES[name].path).is_file()]
+    name = variant or next(iter(there), "q4")
     file, export = FILES[name].path, f"distilface export {folder} --formats onnx {name}"
     if name not in there:
         raise InputError(f"{folder} has no {file}, which the page runs; make it: {export}")

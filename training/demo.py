@@ -31,7 +31,6 @@ from distilface.evaluation.search import score_search
 from distilface.evaluation.search_files import Search
 from distilface.evaluation.tables import console, number_table
 from distilface.hub_ids import DEFAULT_TEACHER
-from distilface.model.folder import Folder
 from distilface.runtimes.base import Encoder
 from distilface.settings import parse, setting
 from distilface.storage import write_result
@@ -120,12 +119,12 @@ def score(encoders: Mapping[str, Encoder], search: Search) -> dict[str, dict[str
     """Score each encoder: Spearman on the scored pairs, agreement with the teacher, and the search; all times 100."""
     pairs, documents = read_sts("sample"), [row["text"] for row in search.documents.values()]
     found = score_search(encoders, search)["nDCG@10"]
-    teacher = encoders["teacher"].encode(documents)
+    embeddings = {name: encoder.encode(documents) for name, encoder in encoders.items()}
     rows: dict[str, dict[str, float]] = {"STS": {}, "agreement": {}, "search": {}}
     for name, encoder in encoders.items():
         cosines = pairwise_cos_sim(*(encoder.encode(pairs[column][:]) for column in ("sentence1", "sentence2")))
         rows["STS"][name] = round(100 * float(spearmanr(cosines, pairs["score"][:]).statistic), 2)
-        rows["agreement"][name] = round(agreement(teacher, encoder.encode(documents)).recall, 2)
+        rows["agreement"][name] = round(agreement(embeddings["teacher"], embeddings[name]).recall, 2)
         rows["search"][name] = round(found[name], 2)
     return rows
 
@@ -186,7 +185,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         {key: {key: 1} for key in ids},
     )
     rows = score(encoders, search)
-    file = (Folder(folder).path / "tokenizer.json").stat().st_size / 1e6 + opened["q4"].megabytes
+    file = (folder / "tokenizer.json").stat().st_size / 1e6 + opened["q4"].megabytes
     megabytes = {"teacher": opened["teacher"].megabytes, "untrained": file, "student": file}
     output = Path(settings.output_dir)
     result = {"scores": rows, "megabytes": megabytes, "sentences": count, "seconds": round(time.monotonic() - began)}

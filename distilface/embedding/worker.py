@@ -10,11 +10,12 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from distilface.data.text_file import is_empty
+from distilface.light.files import AUTO
 from distilface.model.folder import load
 from distilface.model.prompts import default_prompt
 from distilface.model.static import length_limit
 from distilface.runtimes.base import Encoder
-from distilface.runtimes.opening import AUTO, open_file
+from distilface.runtimes.opening import open_file
 from distilface.runtimes.torch import TorchEncoder
 
 #: What torch computes in; the other variants are exported files (:func:`distilface.runtimes.opening.choose`).

@@ -9,10 +9,11 @@ from sentence_transformers import SentenceTransformer
 
 from distilface.evaluation.scores import as_encoder
 from distilface.hub_ids import is_at_hand
+from distilface.light.files import AUTO
 from distilface.model.folder import Folder, open_folder
 from distilface.runtimes.base import Encoder
 from distilface.runtimes.files import FILES
-from distilface.runtimes.opening import AUTO, choose, open_file
+from distilface.runtimes.opening import choose, open_file
 from distilface.settings import NONE, InputError, check_known
 
 logger = logging.getLogger(__name__)

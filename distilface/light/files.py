@@ -7,7 +7,7 @@ from distilface.settings import InputError, check_known
 
 #: The ONNX files that give a sentence one vector in every batch, by the names of their formats, the smallest first.
 VARIANTS = {"q4": "model_q4.onnx", "int8": "model_int8.onnx", "onnx": "model.onnx"}
-#: Stands for the one of :data:`VARIANTS` that is fastest on this processor.
+#: Stands for the file that is fastest on this processor, of those that give a text one vector.
 AUTO = "auto"
 #: Where an ONNX file lies in its folder.
 PLACES = ("onnx/", "")

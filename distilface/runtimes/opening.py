@@ -8,6 +8,7 @@ import torch
 from sentence_transformers import SentenceTransformer
 
 from distilface.light.fastest import Choice, fastest, remembered
+from distilface.light.files import AUTO
 from distilface.model.folder import Folder
 from distilface.runtimes.base import FileEncoder, file_refusal
 from distilface.runtimes.files import FILES, pieces, read_exports
@@ -17,8 +18,6 @@ from distilface.settings import InputError
 
 #: The formats whose files give a text one vector in every batch, and fp32's own to within the parity gate.
 STEADY = ("onnx", "int8", "q4", "openvino", "openvino-int8")
-#: Stands for the one of :data:`STEADY` that is fastest on this processor.
-AUTO = "auto"
 #: The runtime of a file, by its suffix.
 RUNTIMES: dict[str, type[FileEncoder]] = {".onnx": OnnxEncoder, ".xml": OpenVinoEncoder}
 
