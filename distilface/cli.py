@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distilface import __version__
+from distilface import __version__, processes
 from distilface.cards.card import write_card
 from distilface.cards.info import folder_lines
 from distilface.cards.settings import CardSettings
@@ -107,6 +107,14 @@ def _methods() -> str:
     return "\n".join(["distilface train METHOD [--config RECIPE] [--help]", "", *lines])
 
 
+def _resume_command() -> str:
+    """Return the command that goes on with this training."""
+    command = sys.argv if "--resume" in sys.argv else [*sys.argv, "--resume"]
+    if (together := processes.count()) > 1:
+        return f"torchrun --nproc_per_node {together} -m distilface {shlex.join(command[1:])}"
+    return f"{'python ' if command[0].endswith('.py') else ''}{shlex.join(command)}"
+
+
 def train(words: list[str]) -> dict[str, Any]:
     """Train by a method; return what stands in the folder's ``run.json``."""
     if not words or words[0] in ("-h", "--help"):
@@ -117,10 +125,9 @@ def train(words: list[str]) -> dict[str, Any]:
     try:
         run = method.train(settings)
     except KeyboardInterrupt as stop:
-        command = sys.argv if "--resume" in sys.argv else [*sys.argv, "--resume"]
-        start = "python " if command[0].endswith(".py") else ""
-        raise KeyboardInterrupt(f"{stop}; go on with: {start}{shlex.join(command)}" if stop.args else "") from None
-    print("\n".join(verdict_lines(Run.from_dict(run), Path(settings.output_dir))), flush=True)
+        raise KeyboardInterrupt(f"{stop}; go on with: {_resume_command()}" if stop.args else "") from None
+    if processes.is_first():
+        print("\n".join(verdict_lines(Run.from_dict(run), Path(settings.output_dir))), flush=True)
     return run
 
 

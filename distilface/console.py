@@ -2,15 +2,20 @@
 
 import logging
 import sys
+import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from typing import Any
+from contextlib import contextmanager, nullcontext
+from typing import Any, NoReturn
 
 from tqdm import tqdm
 from transformers.utils.logging import disable_progress_bar
 
+from distilface import processes
 from distilface.settings import InputError
 from distilface.storage import disk_is_full
+
+#: Seconds after which a launcher has ended the other processes of a training where one has failed.
+GRACE = 5.0
 
 
 class _Console(logging.Handler):
@@ -41,25 +46,37 @@ def progress_shown() -> Iterator[None]:
 def run_command(main: Callable[[], Any]) -> None:
     """Run a command's ``main`` and exit: one sentence and code 2 on a user's mistake, 130 on Ctrl-C.
 
+    Of several processes that train together, the first one speaks. Another ends with a sentence only where the first
+    has none: its launcher ends it at once where the first has failed.
+
     A full disk, whatever library meets it, is the user's matter too; any other failure keeps its traceback. The bars
     that transformers draws for every loading and saving of a model are off; the trainer's own stays.
     """
     disable_progress_bar()
     try:
-        with progress_shown():
+        with progress_shown() if processes.is_first() else nullcontext():
             main()
     except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        sys.exit(2)
+        _fail(str(error))
     except KeyboardInterrupt as stop:
-        print(f"\nstopped. {stop}".rstrip(), file=sys.stderr)
+        if processes.is_first():
+            print(f"\nstopped. {stop}".rstrip(), file=sys.stderr)
         sys.exit(130)
     except Exception as error:
+        if processes.lost_another(error):
+            _fail("another process of this training has ended; start them all again, with --resume")
         if not disk_is_full(error):
             raise
         place = getattr(error, "filename", None) or "while writing"
-        print(f"error: the disk is full ({place}); free some space", file=sys.stderr)
-        sys.exit(2)
+        _fail(f"the disk is full ({place}); free some space")
+
+
+def _fail(message: str) -> NoReturn:
+    """Say why a command cannot go on, and end with code 2."""
+    if not processes.is_first():
+        time.sleep(GRACE)
+    print(f"error: {message}", file=sys.stderr)
+    sys.exit(2)
 
 
 @contextmanager

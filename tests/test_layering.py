@@ -15,7 +15,7 @@ import distilface
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "distilface"
 ROOMS = [
-    *("settings", "extras", "locks", "storage", "console", "environment", "hub_ids", "light", "run"),
+    *("settings", "extras", "locks", "storage", "processes", "console", "environment", "hub_ids", "light", "run"),
     *("data", "model", "compression", "runtimes", "embedding", "exporters"),
     *("training", "methods", "evaluation", "cards", "hub", "api", "cli", "__main__"),
 ]

@@ -11,7 +11,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor
 from transformers import AlbertConfig, AlbertModel, PreTrainedModel
 
-from distilface.compression.student import load_student
+from distilface.compression.student import load_student, save_encoder
 from distilface.locks import scratch_folder
 from distilface.model.pooling import is_normalized
 from distilface.settings import InputError
@@ -183,7 +183,6 @@ def recurrent_student(
     transformer: Any = assistant[0]
     encoder = recurrent_encoder(transformer.model, keep_layers, repeats, embedding_size, dropout)
     with scratch_folder() as folder:
-        encoder.save_pretrained(folder)
-        assistant.tokenizer.save_pretrained(folder)
+        save_encoder(encoder, assistant.tokenizer, folder)
         normalize = is_normalized(assistant)
         return load_student(folder, normalize=normalize, max_seq_length=assistant.max_seq_length, dropout=dropout)

@@ -101,6 +101,16 @@ def _distilbert_tokenizer(tokenizer: PreTrainedTokenizerBase, limit: int) -> Pre
         return kind.from_pretrained(temporary, model_max_length=limit, model_input_names=inputs)
 
 
+def save_encoder(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, folder: str) -> None:
+    """Save an encoder and its tokenizer in a folder of this process.
+
+    transformers writes in the first of several processes alone; here each makes the student that it trains.
+    """
+    encoder.should_save_on_this_rank = lambda is_main_process: is_main_process  # type: ignore[method-assign]
+    encoder.save_pretrained(folder)
+    tokenizer.save_pretrained(folder)
+
+
 def load_student(
     source: str = DEFAULT_BACKBONE,
     layers: Sequence[int] | None = None,
@@ -131,8 +141,7 @@ def load_student(
     for step in steps:
         encoder, tokenizer = step(encoder, tokenizer)
     with scratch_folder() as temporary:
-        encoder.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
+        save_encoder(encoder, tokenizer, temporary)
         transformer: Any = Transformer(temporary, config_kwargs=dropout_settings(encoder.config, dropout))
     limit = positions(encoder)
     if max_seq_length is not None and not 2 <= max_seq_length <= (limit or NAMED):

@@ -11,7 +11,7 @@ from tokenizers import Regex, Tokenizer, decoders, models, normalizers, pre_toke
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
-from distilface.compression.student import load_backbone, load_student
+from distilface.compression.student import load_backbone, load_student, save_encoder
 from distilface.locks import scratch_folder
 from distilface.model.families import family_name, is_causal, padding_position, usual_length
 from distilface.settings import InputError
@@ -170,6 +170,5 @@ def make_assistant(
     encoder.set_input_embeddings(nn.Embedding.from_pretrained(rows, freeze=False, padding_idx=tokenizer.pad_token_id))
     encoder.config.vocab_size, encoder.config.pad_token_id = len(rows), tokenizer.pad_token_id
     with scratch_folder() as folder:
-        encoder.save_pretrained(folder)
-        tokenizer.save_pretrained(folder)
+        save_encoder(encoder, tokenizer, folder)
         return load_student(folder, normalize=normalize, max_seq_length=max_seq_length, dropout=dropout)

@@ -11,6 +11,7 @@ import numpy as np
 from datasets import Dataset, concatenate_datasets
 from sentence_transformers import SentenceTransformer
 
+from distilface import processes
 from distilface.embedding.axes import Axes, fit_axes
 from distilface.embedding.store import Store
 from distilface.embedding.teacher_cache import SHARD, cache_folder, cache_name, embed
@@ -140,10 +141,16 @@ def make_space(
     store = Store(cache_folder(cache_dir) / f"space-{key}", "label", "the space of the teachers")
     sizes = [min(SHARD, len(texts) - start) for start in range(0, len(texts), SHARD)]
     file = store.folder / "axes.npz"
-    if store.missing(len(sizes)) or (width is not None and not file.is_file()):
+
+    def keep() -> None:
+        """Fit the axes, and write the targets, where they are not there."""
+        if not store.missing(len(sizes)) and (width is None or file.is_file()):
+            return
         with store.locked(wait=True):
             space = Space(teachers, parts, None if width is None else _axes(file, Space(teachers, parts, None), width))
             _compute(space, store, sizes)
+
+    processes.from_first(keep)
     space = Space(teachers, parts, None if width is None else Axes.load(file))
     return concatenate_datasets([texts.select_columns(["text"]), store.dataset(sizes)], axis=1), space
 

@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from datasets.config import HF_DATASETS_CACHE
 from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
+from distilface import processes
 from distilface.data.texts import fingerprint
 from distilface.embedding.store import Store
 from distilface.model import identity
@@ -54,9 +56,9 @@ def embed(
 
     The embeddings are computed once and kept in ``cache_dir/<teacher>-<texts>-<precision>/``, a shard per
     :data:`SHARD` sentences (:data:`ENDPOINT_SHARD` of an endpoint's): an interrupted pass goes on with the shards that
-    are missing, and a second process waits for the first. The result is memory-mapped, so it costs the memory of a
-    batch however long the text is. What is still to be computed, its size on disk, and what is sent to an endpoint are
-    logged first.
+    are missing, and a second process waits for the first. Processes that train together share the shards out. The
+    result is memory-mapped, so it costs the memory of a batch however long the text is. What is still to be computed,
+    its size on disk, and what is sent to an endpoint are logged first.
 
     Args:
         teacher: as :func:`load_teacher` gives it; its default prompt is applied.
@@ -77,25 +79,39 @@ def embed(
     store = Store(cache_folder(cache_dir) / name, "label", "the teacher")
     texts = texts.select_columns([column])
     sizes = [min(shard, len(texts) - start) for start in range(0, len(texts), shard)]
-    if store.missing(len(sizes)):
-        with store.locked(wait=True):
-            _take_over(store)
-            _compute(teacher, texts, store, sizes, batch_size, bf16)
+    if processes.from_first(lambda: store.missing(len(sizes))):
+        with store.locked(wait=True) if processes.is_first() else nullcontext():
+            missing = processes.from_first(lambda: _begin(store, len(sizes)))
+            _compute(teacher, texts, store, sizes, missing, batch_size, bf16)
+            processes.wait()
     return concatenate_datasets([texts, store.dataset(sizes)], axis=1)
 
 
-def _take_over(store: Store) -> None:
-    """Rename the shards of an older version: folders of data sets, each named after the first of its rows."""
+def _begin(store: Store, count: int) -> list[int]:
+    """Return the shards that are missing, with those of an older version renamed.
+
+    Those were folders of data sets, each named after the first of its rows.
+    """
     for file in store.folder.glob(f"{'[0-9]' * 9}/data-00000-of-00001.arrow"):
         file.replace(store.path_of(int(file.parent.name) // SHARD))
         shutil.rmtree(file.parent)
+    return store.missing(count)
 
 
 def _compute(
-    teacher: SentenceTransformer, texts: Dataset, store: Store, sizes: list[int], batch_size: int, bf16: bool
+    teacher: SentenceTransformer,
+    texts: Dataset,
+    store: Store,
+    sizes: list[int],
+    missing: list[int],
+    batch_size: int,
+    bf16: bool,
 ) -> None:
-    """Embed the missing shards; within one, sentences are batched by length (``encode`` sorts them)."""
-    missing, starts, column = store.missing(len(sizes)), np.cumsum([0, *sizes]), texts.column_names[0]
+    """Embed this process's part of the missing shards.
+
+    Within one, sentences are batched by length (``encode`` sorts them).
+    """
+    starts, column = np.cumsum([0, *sizes]), texts.column_names[0]
 
     def sentences_of(number: int) -> list[str]:
         """Read the sentences of a shard."""
@@ -109,11 +125,20 @@ def _compute(
         f"teacher: {rows:,} of {len(texts):,} embeddings to compute, {width} x float32, {size / 1e6:,.0f} MB in "
         f"{store.folder}"
     )
-    store.check_room(size, "another folder with --cache-dir")
+    processes.from_first(lambda: store.check_room(size, "another folder with --cache-dir"))
     announce_cost(teacher, (text for number in missing for text in sentences_of(number)))
-    kept = len(texts) - rows
-    with tqdm(total=len(texts), initial=kept, desc="teacher", unit=" sentences", unit_scale=True) as bar:
-        for number in missing:
+    mine = missing[processes.index() :: processes.count()]
+    mine_rows = sum(sizes[number] for number in mine)
+    total = mine_rows if processes.count() > 1 else len(texts)
+    with tqdm(
+        total=total,
+        initial=total - mine_rows,
+        desc="teacher",
+        unit=" sentences",
+        unit_scale=True,
+        disable=not processes.is_first(),
+    ) as bar:
+        for number in mine:
             sentences = sentences_of(number)
             with torch.autocast(teacher.device.type, torch.bfloat16, enabled=bf16):
                 embeddings = teacher.encode(sentences, batch_size=batch_size, show_progress_bar=False)

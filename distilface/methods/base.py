@@ -14,10 +14,11 @@ from sentence_transformers import SentenceTransformer
 from torch import nn
 from transformers import TrainerCallback, set_seed
 
+from distilface import processes
 from distilface.data.texts import read_texts
 from distilface.methods.shaping import fill_budget, hold_out, rounded, start_rounding
 from distilface.methods.task import Paper, Task
-from distilface.settings import warn_unused
+from distilface.settings import InputError, warn_unused
 from distilface.training.alike import drop_alike
 from distilface.training.batches import check_batch
 from distilface.training.checkpoints import WholeCheckpoints
@@ -39,6 +40,7 @@ class Method(ABC):
         paper: what the card says and cites.
         Settings: a dataclass of :func:`distilface.settings.setting` fields.
         least_batch: the texts of a batch that the loss compares with each other; 1 where it reads each alone.
+        alone: why several processes cannot train it together; empty where they can.
     """
 
     name: ClassVar[str]
@@ -46,6 +48,7 @@ class Method(ABC):
     paper: ClassVar[Paper]
     Settings: ClassVar[type[TrainSettings]]
     least_batch: ClassVar[int] = 1
+    alone: ClassVar[str] = ""
 
     def check(self, settings: Any) -> None:
         """Refuse, before anything is read or written, settings that cannot be followed.
@@ -53,8 +56,18 @@ class Method(ABC):
         Raises:
             InputError: naming the setting, its value and the remedy.
         """
+        self.check_processes()
         check_settings(settings)
         check_batch(settings.batch_size, self.least_batch, self.name)
+
+    def check_processes(self) -> None:
+        """Refuse several processes for a method that they cannot train together.
+
+        Raises:
+            InputError: saying why.
+        """
+        if self.alone and processes.count() > 1:
+            raise InputError(f"{self.name} trains in one process, not in {processes.count()}: {self.alone}")
 
     def cites(self, settings: Mapping[str, Any]) -> list[Paper]:
         """Return the papers of a run with these settings."""
@@ -84,16 +97,18 @@ class Method(ABC):
             return self._train_alone(settings, texts)
 
     def _train_alone(self, settings: Any, texts: Dataset | None) -> dict[str, Any]:
-        self.check(settings)
+        processes.from_first(lambda: self.check(settings))
         warn_unused(settings)
         warn_unread(settings, texts is not None, ".txt", "text_column")
         set_seed(settings.seed)
         if texts is None:
-            texts = read_texts(settings.data, settings.max_sentences, settings.text_column)
+            texts = processes.first_then_others(
+                lambda: read_texts(settings.data, settings.max_sentences, settings.text_column)
+            )
         task = Task(settings, texts)
         settings = task.settings = fill_budget(task)
         trainer, measure = self.trainer(task)
-        scores = [measure.score(teacher) for teacher in task.teachers]
+        scores = processes.from_first(lambda: [measure.score(teacher) for teacher in task.teachers])
         run = {
             "method": self.name,
             "baseline_model": task.source,

@@ -10,6 +10,7 @@ from sentence_transformers.base.losses.merged_forward import embed_columns
 from sentence_transformers.sentence_transformer.losses import MultipleNegativesRankingLoss
 from torch import Tensor, nn
 
+from distilface import processes
 from distilface.hub_ids import DEFAULT_BACKBONE
 from distilface.methods.base import EncoderMethod, Paper, Task
 from distilface.model.families import dropouts_of
@@ -60,7 +61,8 @@ class SimCSELoss(MultipleNegativesRankingLoss):
     """The two dropout views of a sentence find each other among the batch.
 
     Equation (1) of SimCSE: mean over i of -log( exp(cos(h_i, h'_i) / t) / sum_j exp(cos(h_i, h'_j) / t) ), with
-    the temperature t = 1 / ``scale``. Both views come from the student's own dropout, so it must have some.
+    the temperature t = 1 / ``scale``. Both views come from the student's own dropout, so it must have some. Of several
+    processes, each looks for its own sentences among those of all.
 
     Args:
         model: the student.
@@ -73,7 +75,7 @@ class SimCSELoss(MultipleNegativesRankingLoss):
     """
 
     def __init__(self, model: SentenceTransformer, scale: float = 20.0, mlp_head: bool = False) -> None:
-        super().__init__(model, scale=scale)
+        super().__init__(model, scale=scale, gather_across_devices=processes.count() > 1)
         if not any(dropouts_of(model)):
             raise InputError("the student has no dropout, so the two views of a sentence are equal; set --dropout 0.1")
         width = int(model.get_embedding_dimension() or 0)

@@ -7,6 +7,7 @@ import numpy as np
 from datasets import Dataset
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
+from distilface import processes
 from distilface.settings import InputError
 
 #: Batches in one pool of :class:`LengthBatchSampler` at most: sentences are sorted by length inside a pool.
@@ -15,6 +16,8 @@ POOL = 64
 
 def check_batch(size: int, least: int, what: str) -> None:
     """Check that a batch holds as many texts as its loss compares: fewer would teach nothing, at a loss of 0.
+
+    It is dealt out to the processes that train together, so it must also be a multiple of their number.
 
     Args:
         size: of a batch.
@@ -28,6 +31,10 @@ def check_batch(size: int, least: int, what: str) -> None:
         raise InputError(
             f"--batch_size {size} is too small for {what}: its loss compares the texts of a batch; give {least} or more"
         )
+    if size % (parts := processes.count()):
+        raise InputError(
+            f"--batch_size {size} of {what} cannot be dealt out evenly to {parts} processes; give a multiple of {parts}"
+        )
 
 
 class LengthBatchSampler(DefaultBatchSampler):
@@ -37,24 +44,43 @@ class LengthBatchSampler(DefaultBatchSampler):
     hold the same batches in every epoch), sorted by length inside each pool, and the batches are shuffled: little
     padding, and no curriculum from short to long. The length is the column ``length`` where there is one, else the
     characters of the first text column.
+
+    Several processes that train together make the batches of one: each batch is dealt out, every ``count``-th text to
+    one of them. accelerate gives a process every ``count``-th batch that comes from here, so they come as the parts of
+    one batch after those of another. A last batch that cannot be dealt out evenly leaves out up to ``count - 1`` texts:
+    the mean over the processes would not be that over the texts.
+
+    Args:
+        dataset: what is read.
+        batch_size: of one process.
+        drop_last: leave out a last batch that is not full.
     """
 
     def __init__(self, dataset: Dataset, batch_size: int, drop_last: bool, **kwargs: Any) -> None:
         super().__init__(dataset, batch_size=batch_size, drop_last=drop_last, **kwargs)
-        self.lengths = _lengths(dataset)
+        self.lengths, self.parts = _lengths(dataset), processes.count()
+        self.whole = batch_size * self.parts
+        if self.parts > 1:
+            self.batch_size: Any = None  # accelerate would wait for full parts alone
+
+    def _batches(self) -> int:
+        """Return the batches of an epoch, of all processes together."""
+        full, rest = divmod(len(self.lengths), self.whole)
+        return full + (not self.drop_last and rest >= self.parts)
 
     def __len__(self) -> int:
-        return len(self.lengths) // self.batch_size if self.drop_last else -(-len(self.lengths) // self.batch_size)
+        return self._batches() * self.parts
 
     def __iter__(self) -> Iterator[list[int]]:
         random = np.random.default_rng([self.seed, self.epoch])
         order = random.permutation(len(self.lengths))
-        size = self.batch_size * min(POOL, max(1, len(self) // 4))
+        size = self.whole * min(POOL, max(1, self._batches() // 4))
         pools = [order[start : start + size] for start in range(0, len(order), size)]
         order = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
-        starts = np.arange(len(self)) * self.batch_size
-        for start in random.permutation(starts):
-            yield order[start : start + self.batch_size].tolist()
+        for start in random.permutation(np.arange(self._batches()) * self.whole):
+            batch = order[start : start + self.whole].tolist()
+            batch = batch[: len(batch) // self.parts * self.parts]
+            yield from (batch[part :: self.parts] for part in range(self.parts))
 
 
 def _lengths(dataset: Dataset) -> np.ndarray:

@@ -18,6 +18,7 @@ from torch import nn
 from transformers import Trainer, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 from transformers.trainer_utils import rotate_checkpoints
 
+from distilface import processes
 from distilface.settings import InputError
 from distilface.storage import write_whole
 
@@ -134,16 +135,22 @@ class WholeCheckpoints(Trainer):
     def _save_checkpoint(self, model: nn.Module, trial: Any) -> None:
         """Save, mark as whole, and only then delete older ones: at every moment one whole checkpoint exists."""
         folder = Path(self.args.output_dir) / f"checkpoint-{self.state.global_step}"
-        shutil.rmtree(folder, ignore_errors=True)
+        if processes.is_first():
+            shutil.rmtree(folder, ignore_errors=True)
+        processes.wait()
         limit, self.args.save_total_limit = self.args.save_total_limit, None
         try:
             with writing(folder, f"the checkpoint of step {self.state.global_step}"):
                 super()._save_checkpoint(model, trial)
-                write_whole(folder / PROGRESS, {"losses": self.losses, "seconds": self.seconds})
-                mark_whole(folder)
+                processes.wait()  # each has written the state of its own random numbers
+                if processes.is_first():
+                    write_whole(folder / PROGRESS, {"losses": self.losses, "seconds": self.seconds})
+                    mark_whole(folder)
         finally:
             self.args.save_total_limit = limit
-        rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
+        if processes.is_first():
+            rotate_checkpoints(str(folder.parent), limit, self.state.best_model_checkpoint)
+        processes.wait()
 
     def _load_best_model(self) -> None:
         """Load the best checkpoint or fail; upstream logs an error and silently keeps the last weights."""
@@ -152,7 +159,7 @@ class WholeCheckpoints(Trainer):
     def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
         """Make one step; stop where the loss is not a number (upstream would average it away in the log)."""
         loss: torch.Tensor = super().training_step(*args, **kwargs)
-        self.losses.append(loss.item())
+        self.losses.append(processes.mean(loss.clone()).item())
         if not math.isfinite(self.losses[-1]):
             raise InputError(
                 f"the loss is {self.losses[-1]} at step {self.state.global_step + 1}; lower the learning rate "
@@ -183,7 +190,8 @@ class _StopAtStep(TrainerCallback):
     def on_step_end(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **kwargs: Any
     ) -> TrainerControl:
-        """Ask the trainer for a checkpoint and an end."""
+        """Ask the trainer for a checkpoint and an end; processes that train together end after the same step."""
+        self.asked = processes.in_any(self.asked)
         if self.asked:
             control.should_save = control.should_training_stop = True
         return control

@@ -15,6 +15,7 @@ from sentence_transformers import SentenceTransformer, SentenceTransformerTraini
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback, set_seed
 
+from distilface import processes
 from distilface.compression.pruning import prune_vocabulary
 from distilface.compression.student import Step, load_student
 from distilface.compression.width import narrow_feed_forward
@@ -45,7 +46,7 @@ def arguments(settings: TrainSettings, measure: Measure) -> dict[str, Any]:
     """Return the training arguments, by upstream's names, that both trainers share."""
     return {
         "output_dir": str(work_folder(settings)),
-        "per_device_train_batch_size": settings.batch_size,
+        "per_device_train_batch_size": settings.batch_size // processes.count(),
         "num_train_epochs": settings.epochs,
         "max_steps": settings.steps if settings.steps > 0 else -1,
         "learning_rate": settings.learning_rate,
@@ -166,11 +167,15 @@ def encoder_trainer(
         key=f"eval_{judge.key}",
         data={} if dev is None else {"dev": settings.dev, "rows": len(dev), "sha256": _fingerprint(dev)},
     )
+    together = processes.count() > 1
+    args = SentenceTransformerTrainingArguments(
+        **arguments(settings, measure), batch_sampler=LengthBatchSampler, dataloader_drop_last=together
+    )
+    # upstream insists on it for several processes, which an uneven batch would make wait for each other: ours is even
+    args.dataloader_drop_last = False
     trainer = EncoderTrainer(
         model=model,
-        args=SentenceTransformerTrainingArguments(
-            **arguments(settings, measure), batch_sampler=LengthBatchSampler, dataloader_drop_last=False
-        ),
+        args=args,
         train_dataset=dataset,
         loss=loss,
         evaluator=judge,
@@ -212,40 +217,64 @@ def fit(
     """
     work, output = work_folder(settings), Path(settings.output_dir)
     data = [{"source": source} for source in settings.data] + [{"rows": len(texts), "sha256": fingerprint(texts)}]
-    start = claim(settings, [*data, *([measure.data] if measure.data else [])], run.get("origin"))
-    if "baseline" not in start:
-        start["baseline"] = measure.score(trainer.model)
-        if measure.agreement is not None:
-            before = measure.agreement(trainer.model)
-            start["agreement"] = {"texts": before.pop("texts"), "before": before}
-        if place := getattr(settings, "untrained_dir", None):
-            keep_untrained(trainer.model, measure, Path(place), settings.overwrite)
-        keep(settings, start)
+    data += [measure.data] if measure.data else []
+
+    def begin() -> dict[str, Any]:
+        """Open the work folder, and score the student that is to be trained."""
+        start = claim(settings, data, run.get("origin"))
+        if "baseline" not in start:
+            _score_untrained(trainer.model, measure, settings, start)
+            keep(settings, start)
+        return start
+
+    def end() -> dict[str, Any]:
+        """Write the folder, and score it."""
+        finished = finished_run(trainer, measure, start, {**run, **outcome()}, teacher_score)
+        return finish(trainer.model, measure, work / "folder", output, finished, settings.overwrite)
+
+    start = processes.from_first(begin)
     logger.info(f"baseline: {measure.name} {start['baseline']:.2f}; {_cost(trainer, settings)}")
     _train(trainer, work, settings)
-    finished = finished_run(trainer, measure, start, {**run, **outcome()}, teacher_score)
-    return finish(trainer.model, measure, work / "folder", output, finished, settings.overwrite)
+    return processes.from_first(end)
+
+
+def _score_untrained(model: Any, measure: Measure, settings: TrainSettings, start: dict[str, Any]) -> None:
+    """Note in ``start`` how an untrained student scores; write its folder, if one is asked for."""
+    start["baseline"] = measure.score(model)
+    if measure.agreement is not None:
+        before = measure.agreement(model)
+        start["agreement"] = {"texts": before.pop("texts"), "before": before}
+    if place := getattr(settings, "untrained_dir", None):
+        keep_untrained(model, measure, Path(place), settings.overwrite)
 
 
 def _cost(trainer: WholeCheckpoints, settings: TrainSettings) -> str:
-    """Say what is to be done: sentences, steps, batch."""
+    """Say what is to be done: sentences, steps, batch, processes."""
     dataset: Any = trainer.train_dataset
-    rows = len(dataset)
-    return f"{rows:,} sentences, {count_steps(settings, rows):,} steps of {settings.batch_size}"
+    rows, together = len(dataset), processes.count()
+    by = f", {together} processes" if together > 1 else ""
+    return f"{rows:,} sentences, {count_steps(settings, rows):,} steps of {settings.batch_size}{by}"
 
 
 def _train(trainer: WholeCheckpoints, work: Path, settings: TrainSettings) -> None:
     """Run the trainer to its end, or to Ctrl-C: then the checkpoint is saved and the way on is said."""
-    set_seed(settings.seed)
+    set_seed(settings.seed + processes.index())  # of dropout: each process has texts of its own
     use_cpu_well(trainer.model)
-    whole = last_whole(work) if settings.resume else None
+    whole = processes.from_first(lambda: _checkpoint(work)) if settings.resume else None
     if whole is not None:
-        drop_partial(work, whole)
         logger.info(f"going on from {whole}")
     with stoppable(trainer) as stop:
         trainer.train(None if whole is None else str(whole))
     if stop.asked and trainer.state.global_step < trainer.state.max_steps:
         raise KeyboardInterrupt(f"saved at step {trainer.state.global_step} of {trainer.state.max_steps}")
+
+
+def _checkpoint(work: Path) -> Path | None:
+    """Return the checkpoint to go on from, and delete those that were cut off while being written."""
+    whole = last_whole(work)
+    if whole is not None:
+        drop_partial(work, whole)
+    return whole
 
 
 def _fingerprint(pairs: Dataset) -> str:

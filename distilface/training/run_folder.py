@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from distilface import processes
 from distilface.locks import discard, locked
 from distilface.settings import InputError
 from distilface.storage import check_output, replace_text, write_whole
@@ -26,12 +27,20 @@ def work_folder(settings: TrainSettings) -> Path:
 def claimed(settings: TrainSettings) -> Iterator[None]:
     """Keep other trainings off the output folder, and clear away what a killed one has left there for no other.
 
+    Of several processes that train together, the first one claims it for all.
+
     Raises:
         InputError: if another process trains into it, or it has no name of its own.
     """
+    processes.join()
     _check_name(settings)
+    if not processes.is_first():
+        processes.wait()
+        yield
+        return
     with locked(settings.output_dir):
         drop_finished(settings)
+        processes.wait()
         yield
 
 

@@ -60,6 +60,7 @@ class CoDIR(EncoderMethod):
     name = "codir"
     paper = PAPER
     Settings = CoDIRSettings
+    alone = "the bank of its negatives would be another one in each"
     least_batch = 2  # the first batch draws its negatives from itself
 
     def cites(self, settings: Mapping[str, Any]) -> list[Paper]:

@@ -12,10 +12,11 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.losses.merged_forward import embed_columns
 from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
-from sentence_transformers.util import cos_sim
+from sentence_transformers.util import all_gather, all_gather_with_grad, cos_sim
 from torch import Tensor
 from torch.nn.functional import mse_loss
 
+from distilface import processes
 from distilface.methods.base import Paper
 
 PAPER = Paper(
@@ -75,14 +76,19 @@ class MultilingualContrastiveLoss(MatchLoss):
     """A batch's cosines across the languages match the teacher's in English: stage 4.
 
     L = MSE(cos(T_en, T_en), cos(S_en, S_xx)) + w * (MSE(S_en, T_en) + MSE(S_xx, T_en)), the first term the mean over
-    all B x B cosines of the batch. The targets are the teacher's embeddings of the English side alone.
+    all B x B cosines of the batch. The targets are the teacher's embeddings of the English side alone. Of several
+    processes, each compares its own English sides with all others.
     """
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], teacher_embeddings: list[Tensor]) -> Tensor:
         """Return the loss of the cosines beside that of the embeddings."""
         english, kind = teacher_embeddings[0], torch.promote_types(embeddings[0].dtype, torch.float32)
         with torch.autocast(english.device.type, enabled=False):  # bf16 would round the cosines
-            ours, theirs = (cos_sim(a.to(kind), b.to(kind)) for a, b in (embeddings, (english, english)))
+            columns = embeddings[1], english
+            if processes.count() > 1:
+                columns = all_gather_with_grad(columns[0].contiguous()), all_gather(columns[1].contiguous())
+            rows = embeddings[0], english
+            ours, theirs = (cos_sim(a.to(kind), b.to(kind)) for a, b in zip(rows, columns, strict=True))
         return mse_loss(ours, theirs) + super().compute_loss_from_embeddings(embeddings, teacher_embeddings)
 
 
@@ -108,6 +114,9 @@ class BottleneckLoss(MatchLoss):
 
     def __init__(self, model: SentenceTransformer, assistant: SentenceTransformer) -> None:
         super().__init__(model)
+        if processes.count() > 1:  # torch shares gradients only where the whole student is passed through
+            for weight in model.parameters():
+                weight.register_hook(lambda gradient: processes.mean(gradient.clone()))
         # in a tuple it is not a part of the module, so no checkpoint holds it
         self.assistant = (assistant.requires_grad_(False).eval().to(model.device),)
 
@@ -116,7 +125,8 @@ class BottleneckLoss(MatchLoss):
         sides = list(sentence_features)
         with torch.no_grad():
             targets = [embedding_output(self.assistant[0], features) for features in sides]
-        outputs = [embedding_output(self.model, features).float() for features in sides]
+        model: Any = getattr(self.model, "module", self.model)  # torch wraps that of several processes
+        outputs = [embedding_output(model, features).float() for features in sides]
         return self.compute_loss_from_embeddings(outputs, targets)
 
     def get_config_dict(self) -> dict[str, Any]:

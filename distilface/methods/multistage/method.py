@@ -10,6 +10,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize
 from transformers import set_seed
 
+from distilface import processes
 from distilface.compression.recurrent import check_recurrent
 from distilface.compression.student import load_backbone
 from distilface.data.parallel import held_out_split, read_parallel, sentences
@@ -104,6 +105,12 @@ def _check_models(settings: MultistageSettings, teacher: SentenceTransformer) ->
         )
 
 
+def _drop_finished(settings: MultistageSettings) -> None:
+    """Drop the work folders of stages that were killed after their model folder got its place."""
+    for stage in STAGES:
+        drop_finished(replace(settings, output_dir=str(stage.folder(settings.output_dir).path)))
+
+
 def _beside_the_mean(assistant: str) -> list[str]:
     """Name what turns an encoder's states into an embedding, where that is not the mean over the tokens alone."""
     folder = resolve(assistant)
@@ -170,17 +177,16 @@ class Multistage(Method):
             KeyboardInterrupt: after Ctrl-C, with the checkpoint saved and the words to go on.
         """
         with claimed(settings):
-            for stage in STAGES:
-                drop_finished(replace(settings, output_dir=str(stage.folder(settings.output_dir).path)))
+            processes.from_first(lambda: _drop_finished(settings))
             return self._train_alone(settings, texts)
 
     def _train_alone(self, settings: Any, texts: Dataset | None) -> dict[str, Any]:
-        self.check(settings)
+        processes.from_first(lambda: self.check(settings))
         warn_unused(settings)
         warn_unread(settings, texts is not None, ".tsv", "text_column", "other_column")
         if texts is None:
             columns = settings.text_column, settings.other_column
-            texts = read_parallel(settings.data, settings.max_sentences, columns)
+            texts = processes.first_then_others(lambda: read_parallel(settings.data, settings.max_sentences, columns))
         if missing := {"english", "other", "language"} - {*texts.column_names}:
             raise InputError(f"the data has no column {min(missing)!r}; give parallel text, as NAME.en-de.tsv")
         pairs, held_out = held_out_split(texts, settings.held_out)
@@ -212,7 +218,7 @@ class Multistage(Method):
             "pairs": len(stage.pairs),
             "loss_settings": trainer.loss.get_config_dict(),
         }
-        score = measure.score(stage.teacher) if stage.teacher_scored else None
+        score = processes.from_first(lambda: measure.score(stage.teacher)) if stage.teacher_scored else None
         finished = fit(trainer, measure, stage.settings, stage.task.texts, run, score)
         if stage.number != max(stage.task.settings.stages):  # the verdict of the last one is the training's
             for line in verdict_lines(Run.from_dict(finished), Path(stage.settings.output_dir)):

@@ -8,6 +8,7 @@ import numpy as np
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
+from distilface import processes
 from distilface.compression.recurrent import recurrent_student
 from distilface.compression.student import load_student
 from distilface.compression.vocabulary import make_assistant
@@ -142,8 +143,13 @@ class Assistant(Stage):
         origin |= {name: getattr(settings, name) for name in ("vocabulary", "assistant_layers", "seed")}
         if not (folder.is_valid() and (run := folder.run) and run.origin == origin):
             sizes = settings.vocabulary, settings.assistant_layers
-            assistant = make_assistant(settings.teacher, self.task.texts, *sizes, seed=settings.seed)
-            save_folder(assistant, folder.path, {"method": "assistant", "origin": origin}, overwrite=True)
+
+            def make() -> None:
+                """Make the assistant and keep it."""
+                assistant = make_assistant(settings.teacher, self.task.texts, *sizes, seed=settings.seed)
+                save_folder(assistant, folder.path, {"method": "assistant", "origin": origin}, overwrite=True)
+
+            processes.from_first(make)
         return str(folder.path)
 
 

@@ -76,6 +76,7 @@ class Online(EncoderMethod):
     aliases = ("distillcse",)
     paper = PAPER
     Settings = OnlineSettings
+    alone = "it compares the sentences of a batch, and each would see its own part alone"
     least_batch = 3  # of two, each has one other: there is no relation to learn
 
     def check(self, settings: Any) -> None:
