@@ -43,6 +43,17 @@ def progress_shown() -> Iterator[None]:
         logger.propagate = before[1]
 
 
+def duration(seconds: float) -> str:
+    """Return a time as one says it.
+
+    >>> duration(42), duration(400), duration(100_000)
+    ('42 seconds', '7 minutes', '27.8 hours')
+    """
+    if seconds < 100:
+        return f"{seconds:.0f} seconds"
+    return f"{seconds / 60:.0f} minutes" if seconds < 6_000 else f"{seconds / 3600:,.1f} hours"
+
+
 def run_command(main: Callable[[], Any]) -> None:
     """Run a command's ``main`` and exit: one sentence and code 2 on a user's mistake, 130 on Ctrl-C.
 

@@ -226,6 +226,21 @@ def test_the_size_is_said_and_checked_before_the_first_sentence(teacher, tmp_pat
         embed(teacher, many, tmp_path)
 
 
+def test_the_time_is_said_before_a_long_pass(teacher, tmp_path, monkeypatch, caplog):
+    """A teacher of 100 sentences a second, by the clock that it turns itself."""
+    caplog.set_level(logging.INFO, logger="distilface")
+    clock, real = [0.0], teacher.encode
+
+    def encode(texts, *arguments, **options):
+        clock[0] += len(texts) / 100
+        return real(texts, *arguments, **options)
+
+    monkeypatch.setattr(module.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(teacher, "encode", encode)
+    embed(teacher, Dataset.from_dict({"text": ["a dog"] * 6_000}), tmp_path)
+    assert "teacher: 100 sentences a second of your text, so about 60 seconds" in caplog.text
+
+
 @needs_package
 @pytest.mark.data
 @pytest.mark.timeout(1800)

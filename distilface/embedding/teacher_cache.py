@@ -2,6 +2,7 @@
 
 import logging
 import shutil
+import time
 from contextlib import nullcontext
 from pathlib import Path
 
@@ -13,6 +14,7 @@ from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
 from distilface import processes
+from distilface.console import duration
 from distilface.data.texts import fingerprint
 from distilface.embedding.store import Store
 from distilface.model import identity
@@ -21,6 +23,8 @@ from distilface.runtimes.endpoint import announce_cost, client_of
 from distilface.settings import InputError
 
 logger = logging.getLogger(__name__)
+#: From so many sentences on, it is first measured how long they will take, on a sample of so many.
+TIMED, SAMPLE = 5_000, 512
 #: Sentences in one shard of the cache: an interrupted pass loses at most this many.
 SHARD = 16_384
 #: The same of a teacher behind an endpoint, where every sentence may be paid for.
@@ -58,7 +62,7 @@ def embed(
     :data:`SHARD` sentences (:data:`ENDPOINT_SHARD` of an endpoint's): an interrupted pass goes on with the shards that
     are missing, and a second process waits for the first. Processes that train together share the shards out. The
     result is memory-mapped, so it costs the memory of a batch however long the text is. What is still to be computed,
-    its size on disk, and what is sent to an endpoint are logged first.
+    its size on disk, how long it will take and what is sent to an endpoint are logged first.
 
     Args:
         teacher: as :func:`load_teacher` gives it; its default prompt is applied.
@@ -98,6 +102,17 @@ def _begin(store: Store, count: int) -> list[int]:
     return store.missing(count)
 
 
+def _rate(teacher: SentenceTransformer, sample: list[str], bf16: bool) -> float:
+    """Return the sentences a second that a teacher embeds, measured for about a second."""
+    done, began = 0, 0.0
+    with torch.autocast(teacher.device.type, torch.bfloat16, enabled=bf16):
+        teacher.encode(sample[:8], show_progress_bar=False)
+        began = time.perf_counter()
+        while done < len(sample) and time.perf_counter() < began + 1:
+            done += len(teacher.encode(sample[done : done + 32], show_progress_bar=False))
+    return done / (time.perf_counter() - began)
+
+
 def _compute(
     teacher: SentenceTransformer,
     texts: Dataset,
@@ -127,6 +142,10 @@ def _compute(
     )
     processes.from_first(lambda: store.check_room(size, "another folder with --cache-dir"))
     announce_cost(teacher, (text for number in missing for text in sentences_of(number)))
+    if rows >= TIMED and client_of(teacher) is None:
+        sample = texts[np.linspace(0, len(texts) - 1, SAMPLE).astype(int)][column]
+        rate = _rate(teacher, sample, bf16) * processes.count()
+        logger.info(f"teacher: {rate:,.0f} sentences a second of your text, so about {duration(rows / rate)}")
     mine = missing[processes.index() :: processes.count()]
     mine_rows = sum(sizes[number] for number in mine)
     total = mine_rows if processes.count() > 1 else len(texts)
