@@ -2,15 +2,18 @@
 
 import copy
 import json
+import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 from tiny import sentences, tiny_model
 
-from benchmarks.training_cost import teacher, throughput
+from benchmarks.training_cost import memory, teacher, throughput
 from distilface.compression.student import load_student
 from distilface.data.texts import read_texts
 from distilface.methods import embedding
@@ -107,6 +110,42 @@ def test_teacher_cost_end_to_end(model, text, tmp_path, capsys):
         assert min(result[kind]["ms_per_step"].values()) > 0
     assert {"versions", "machine", "seed", "model", "goal"} <= set(result)
     assert f"ratio {result['past']['ratio']} (goal 1 or less)" in capsys.readouterr().out
+
+
+@pytest.mark.skipif(not memory.STATUS.is_file(), reason="Linux alone tells what a process holds")
+def test_memory_end_to_end(model, tmp_path, monkeypatch):
+    output = tmp_path / "memory.json"
+    words = [
+        "--rows",
+        "300",
+        "--tokenizer",
+        model,
+        "--steps",
+        "2",
+        "--batch_size",
+        "8",
+        "--output",
+        str(output),
+        "--alone",
+    ]
+    monkeypatch.setattr(sys, "argv", ["memory", *words, "--output", str(output)])
+    result = memory.main()
+    assert json.loads(output.read_text()) == result
+    assert result["rows"] == 300
+    for stage in ("read", "fingerprint", "teacher", "train"):
+        assert result[stage]["seconds"] >= 0
+        assert result[stage]["megabytes"] > 10
+
+
+def test_the_most_memory_of_a_stage_is_noted():
+    """Numbers that are written take their place; that they were given back makes no difference."""
+    stages: dict = {}
+    before = memory.held()
+    with memory.measured(stages, "stage"):
+        block = np.ones(25_000_000)  # 200 MB
+        time.sleep(0.3)
+        del block
+    assert stages["stage"]["megabytes"] > before / 1e6 + 150
 
 
 def test_the_ratio_is_of_each_round():

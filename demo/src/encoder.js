@@ -28,6 +28,11 @@ export class Encoder {
     this.next();
   }
 
+  /** Take vectors that are known already: a Map of texts to what "vector" says of one. */
+  know(vectors) {
+    for (const [text, entry] of vectors) this.found.set(text, entry);
+  }
+
   get waiting() {
     return this.lines.filter((line) => !this.isDone(line)).length;
   }
@@ -61,6 +66,7 @@ export class Encoder {
     } else if (message.type === "unread") {
       this.unread.add(message.text);
     }
+    if (message.type === "ready") this.width = message.dimensions;
     if (!["progress", "failed"].includes(message.type)) this.isBusy = false;
     this.heard(message);
     this.next();

@@ -68,7 +68,8 @@ async function load({ id, host, path, local, dtype }) {
   const { vector } = await embed("The first run is slower than those that follow.");
   loaded.delete("the runtime");
   const bytes = [...loaded.values()].reduce((all, one) => all + one.loaded, 0);
-  return { dimensions: vector.length, limit: tokenizer.model_max_length, bytes };
+  // By its vector a model is known again: a name may be given to another one.
+  return { dimensions: vector.length, limit: tokenizer.model_max_length, bytes, key: vector.slice(0, 8).join() };
 }
 
 // One text at a time, so that each is there as soon as it can be.
