@@ -5,7 +5,7 @@ training is one process, and nothing here does anything.
 """
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import timedelta
 from typing import TypeVar
 
@@ -81,7 +81,7 @@ def first_then_others(work: Callable[[], T]) -> T:
 
 def lost_another(error: Exception) -> bool:
     """Return whether an error says that another process is gone, to which this one was connected."""
-    return count() > 1 and isinstance(error, torch.distributed.DistError | RuntimeError) and "onnection" in str(error)
+    return count() > 1 and isinstance(error, RuntimeError) and "onnection" in str(error)
 
 
 def in_any(flag: bool) -> bool:
@@ -100,3 +100,10 @@ def mean(value: torch.Tensor) -> torch.Tensor:
         torch.distributed.all_reduce(value)
         value /= count()
     return value
+
+
+def share_gradients(weights: Iterable[torch.Tensor]) -> None:
+    """Have the processes share the gradients of weights as they come; torch does so in the student's own passes."""
+    if count() > 1:
+        for weight in weights:
+            weight.register_hook(lambda gradient: mean(gradient.clone()))

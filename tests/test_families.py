@@ -23,7 +23,7 @@ from distilface.model.folder import load, save_folder
 from distilface.model.loading import load_model
 from distilface.model.pooling import pooling_code
 from distilface.settings import InputError
-from distilface.training.fitting import check_dropout
+from distilface.training.student import check_dropout
 from distilface.training.teacher import load_teacher
 
 AFTER_PADDING = ("roberta", "xlm-roberta", "mpnet")

@@ -343,9 +343,7 @@ def test_a_document_is_cut_into_passages(visit):
     shown = visit.page.locator("#results .line").all_inner_texts()
     assert all(0 < len(passage.split()) <= 80 for passage in shown)
     assert "6 passages." in visit.page.inner_text("#counts")
-    assert (
-        sum(passage.count("weighs") for passage in shown) == 20
-    )  # nothing is lost, and no passage is of two paragraphs
+    assert sum(passage.count("weighs") for passage in shown) == 20
     assert not any("weighs" in passage and "rehearses" in passage for passage in shown)
     assert "rehearses the song" in visit.ask("musicians practise")[0]
 
@@ -370,8 +368,7 @@ def test_the_text_and_its_vectors_are_there_again_until_forgotten(visit, address
 @pytest.mark.parametrize("kind", ["npy", "npy in float16", "parquet"])
 def test_an_index_that_exists_is_searched(visit, model, tmp_path, kind):
     """Of vectors that Python has made; the order is that of numpy."""
-    texts = [*read_sts("sample")["sentence1"][:100]]
-    texts = list(dict.fromkeys(texts))
+    texts = list(dict.fromkeys(read_sts("sample")["sentence1"][:100]))
     vectors = alone(model, texts)
     if kind == "parquet":
         file = tmp_path / "index.parquet"
@@ -397,14 +394,16 @@ def test_an_index_that_exists_is_searched(visit, model, tmp_path, kind):
 
 
 def test_an_index_that_does_not_fit_is_refused_or_warned_of(visit, tmp_path):
-    np.save(tmp_path / "wide.npy", np.ones((3, 768), np.float32))
-    drop(visit, tmp_path / "wide.npy")
-    visit.wait("document.querySelector('#notice').textContent.includes('has 768 numbers a row')")
-    np.save(tmp_path / "cube.npy", np.ones((3, 2, 2), np.float32))
-    drop(visit, tmp_path / "cube.npy")
-    visit.wait("document.querySelector('#notice').textContent.includes('not a table of rows and numbers')")
     visit.fill(TEXTS)
     draw = np.random.default_rng(0).standard_normal((len(TEXTS), 384), dtype=np.float32)
-    np.save(tmp_path / "alien.npy", draw)
-    drop(visit, tmp_path / "alien.npy")
-    visit.wait("document.querySelector('#notice').textContent.includes('are not of this model')")
+    problems = {
+        "has 768 numbers a row": np.ones((3, 768), np.float32),
+        "is not a table of rows and numbers": np.ones((3, 2, 2), np.float32),
+        "are not of this model's space": draw,
+    }
+    for number, (problem, rows) in enumerate(problems.items()):
+        file = tmp_path / f"{number}.npy"
+        np.save(file, rows)
+        drop(visit, file)
+        visit.wait(f"document.querySelector('#notice').textContent.includes('{number}.npy')")
+        assert problem in visit.page.inner_text("#notice")

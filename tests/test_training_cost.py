@@ -2,7 +2,6 @@
 
 import copy
 import json
-import sys
 import time
 from pathlib import Path
 
@@ -113,23 +112,10 @@ def test_teacher_cost_end_to_end(model, text, tmp_path, capsys):
 
 
 @pytest.mark.skipif(not memory.STATUS.is_file(), reason="Linux alone tells what a process holds")
-def test_memory_end_to_end(model, tmp_path, monkeypatch):
+def test_memory_end_to_end(model, tmp_path):
     output = tmp_path / "memory.json"
-    words = [
-        "--rows",
-        "300",
-        "--tokenizer",
-        model,
-        "--steps",
-        "2",
-        "--batch_size",
-        "8",
-        "--output",
-        str(output),
-        "--alone",
-    ]
-    monkeypatch.setattr(sys, "argv", ["memory", *words, "--output", str(output)])
-    result = memory.main()
+    words = ["--rows", "300", "--tokenizer", model, "--steps", "2", "--batch_size", "8", "--alone"]
+    result = memory.main([*words, "--output", str(output)])
     assert json.loads(output.read_text()) == result
     assert result["rows"] == 300
     for stage in ("read", "fingerprint", "teacher", "train"):

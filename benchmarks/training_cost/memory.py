@@ -8,7 +8,6 @@ time is that of everything around the models. The memory is what a process canno
 twentieth of a second; the pages of mapped files, which the system may drop, are not in it. Linux alone tells it.
 """
 
-import json
 import logging
 import random
 import subprocess
@@ -26,7 +25,7 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
-from benchmarks.files import save_result
+from benchmarks.files import read_result, save_result
 from distilface.console import run_command
 from distilface.data.pairs import read_sts
 from distilface.data.texts import fingerprint, read_texts
@@ -66,12 +65,12 @@ def held() -> int:
 @contextmanager
 def measured(into: dict[str, Any], stage: str) -> Iterator[None]:
     """Note the seconds of a stage, and the most memory that was held in it."""
-    most, over = [held()], threading.Event()
+    seen, over = [held()], threading.Event()
 
     def watch() -> None:
         """Look at the memory until the stage is over."""
         while not over.wait(0.05):
-            most[0] = max(most[0], held())
+            seen.append(held())
 
     thread = threading.Thread(target=watch, daemon=True)
     thread.start()
@@ -81,7 +80,7 @@ def measured(into: dict[str, Any], stage: str) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
-        into[stage] = {"seconds": round(time.perf_counter() - began, 2), "megabytes": round(max(most) / 1e6)}
+        into[stage] = {"seconds": round(time.perf_counter() - began, 2), "megabytes": round(max(seen) / 1e6)}
         logger.info(f"{stage}: {into[stage]}")
 
 
@@ -129,18 +128,17 @@ def measure(count: int, settings: Settings) -> dict[str, Any]:
     return stages
 
 
-def main() -> dict[str, Any]:
+def main(argv: list[str] | None = None) -> dict[str, Any]:
     """Measure each number of rows in a process of its own; return what is written."""
-    settings = parse(Settings, sys.argv[1:], __doc__ or "")
+    settings = parse(Settings, argv, __doc__ or "")
     if not STATUS.is_file():
         raise InputError(f"{STATUS} is not there: this system does not tell what a process holds; run it on Linux")
     if settings.alone:
         result = measure(settings.rows[0], settings)
     else:
-        result = {"stages": [_in_a_process(count, settings) for count in settings.rows]}
-    result |= {"width": WIDTH, "words": WORDS, "batch_size": settings.batch_size, "steps": settings.steps, **stamp()}
-    if settings.output:
-        save_result(settings.output, result)
+        sizes = {"width": WIDTH, "words": WORDS, "batch_size": settings.batch_size, "steps": settings.steps}
+        result = {"stages": [_in_a_process(count, settings) for count in settings.rows], **sizes, **stamp()}
+    save_result(settings.output, result)
     return result
 
 
@@ -150,8 +148,7 @@ def _in_a_process(count: int, settings: Settings) -> dict[str, Any]:
         words = ["--rows", count, "--steps", settings.steps, "--batch_size", settings.batch_size, "--output", file]
         command = [sys.executable, "-m", __spec__.name, *words, "--tokenizer", settings.tokenizer, "--alone"]
         subprocess.run([str(word) for word in command], check=True)
-        found: dict[str, Any] = json.loads(file.read_text())
-    return {key: found[key] for key in ("rows", "start_megabytes", "read", "fingerprint", "teacher", "train")}
+        return read_result(file)
 
 
 if __name__ == "__main__":

@@ -28,7 +28,7 @@ export function readLines(text, isDocument = false) {
 export async function readTextFile(file) {
   if (!file.type.startsWith("text/") && !/\.(txt|md|csv|tsv)$/i.test(file.name))
     throw new Error(
-      `${file.name} is neither a text file nor an index; drop a .txt, or the vectors of a model as .npy or .parquet.`,
+      `${file.name} is not a text file, and no index; drop a .txt, or the vectors of a model as .npy or .parquet.`,
     );
   if (file.size > MOST_BYTES)
     throw new Error(`${file.name} has ${(file.size / 1e6).toFixed(1)} MB; at most ${MOST_BYTES / 1e6} MB are read.`);

@@ -2,12 +2,12 @@ import "./style.css";
 
 import { Encoder } from "./encoder.js";
 import { MOST_COMPARED, drawHeatMap } from "./heatmap.js";
-import { isIndex, nearest, readIndex } from "./index.js";
+import { Index, isIndex } from "./index.js";
 import { Kept } from "./kept.js";
 import { MOST_LINES, rawLines, readLines, readTextFile } from "./lines.js";
 import { findModel } from "./place.js";
 import { Results, SHOWN } from "./results.js";
-import { cosine, rank } from "./similarity.js";
+import { rank } from "./similarity.js";
 import { LINES, QUERY } from "./starter.js";
 import { Status } from "./status.js";
 import { themeButton } from "./theme.js";
@@ -16,8 +16,7 @@ import { themeButton } from "./theme.js";
 const SIMD = Uint8Array.of(
   ...[0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 10, 1, 8, 0, 65, 0, 253, 15, 253, 98, 11],
 );
-const CHECKED = 3; // texts of an index of which this model makes vectors too, to see that they are of one space
-const ALIEN = 0.3; // mean cosine of the two below which they are not
+const ALIEN = 0.3; // mean cosine of an index to this model's own vectors below which they are not of one space
 
 const get = (id) => document.getElementById(id);
 const [text, query, kind] = [get("text"), get("query"), get("kind")];
@@ -37,10 +36,15 @@ function plural(count, word) {
   return `${count.toLocaleString("en")} ${word}${count === 1 ? "" : "s"}`;
 }
 
-/** Read both boxes anew and have what is new in them embedded. */
+/** Read the text anew and have what is new in it embedded. */
 function refresh() {
-  read = index ? { lines: checkedTexts(), repeated: 0, beyond: 0 } : readLines(text.value, kind.value === "document");
+  read = index ? { lines: index.checked } : readLines(text.value, kind.value === "document");
   if (!index) for (const line of picked) if (!read.lines.includes(line)) picked.delete(line);
+  ask();
+}
+
+/** Have the query embedded too, and draw. */
+function ask() {
   encoder?.want(read.lines, query.value.trim());
   draw();
 }
@@ -50,10 +54,6 @@ function changed() {
   status.notice("");
   kept.keepText(text.value, kind.value === "document");
   refresh();
-}
-
-function checkedTexts() {
-  return [...new Set(index.texts?.filter(Boolean).slice(0, CHECKED))];
 }
 
 /** Keep the vectors of the text once they are all there. */
@@ -96,7 +96,7 @@ function drawResults(found) {
   const isRead = (each) => !each || encoder?.isDone(each);
   const isWaiting = !isGivenUp && !(limit && [asked, ...read.lines].every(isRead));
   answered = asked ? (found.get(asked)?.vector ?? answered) : undefined;
-  const items = index ? fromIndex() : answered ? rank(answered, read.lines, found) : read.lines.map((line) => ({ line }));
+  const items = index ? searched() : answered ? rank(answered, read.lines, found) : read.lines.map((line) => ({ line }));
   for (const item of items) item.note = noteOf(found.get(item.line));
   const isFresh = found.has(asked) && !isWaiting;
   const label = isFresh ? `Sentences, nearest to ${asked} first` : "Sentences";
@@ -107,8 +107,8 @@ function drawResults(found) {
   return items;
 }
 
-function fromIndex() {
-  return answered ? nearest(index, answered, SHOWN) : [];
+function searched() {
+  return answered ? index.nearest(answered, SHOWN) : [];
 }
 
 function noteOf(entry) {
@@ -139,14 +139,9 @@ function drawCounts(found) {
 
 /** Warn of an index whose vectors of its own texts are far from those of this model. */
 function checkIndex(found) {
-  const texts = checkedTexts().filter((line) => found.has(line));
-  if (texts.length === 0 || texts.length < read.lines.length) return;
-  const cosines = texts.map((line) => {
-    const row = index.texts.indexOf(line) * index.columns;
-    return cosine(found.get(line).vector, index.vectors.subarray(row, row + index.columns));
-  });
-  const mean = cosines.reduce((sum, each) => sum + each, 0) / cosines.length;
-  const words = `The vectors of ${index.name} are not of this model's space: of ${plural(texts.length, "text")} the mean cosine`;
+  const mean = index.nearness(found);
+  const texts = plural(index.checked.length, "text");
+  const words = `The vectors of ${index.name} are not of this model's space: of ${texts} the mean cosine`;
   if (mean < ALIEN) status.notice(`${words} is ${mean.toFixed(2)}. It needs those of its teacher, or its own.`);
 }
 
@@ -173,7 +168,7 @@ async function takeFile(file) {
 
 /** Search what another model has embedded in place of the text. */
 async function useIndex(file) {
-  const found = await readIndex(file, rawLines(text.value));
+  const found = await Index.read(file, rawLines(text.value));
   const width = encoder?.width;
   if (width && width !== found.columns)
     throw new Error(`${file.name} has ${found.columns} numbers a row, and this model's vectors ${width}: they are of another model.`);
@@ -252,7 +247,7 @@ function listen() {
     "input",
     later(80, () => {
       if (!index) status.notice("");
-      refresh();
+      ask();
     }),
   );
   text.addEventListener("input", later(250, changed));

@@ -104,7 +104,7 @@ def _begin(store: Store, count: int) -> list[int]:
 
 def _rate(teacher: SentenceTransformer, sample: list[str], bf16: bool) -> float:
     """Return the sentences a second that a teacher embeds, measured for about a second."""
-    done, began = 0, 0.0
+    done = 0
     with torch.autocast(teacher.device.type, torch.bfloat16, enabled=bf16):
         teacher.encode(sample[:8], show_progress_bar=False)
         began = time.perf_counter()
@@ -147,11 +147,10 @@ def _compute(
         rate = _rate(teacher, sample, bf16) * processes.count()
         logger.info(f"teacher: {rate:,.0f} sentences a second of your text, so about {duration(rows / rate)}")
     mine = missing[processes.index() :: processes.count()]
-    mine_rows = sum(sizes[number] for number in mine)
-    total = mine_rows if processes.count() > 1 else len(texts)
+    kept = len(texts) - rows
     with tqdm(
-        total=total,
-        initial=total - mine_rows,
+        total=kept + sum(sizes[number] for number in mine),
+        initial=kept,
         desc="teacher",
         unit=" sentences",
         unit_scale=True,

@@ -23,9 +23,10 @@ from distilface.training.alike import drop_alike
 from distilface.training.batches import check_batch
 from distilface.training.checkpoints import WholeCheckpoints
 from distilface.training.evaluators import AgreementEvaluator, DevEvaluator
-from distilface.training.fitting import encoder_trainer, fit, make_student, read_length
+from distilface.training.fitting import encoder_trainer, fit, read_length
 from distilface.training.run_folder import check_settings, claimed
 from distilface.training.settings import StudentSettings, TrainSettings, warn_unread
+from distilface.training.student import make_student
 from distilface.training.verdict import Measure
 
 __all__ = ["EncoderMethod", "Method", "Paper", "Task"]

@@ -20,8 +20,8 @@ from distilface.methods.base import EncoderMethod, Paper, Task
 from distilface.methods.shaping import make_static
 from distilface.model.pooling import is_normalized
 from distilface.settings import InputError, check_known, setting
-from distilface.training.fitting import make_student
 from distilface.training.settings import ImitationSettings
+from distilface.training.student import make_student
 
 logger = logging.getLogger(__name__)
 

@@ -15,8 +15,9 @@ from distilface.methods.base import EncoderMethod, Paper, Task
 from distilface.model.pooling import is_normalized
 from distilface.settings import InputError, setting
 from distilface.training.checkpoints import WholeCheckpoints
-from distilface.training.fitting import count_steps, make_student
+from distilface.training.fitting import count_steps
 from distilface.training.settings import ImitationSettings
+from distilface.training.student import make_student
 from distilface.training.verdict import Measure
 
 PAPER = Paper(

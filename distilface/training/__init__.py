@@ -4,8 +4,9 @@ Imports settings, locks, storage, Hub ids, the run, data, model and compression;
 """
 
 from distilface.training.evaluators import DevEvaluator
-from distilface.training.fitting import encoder_trainer, fit, make_student
+from distilface.training.fitting import encoder_trainer, fit
 from distilface.training.settings import StudentSettings, TeacherSettings, TrainSettings
+from distilface.training.student import make_student
 from distilface.training.teacher import load_teacher
 from distilface.training.verdict import Measure
 

@@ -27,6 +27,12 @@ class EncoderTrainer(WholeCheckpoints, SentenceTransformerTrainer):
 
     loss: Any
 
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        student = {weight.data_ptr() for weight in self.model.parameters()}
+        # of a projection on the loss, which would become another one in each process
+        processes.share_gradients(weight for weight in self.loss.parameters() if weight.data_ptr() not in student)
+
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Add nothing: upstream's card copies training sentences into the README."""
 
@@ -35,19 +41,6 @@ class EncoderTrainer(WholeCheckpoints, SentenceTransformerTrainer):
         state = self.loss.state_dict()
         student = {tensor.data_ptr() for tensor in self.model.state_dict().values()}
         return {name: tensor for name, tensor in state.items() if tensor.data_ptr() not in student}
-
-    def training_step(self, *args: Any, **kwargs: Any) -> torch.Tensor:
-        """Make one step; the processes that train together share the gradients of the loss's own weights.
-
-        torch does so for the student alone: a projection on the loss would become another one in each process.
-        """
-        loss = super().training_step(*args, **kwargs)
-        if processes.count() > 1:
-            student = {weight.data_ptr() for weight in self.model.parameters()}
-            for weight in self.loss.parameters():
-                if weight.grad is not None and weight.data_ptr() not in student:
-                    processes.mean(weight.grad)
-        return loss
 
     def _save(self, output_dir: str | None = None, state_dict: Any = None) -> None:
         folder = Path(output_dir or self.args.output_dir)

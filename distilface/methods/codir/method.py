@@ -15,8 +15,8 @@ from distilface.methods.codir.settings import ContrastSettings, check_contrast, 
 from distilface.methods.codir.text import CoDIRTextLoss, announce, encoder_config, prepare
 from distilface.model.pooling import is_normalized
 from distilface.settings import check_known, setting
-from distilface.training.fitting import make_student
 from distilface.training.settings import TeacherSettings
+from distilface.training.student import make_student
 
 logger = logging.getLogger(__name__)
 #: What may stand beside the contrast, by its name in the settings.

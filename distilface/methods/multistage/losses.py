@@ -114,9 +114,7 @@ class BottleneckLoss(MatchLoss):
 
     def __init__(self, model: SentenceTransformer, assistant: SentenceTransformer) -> None:
         super().__init__(model)
-        if processes.count() > 1:  # torch shares gradients only where the whole student is passed through
-            for weight in model.parameters():
-                weight.register_hook(lambda gradient: processes.mean(gradient.clone()))
+        processes.share_gradients(model.parameters())  # the student itself makes no pass
         # in a tuple it is not a part of the module, so no checkpoint holds it
         self.assistant = (assistant.requires_grad_(False).eval().to(model.device),)
 

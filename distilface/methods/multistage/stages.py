@@ -24,8 +24,9 @@ from distilface.model.pooling import is_normalized
 from distilface.model.precision import uses_bf16
 from distilface.training.checkpoints import last_whole
 from distilface.training.evaluators import DevEvaluator
-from distilface.training.fitting import check_dropout, count_steps
+from distilface.training.fitting import count_steps
 from distilface.training.run_folder import work_folder
+from distilface.training.student import check_dropout
 
 
 @dataclass
