@@ -491,6 +491,22 @@ def test_a_result_of_run_mteb_is_known_by_its_fingerprint(folder, tmp_path):
     assert ModelCard.load(folder / "README.md").data.eval_results[1].dataset_revision == HUB["STS13"]["revision"]
 
 
+def test_a_result_of_an_exported_file_is_known_by_both(folders, tmp_path):
+    """By the file and its folder; the card names the file, and a result of other bytes is refused."""
+    place = tmp_path / "mine"
+    shutil.copytree(folders["cls"], place)
+    own = hashlib.sha256((place / "onnx" / "model.onnx").read_bytes()).hexdigest()
+    both = hashlib.sha256(f"{Folder(place).fingerprint} {own}".encode()).hexdigest()
+    result = {"name": "x", "scores": OWN, "fingerprint": both, "compared": {}, "data": {"from": "local files"}}
+    write_whole(tmp_path / "file.json", result)
+    text = card.write_card(place, None, [tmp_path / "file.json"]).read_text()
+    assert "with its file `onnx/model.onnx`. The" in text
+    assert "| STS13 | 71.12 |" in text
+    (place / "onnx" / "model.onnx").write_bytes(b"other")
+    with pytest.raises(InputError, match=r"file\.json scores other models than this folder \(x\)"):
+        card.write_card(place, None, [tmp_path / "file.json"])
+
+
 def test_scores_on_local_files_claim_no_revision_of_the_hub(folder, results):
     """Nor do those of an earlier card stay; what another has put there does."""
     (folder / ".eval_results").mkdir()

@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +11,7 @@ from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_
 
 from distilface.cards.facts import UNKNOWN, number
 from distilface.model.folder import Folder
+from distilface.model.identity import file_fingerprint
 from distilface.run import Run
 from distilface.settings import InputError
 
@@ -33,6 +34,7 @@ class Scores:
         hub: whether the data are the Hub's.
         mteb: the version that scored.
         date: when, as ISO 8601, if the file says it.
+        file: the folder's exported file that was scored, as ``onnx/model_q4.onnx``; empty if the folder was, in fp32.
     """
 
     own: dict[str, float]
@@ -43,13 +45,14 @@ class Scores:
     hub: bool = False
     mteb: str | None = None
     date: str | None = None
+    file: str = ""
 
 
 def read_scores(file: str | Path, folder: Folder) -> Scores:
     """Return the scores of a model folder that a results file holds.
 
-    A result of ``run_mteb.py`` is the folder's if it holds the same ``fingerprint``; a row of ``run_seeds.py`` or
-    ``run_crosslingual.py`` if it holds the same ``run.json``, which no two trainings share.
+    A result of ``run_mteb.py`` is the folder's if it holds its ``fingerprint``, or that of a file in its ``onnx/``; a
+    row of ``run_seeds.py`` or ``run_crosslingual.py`` if it holds the same ``run.json``, which no two trainings share.
 
     Raises:
         InputError: if the file cannot be read, is not a result of these, or is of other models.
@@ -60,6 +63,7 @@ def read_scores(file: str | Path, folder: Folder) -> Scores:
         names = [str(row["name"]) for row in rows]
         run = folder.run
         scores = [_scores(result, row) for row in rows if _is_of(row, folder, run)]
+        scores += [replace(_scores(result, row), file=name) for row in rows if (name := _file_of(row, folder))]
     except FileNotFoundError:
         raise InputError(f"{file} does not exist; benchmarks/run_mteb.py --output writes such a file") from None
     except (OSError, ValueError, KeyError, TypeError, AttributeError):
@@ -93,6 +97,13 @@ def _is_of(row: dict[str, Any], folder: Folder, run: Run | None) -> bool:
     if "fingerprint" in row:
         return bool(row["fingerprint"] == folder.fingerprint)
     return run is not None and Run.from_dict(row["run"]) == run
+
+
+def _file_of(row: dict[str, Any], folder: Folder) -> str:
+    """Return the exported file of the folder that a row scores, or nothing."""
+    files = sorted(folder.path.glob("onnx/*.onnx")) if "fingerprint" in row else []
+    scored = (file for file in files if row["fingerprint"] == file_fingerprint(folder.fingerprint, file))
+    return next((file.relative_to(folder.path).as_posix() for file in scored), "")
 
 
 def _scores(result: dict[str, Any], row: dict[str, Any]) -> Scores:

@@ -1,6 +1,5 @@
 """The protocol of everything that embeds text, and the part that all exported files share."""
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Sequence
 from pathlib import Path
@@ -16,7 +15,7 @@ from distilface.light.tokens import pad_rows
 from distilface.model import identity
 from distilface.model.folder import load
 from distilface.model.static import is_static, token_rows
-from distilface.runtimes.files import digest, megabytes, pieces, precision_of
+from distilface.runtimes.files import megabytes, pieces, precision_of
 from distilface.settings import InputError
 
 #: The inputs of an exported file.
@@ -136,8 +135,8 @@ class FileEncoder(Encoder):
 
     @property
     def fingerprint(self) -> str:
-        """Sha256, in hex, of the file and of its folder's model, which has the tokenizer and the prompts."""
-        return hashlib.sha256(f"{identity.fingerprint(self.model)} {digest(self.file)}".encode()).hexdigest()
+        """Of the file and of its folder's model: :func:`distilface.model.identity.file_fingerprint`."""
+        return identity.file_fingerprint(identity.fingerprint(self.model), self.file)
 
     def encode(self, texts: Sequence[str], batch_size: int = 32, prompt: str = "") -> np.ndarray:
         """Embed texts, each with the prompt before it: float32 of shape (n, dimension), in the order given.
