@@ -240,6 +240,7 @@ def test_rows_that_are_not_the_tasks_are_refused(tmp_path, row, sentence):
     assert sentence in str(error.value)
 
 
+@pytest.mark.slow
 def test_the_benchmark_stopped_and_resumed(materials, tmp_path, capsys, caplog, monkeypatch):
     """A whole run, and a part of it that is stopped in its third training: the same scores, nothing trained twice."""
     caplog.set_level("INFO", logger="distilface")

@@ -6,6 +6,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -28,10 +30,29 @@ from distilface.training.checkpoints import last_whole
 TOLERANCE = dict.fromkeys(KINDS, 5e-6) | {"multistage": 5e-3}
 
 
+#: The kinds of the quick tests; the others take a minute more.
+QUICK = ("embedding", "embedding on the grid", "simcse")
+SLOW = tuple(kind for kind in KINDS if kind not in QUICK)
+
+
+def marked(*left_out: str) -> list[Any]:
+    """Return the kinds as parameters, of which some are slow."""
+    return [pytest.param(kind, marks=[pytest.mark.slow] * (kind in SLOW)) for kind in KINDS if kind not in left_out]
+
+
 @pytest.fixture(scope="module")
-def runs(materials: Materials, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
+def runs_of(materials: Materials, tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], dict[str, Any]]:
+    """Train the kinds that belong with a kind, once."""
+
+    @cache
+    def train_kinds(kinds: tuple[str, ...]) -> dict[str, Any]:
+        return train_in_one_and_two(kinds, materials, tmp_path_factory.mktemp("together"))
+
+    return lambda kind: train_kinds(SLOW if kind in SLOW else QUICK)
+
+
+def train_in_one_and_two(kinds: tuple[str, ...], materials: Materials, folder: Path) -> dict[str, Any]:
     """Train each kind in one process, and in two; each has caches of its own."""
-    folder = tmp_path_factory.mktemp("together")
 
     def words(kind: str, place: str) -> list[str]:
         cache = [] if kind in ("mlm", "simcse", "simcse with a head", *ALONE) else ["--cache_dir", str(folder / place)]
@@ -41,14 +62,15 @@ def runs(materials: Materials, tmp_path_factory: pytest.TempPathFactory) -> dict
 
     (folder / "one").mkdir()
     (folder / "two").mkdir()
-    together = train_together({kind: words(kind, "two") for kind in (*KINDS, *ALONE)}, folder)
+    together = train_together({kind: words(kind, "two") for kind in (*kinds, *ALONE)}, folder)
     with on_one_thread():
-        alone = train_all({kind: words(kind, "one") for kind in KINDS})
+        alone = train_all({kind: words(kind, "one") for kind in kinds})
     return {"one": alone, "two": together[0], "second": together[1], "folder": folder}
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "mlm"])  # whose masks are drawn for each part
-def test_two_processes_make_what_one_makes(runs, kind):
+@pytest.mark.parametrize("kind", marked("mlm"))  # whose masks are drawn for each part
+def test_two_processes_make_what_one_makes(runs_of, kind):
+    runs = runs_of(kind)
     one, two = (weights(runs["folder"] / place / kind) for place in ("one", "two"))
     assert one.keys() == two.keys()
     differences = {name: float((one[name].double() - two[name].double()).abs().max()) for name in one}
@@ -57,25 +79,28 @@ def test_two_processes_make_what_one_makes(runs, kind):
     np.testing.assert_allclose(ours, theirs, atol=2e-4)
 
 
-@pytest.mark.parametrize("kind", KINDS)
-def test_each_process_returns_the_run(runs, kind):
+@pytest.mark.parametrize("kind", marked())
+def test_each_process_returns_the_run(runs_of, kind):
+    runs = runs_of(kind)
     assert runs["second"][kind] == runs["two"][kind]
     assert runs["two"][kind]["steps"] == runs["one"][kind]["steps"]
 
 
 @pytest.mark.parametrize("kind", ALONE)
-def test_a_method_that_cannot_be_shared_says_why(runs, kind):
-    assert f"{kind} trains in one process, not in 2: " in runs["two"][kind]
+def test_a_method_that_cannot_be_shared_says_why(runs_of, kind):
+    assert f"{kind} trains in one process, not in 2: " in runs_of(kind)["two"][kind]
 
 
-def test_each_process_embeds_its_part_of_the_text(runs):
+@pytest.mark.parametrize("kind", ["embedding", pytest.param("leaf", marks=pytest.mark.slow)])
+def test_each_process_embeds_its_part_of_the_text(runs_of, kind):
     """The teacher's embeddings are the same bytes, whoever has computed them."""
+    runs = runs_of(kind)
     one, two = (
         {file.relative_to(place): file for file in place.glob("*/*.arrow")}
         for place in (runs["folder"] / "one", runs["folder"] / "two")
     )
     both = one.keys() & two.keys()  # but for those of an assistant that each has trained
-    assert len(both) > 4
+    assert len(both) > 2
     for name in both:
         np.testing.assert_array_equal(*(Dataset.from_file(str(files[name]))["label"][:] for files in (one, two)))
 

@@ -140,6 +140,7 @@ def test_a_cut_takes_copies():
     assert all(torch.equal(before[name], weight) for name, weight in model.state_dict().items())
 
 
+@pytest.mark.slow
 @needs_package
 def test_a_full_cut_of_minilm_gives_its_embeddings_back():
     """Sentences of 1 to 400 words: past the 256 tokens that the model reads, both must cut at the same place."""

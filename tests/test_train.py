@@ -73,13 +73,15 @@ reference_runs: dict[Any, tuple[Path, dict[str, Any]]] = {}
     ("kind", "stop", "more"),
     [
         ("simcse", 5, []),
-        ("simcse", 4, []),
-        ("simcse", 6, ["--bf16", "yes"]),
-        ("codir with a queue", 5, []),
+        pytest.param("simcse", 4, [], marks=pytest.mark.slow),
+        pytest.param("simcse", 6, ["--bf16", "yes"], marks=pytest.mark.slow),
+        pytest.param("codir with a queue", 5, [], marks=pytest.mark.slow),
         ("embedding on the grid", 5, []),
-        *(("online", stop, []) for stop in (2, 3, 4, 8)),  # before a switch, in its step, right after, past the last
+        ("online", 3, []),  # in the step of a switch
+        # before a switch, right after it, past the last
+        *(pytest.param("online", stop, [], marks=pytest.mark.slow) for stop in (2, 4, 8)),
         ("distillcse", 5, []),
-        ("distillcse, then online", 5, []),
+        pytest.param("distillcse, then online", 5, [], marks=pytest.mark.slow),
         *((name, 5, []) for name in sorted(set(methods()) - {"simcse", "online", "multistage"})),
     ],
 )
@@ -130,6 +132,7 @@ def test_a_resume_that_forgot_a_part_of_the_loss_would_show(materials, reference
         assert not equal(output, reference("online")[0]), forgotten
 
 
+@pytest.mark.slow
 def test_it_can_be_stopped_again_and_again(materials, reference, tmp_path):
     output = tmp_path / "model"
     words = materials.words("simcse with a head", output)
