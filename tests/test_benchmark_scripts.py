@@ -16,6 +16,7 @@ from tiny import PAIRS, tiny_model, write_pairs
 
 import distilface
 from benchmarks.series import plot_curves, plot_variants, seeds, sweep
+from benchmarks.sts import front
 from benchmarks.sts import plot as plot_scores
 from distilface.data.samples import python_search, python_texts
 from distilface.evaluation.scores import STS_TASKS
@@ -197,9 +198,28 @@ def test_a_series_is_one_star_at_its_mean(tmp_path):
     assert (tmp_path / "f.png").stat().st_size > 10_000
 
 
+def test_the_front_is_of_the_committed_results(tmp_path):
+    """Sizes, speeds and scores are those of the JSON; no untrained model stands beside them."""
+    words = ["--results", str(ROOT / "benchmarks/results"), "--names", "minilm-10mb", "minilm-5mb"]
+    speed = ROOT / "benchmarks/results/speed-family.json"
+    figure = front.main([*words, "--speed", str(speed), "--output", str(tmp_path / "f.png")])
+    rows = list(json.loads(speed.read_text()).values())[-1]["rows"]
+    scored = json.loads((ROOT / "benchmarks/results/minilm-10mb-q4.json").read_text())["scores"]
+    mean = statistics.mean(scored[task] for task in ("STS12", "STS13", "STS14", "STS15", "STSBenchmark"))
+    row = rows["minilm-10mb, q4"]
+    for axes, x in zip(figure.axes, (row["megabytes"], row["short"]["texts_per_second"]), strict=True):
+        points = {note.get_text(): note.xy for note in axes.texts}
+        np.testing.assert_allclose(points["minilm-10mb"], (x, mean), atol=1e-3)
+    names = {note.get_text() for note in figure.axes[0].texts}
+    assert {"all-MiniLM-L6-v2", "potion-base-8M"} <= names
+    assert "BERT-base, first-last average" not in names
+
+
 @pytest.mark.parametrize(
     ("script", "words", "problem"),
     [
+        (front, ["--speed", "empty.json"], r"empty\.json has no speeds of the processor ''"),
+        (front, ["--speed", "p.json", "--names", "none"], "has neither none-q4.json nor none.json; score it with"),
         (plot_curves, ["--sweep", "none.json", "--backbone", "none.json"], r"none\.json is not a result"),
         (
             plot_variants,
@@ -214,6 +234,7 @@ def test_a_series_is_one_star_at_its_mean(tmp_path):
 def test_a_figure_needs_results(tmp_path, monkeypatch, script, words, problem):
     monkeypatch.chdir(tmp_path)
     Path("empty.json").write_text("{}")
+    Path("p.json").write_text('{"p": {"rows": {}}}')
     with pytest.raises(InputError, match=problem):
         script.main(words)
 

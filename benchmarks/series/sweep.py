@@ -20,6 +20,9 @@ from distilface.settings import InputError, parse, setting, variant_words
 from distilface.storage import write_result
 from distilface.training.settings import PLACES, effective
 
+#: What of a training's ``run.json`` stands in the result; a distillation alone has an agreement with its teacher.
+RECORDED = ("seed", "steps", "best_step", "scores", "curve", "loss", "agreement", "parameters", "train_seconds", "data")
+
 
 @dataclass
 class Settings:
@@ -45,7 +48,7 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
         runs.append(
             {
                 "name": variant,
-                **{key: run[key] for key in ("seed", "steps", "best_step", "scores", "curve", "train_seconds", "data")},
+                **{key: run[key] for key in RECORDED if key in run},
                 "settings": {key: value for key, value in run["settings"].items() if key not in PLACES},
             }
         )

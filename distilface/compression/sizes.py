@@ -187,7 +187,7 @@ def shapes(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, megabyt
         )
         pieces = min(int(1000 * (megabytes - empty) / (one - empty)), len(tokenizer))
         pieces -= pieces % 100 if pieces < len(tokenizer) else 0
-        enough = pieces >= LEAST_PIECES
+        enough = pieces >= min(LEAST_PIECES, len(tokenizer))  # a small vocabulary may stay whole
         return shape_of(encoder, tokenizer, layers, pieces, length, width, bits) if enough else None
 
     found = []
