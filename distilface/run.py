@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from distilface.hub_ids import HUB_STSB, HUB_TEXTS, cached_revision
+from distilface.json_files import read_json
 from distilface.settings import InputError
-from distilface.storage import read_json
 
 #: The version that is written. Older files, read as version 0, have neither ``version`` nor ``sources``.
 VERSION = 1

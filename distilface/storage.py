@@ -150,18 +150,6 @@ def write_result(file: str | Path, result: dict[str, Any]) -> None:
     write_whole(Path(file), result, indent=2)
 
 
-def read_json(path: Path) -> Any:
-    """Read a JSON file of a folder.
-
-    Raises:
-        InputError: if it is not JSON.
-    """
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except (UnicodeDecodeError, json.JSONDecodeError):
-        raise InputError(f"{path} is damaged: it is not JSON; save or download the folder again") from None
-
-
 def write_json(path: Path, content: Any) -> None:
     """Write a JSON file of a folder; what JSON has no word for (a path, a date) is written as its text."""
     path.write_text(json.dumps(content, indent=2, ensure_ascii=False, default=str) + "\n", encoding="utf-8")

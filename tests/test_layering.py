@@ -15,8 +15,8 @@ import distilface
 ROOT = Path(__file__).parent.parent
 PACKAGE = ROOT / "distilface"
 ROOMS = [
-    *("settings", "extras", "locks", "storage", "processes", "console", "environment", "hub_ids", "light", "run"),
-    *("data", "model", "compression", "runtimes", "embedding", "exporters"),
+    *("settings", "extras", "json_files", "locks", "storage", "processes", "console", "environment", "hub_ids"),
+    *("light", "run", "data", "model", "compression", "runtimes", "embedding", "exporters"),
     *("training", "methods", "evaluation", "cards", "hub", "api", "cli", "__main__"),
 ]
 

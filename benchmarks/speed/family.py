@@ -22,10 +22,11 @@ from distilface.data.pairs import read_sts
 from distilface.environment import processor, stamp
 from distilface.evaluation.tables import console, number_table
 from distilface.hub_ids import DEFAULT_TEACHER
+from distilface.json_files import read_json
 from distilface.light import LightEncoder
 from distilface.light.files import variants_in
 from distilface.settings import InputError, parse, setting
-from distilface.storage import read_json, write_result
+from distilface.storage import write_result
 from distilface.training.teacher import load_teacher
 
 logger = logging.getLogger("distilface.benchmarks.speed")

@@ -13,7 +13,7 @@ import copy
 import logging
 import statistics
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -22,6 +22,7 @@ from typing import Any
 import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
+from transformers import TrainerCallback
 
 from benchmarks.checks import check_counts
 from benchmarks.files import save_result
@@ -93,10 +94,12 @@ def train_bare(student: SentenceTransformer, rows: Dataset, labels: torch.Tensor
         optimizer.zero_grad()
 
 
-def train_packaged(student: SentenceTransformer, rows: Dataset, settings: TrainSettings) -> Callable[[], Any]:
+def train_packaged(
+    student: SentenceTransformer, rows: Dataset, settings: TrainSettings, callbacks: Sequence[TrainerCallback] = ()
+) -> Callable[[], Any]:
     """Return the package's trainer on the same work, ready to run, without scores and checkpoints."""
     dev = sts_sample().select(range(3))
-    trainer, _ = encoder_trainer(student, make_loss(student, rows, "cosine"), rows, dev, settings)
+    trainer, _ = encoder_trainer(student, make_loss(student, rows, "cosine"), rows, dev, settings, callbacks)
     trainer.args.eval_strategy = trainer.args.save_strategy = "no"
     return trainer.train
 

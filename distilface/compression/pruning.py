@@ -12,10 +12,11 @@ from datasets import Dataset
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from distilface.json_files import read_json
 from distilface.locks import scratch_folder
 from distilface.model.families import family_name, padding_position
 from distilface.settings import InputError
-from distilface.storage import read_json, write_json
+from distilface.storage import write_json
 
 logger = logging.getLogger(__name__)
 

@@ -10,7 +10,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from distilface.embedding.store import Store
-from distilface.storage import read_json, whole_file, write_whole
+from distilface.json_files import read_json
+from distilface.storage import whole_file, write_whole
 
 #: The files that an output can be.
 OUTPUT_SUFFIXES = (".parquet", ".npy")

@@ -9,8 +9,8 @@ from mteb.abstasks import AbsTask
 from distilface.evaluation.local_tasks import KINDS, make_task
 from distilface.evaluation.suite_rows import READERS
 from distilface.evaluation.tasks import checksum, data_file
+from distilface.json_files import read_json
 from distilface.settings import InputError, check_known
-from distilface.storage import read_json
 
 #: The largest share of a task's text that may stand in training text for the task to count in a mean.
 SEEN = 0.05

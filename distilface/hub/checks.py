@@ -8,10 +8,10 @@ from fnmatch import fnmatch
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any
 
+from distilface.json_files import read_json
 from distilface.model.folder import Folder
 from distilface.runtimes.files import REPORT, pieces, read_exports
 from distilface.settings import InputError
-from distilface.storage import read_json
 
 #: What this library writes of a training or an export; local paths in them are published as names.
 RECORDS = ("run.json", REPORT)

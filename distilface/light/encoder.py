@@ -6,7 +6,6 @@ from typing import Any
 
 import numpy as np
 
-from distilface.light.fastest import fastest
 from distilface.light.files import AUTO, TOKENIZER, find_files, variants_in
 from distilface.light.session import open_session
 from distilface.light.similarity import SIMILARITIES
@@ -152,6 +151,8 @@ def _pools_without_prompt(folder: Path) -> bool:
 
 def _fastest_file(folder: Path, threads: int | None) -> Path:
     """Return the file of a folder that is fastest on this processor, of those that give a text one vector."""
+    from distilface.light.fastest import fastest  # its imports take a while
+
     there = variants_in(folder)
     names = {name: str(file.relative_to(folder)) for name, file in there.items()}
 

@@ -1,16 +1,16 @@
 """Text to tokens as a folder's own tokenizer makes them, by the library ``tokenizers`` alone."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tokenizers import Tokenizer, normalizers
+from tokenizers.normalizers import BertNormalizer
 
+from distilface.json_files import read_json
 from distilface.light.files import TOKENIZER
 from distilface.settings import InputError
-from distilface.storage import read_json
 
 #: Families that count their positions from the id of their padding: of 514 positions, 512 are of a text.
 AFTER_PADDING = ("roberta", "xlm-roberta", "mpnet", "camembert", "xlm-roberta-xl", "longformer", "data2vec-text")
@@ -56,19 +56,18 @@ class Tokens:
         settings = read_settings(folder, "tokenizer_config.json")
         named = read_settings(folder, "special_tokens_map.json") | settings
         sentence, encoder = read_settings(folder, "sentence_bert_config.json"), read_settings(folder, "config.json")
-        rules = read_json(folder / TOKENIZER)
-        _set_normalizer(rules, settings)
         try:
-            self._tokenizer = Tokenizer.from_str(json.dumps(rules))
+            self._tokenizer = Tokenizer.from_file(str(folder / TOKENIZER))
         except Exception as error:  # the library raises Exception itself
             raise InputError(f"{folder / TOKENIZER} is damaged: {error}; save or download the folder again") from None
+        _set_normalizer(self._tokenizer.normalizer, settings)
         if sentence.get("do_lower_case"):
             self._lower_first()
         padding = _token(named, "pad_token") or _token(named, "eos_token")
         counted = encoder.get("pad_token_id") if padding is None else self._tokenizer.token_to_id(padding)
         self._padding, self._left = int(counted or 0), settings.get("padding_side") == "left"
         asked = [sentence.get("max_seq_length"), settings.get("model_max_length")]
-        asked.append((rules.get("truncation") or {}).get("max_length"))
+        asked.append((self._tokenizer.truncation or {}).get("max_length"))
         self._static = _is_static(folder)
         self.length = _length(folder, [*asked, *([ENDLESS] if self._static else [])], encoder)
         self._tokenizer.no_padding()
@@ -111,11 +110,12 @@ def _is_static(folder: Path) -> bool:
     return bool(modules) and str(modules[0].get("type")).endswith(".StaticEmbedding")
 
 
-def _set_normalizer(rules: dict[str, Any], settings: dict[str, Any]) -> None:
+def _set_normalizer(normalizer: Any, settings: dict[str, Any]) -> None:
     """Let the settings of a BERT's tokenizer rule over its file, as they do in transformers."""
-    normalizer = rules.get("normalizer") or {}
-    if normalizer.get("type") == "BertNormalizer" and settings.get("tokenizer_class") not in (None, *AS_WRITTEN):
-        normalizer.update({own: settings[key] for key, own in BERT_NORMALIZER.items() if key in settings})
+    if isinstance(normalizer, BertNormalizer) and settings.get("tokenizer_class") not in (None, *AS_WRITTEN):
+        for key, own in BERT_NORMALIZER.items():
+            if key in settings:
+                setattr(normalizer, own, settings[key])
 
 
 def _length(folder: Path, asked: Sequence[Any], encoder: dict[str, Any]) -> int:

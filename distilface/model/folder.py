@@ -14,6 +14,7 @@ from safetensors import SafetensorError, safe_open
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import WeightedLayerPooling
 
+from distilface.json_files import read_json
 from distilface.model.identity import fingerprint
 from distilface.model.loading import load_in_fp32
 from distilface.model.older_versions import make_portable, older_fingerprint, portable_configs
@@ -21,7 +22,7 @@ from distilface.model.pooling import freeze
 from distilface.model.saved_card import card
 from distilface.run import Run, read_run
 from distilface.settings import InputError
-from distilface.storage import check_output, put_in_place, read_json, whole_folder, write_json
+from distilface.storage import check_output, put_in_place, whole_folder, write_json
 
 __all__ = ["Folder", "check_output", "load", "open_folder", "put_in_place", "save_folder"]
 

@@ -17,10 +17,11 @@ from sentence_transformers.sentence_transformer.modules import Pooling, StaticEm
 from tokenizers import Tokenizer
 from torch import float32, nn
 
+from distilface.json_files import read_json
 from distilface.model.families import published_length
 from distilface.model.static import check_static, is_static, rewrite_static_tokenizer
 from distilface.settings import InputError
-from distilface.storage import read_json, write_json
+from distilface.storage import write_json
 
 _FLAGS = {
     "cls": "pooling_mode_cls_token",

@@ -1,6 +1,5 @@
 """The mistakes of a user, and names that are not known."""
 
-import difflib
 from collections.abc import Iterable, Sequence
 
 
@@ -21,6 +20,8 @@ def did_you_mean(name: str, known: Iterable[str], cutoff: float = 0.6) -> str | 
     >>> did_you_mean("simces", ["simcse", "mlm"])
     "did you mean 'simcse'?"
     """
+    import difflib  # a light encoder that makes no mistake starts without it
+
     close = difflib.get_close_matches(name, list(known), n=1, cutoff=cutoff)
     return f"did you mean {close[0]!r}?" if close else None
 
