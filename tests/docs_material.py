@@ -33,15 +33,15 @@ STAND_INS = {
 }
 #: What recipes ask for that a few sentences do not have, or that would take minutes.
 SMALLER: dict[str, Any] = {
-    "steps": "3",
-    "stage_steps": ["3"] * 4,
+    "steps": "4",
+    "stage_steps": ["4"] * 4,
     "switch_every": "2",
     "max_switches": "1",
     "held_out": "4",
     "vocabulary": "150",
     "embedding_size": "8",
     "negatives": "5",
-    "eval_steps": "3",
+    "eval_steps": "2",
 }
 BEFORE = f"""
 import json

@@ -14,8 +14,8 @@ from light_folders import PROMPTS, TOKENIZERS, save_light
 from tiny import sentences
 
 import distilface
+from benchmarks.speed import cold_start, light_files
 from benchmarks.speed import family as of_family
-from benchmarks.speed import light_files
 from distilface import __main__ as command
 from distilface import extras
 from distilface.environment import processor
@@ -377,3 +377,16 @@ def test_the_shipped_model_finds_what_means_the_same():
     assert similarity[0] > 2 * similarity[1:].max()
     run = json.loads((files.SHIPPED / "run.json").read_text())
     assert [step["step"] for step in run["compression"]] == ["vocabulary", "bits"]
+
+
+def test_a_start_is_measured_part_by_part(folders):
+    """In a process of its own, which makes sure that neither torch nor YAML is imported."""
+    started = cold_start.start(cold_start.LIGHT, str(folders["bert"]), 3)
+    parts = ["import numpy", "import onnxruntime", "import tokenizers", "import distilface", "settings and tokenizer"]
+    assert list(started["parts"]) == [*parts, "session", "first vector"]
+    assert len(started["times"]) == 3
+    turns = [{"parts": {"a": [0.1 * n, 0.2], "b": [0.3, 0.1]}, "times": [[0.001 * n, 0.002]]} for n in (1, 2, 6)]
+    assert cold_start.summary(turns) == {
+        "clock_ms": {"first_vector": 500, "least": 400, "parts": {"a": 200, "b": 300}, "one_sentence": 2.0},
+        "processor_ms": {"first_vector": 300, "least": 300, "parts": {"a": 200, "b": 100}, "one_sentence": 2.0},
+    }

@@ -4,6 +4,7 @@ import copy
 import json
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 from tiny import sentences, tiny_model
 
-from benchmarks.training_cost import memory, teacher, throughput
+from benchmarks.training_cost import memory, step, teacher, throughput
 from distilface.compression.student import load_student
 from distilface.data.texts import read_texts
 from distilface.methods import embedding
@@ -141,6 +142,32 @@ def test_the_ratio_is_of_each_round():
         "ratio": 0.8,
         "ms_per_step": {"with": 300.0, "without": 200.0, "alone": 50.0},
     }
+
+
+def test_a_step_is_shared_out_to_its_parts(model, text, tmp_path):
+    """The parts of a step that the profiler saw are all there, and no time counts twice."""
+    output = tmp_path / "step.json"
+    small = ["--length", "2", "--batch_size", "3", "--steps", "3", "--rounds", "2", "--train_max_length", "16"]
+    result = step.run(["--student", model, "--data", text, *small, "--output", str(output)])
+    assert list(json.loads(output.read_text()).values()) == [result]
+    shares = result["shares"]
+    assert {"rounding", "linear maps", "attention", "optimizer", "reading and tokenizing"} <= set(shares)
+    assert min(shares.values()) >= 0
+    assert sum(shares.values()) == pytest.approx(1, abs=0.01)
+    assert len(result["ratios"]) == 2
+    assert 4 < result["tokens_a_text"] <= 16
+    with pytest.raises(InputError, match="--steps 1 is too few"):
+        step.run(["--student", model, "--data", text, "--steps", "1"])
+
+
+def test_an_operator_belongs_to_the_range_around_it():
+    def event(name: str, parent=None, spent: float = 0):
+        return SimpleNamespace(name=name, cpu_parent=parent, self_cpu_time_total=spent)
+
+    optimizer, rounding = event("Optimizer.step#AdamW.step", spent=1), event("_Straight")
+    events = [optimizer, event("aten::mul", optimizer, 2), event("aten::abs", rounding, 3), event("aten::mm", spent=4)]
+    expected = {"linear maps": 0.2, "rounding": 0.15, "optimizer": 0.15, step.OTHER: 0.25, step.PYTHON: 0.25}
+    assert step.shares([*events, event("aten::gelu", spent=5)], 20) == expected
 
 
 @pytest.mark.parametrize(("script", "steps", "batch"), [(throughput, 60, 128), (teacher, 20, 64)])

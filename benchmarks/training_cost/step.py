@@ -33,14 +33,14 @@ from distilface.environment import processor, stamp
 from distilface.json_files import read_json
 from distilface.model.folder import load
 from distilface.model.precision import has_bf16
-from distilface.settings import parse, setting
+from distilface.settings import InputError, parse, setting
 from distilface.storage import write_result
 from distilface.training.settings import TrainSettings
 from distilface.training.trainer import use_cpu_well
 
 logger = logging.getLogger("distilface.benchmarks.training_cost")
 
-#: The part of a step that an operator belongs to, by the range of the profiler that it ran in; the first one counts.
+#: The part of a step that an operator belongs to, by how its name or one around it begins; the outermost counts.
 RANGES = {
     "enumerate(DataLoader)": "reading and tokenizing",
     "Optimizer.step": "optimizer",
@@ -108,12 +108,11 @@ class _Profiled(TrainerCallback):
 
 def part_of(event: Any) -> str:
     """Return the part of the step that an operator of the profiler belongs to."""
+    part = OTHER
     while event is not None:
-        for name, part in RANGES.items():
-            if event.name.startswith(name):
-                return part
+        part = next((known for name, known in RANGES.items() if event.name.startswith(name)), part)
         event = event.cpu_parent
-    return OTHER
+    return part
 
 
 def shares(events: Any, total: float) -> dict[str, float]:
@@ -144,6 +143,8 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
     settings = parse(StepSettings, argv, inspect.getdoc(StepSettings) or "")
     check_counts(settings, "length", "batch_size", "train_max_length", "steps", "rounds")
     check_file(settings.output)
+    if settings.steps < 2:
+        raise InputError("--steps 1 is too few: the profiler leaves the first one out; give 2 or more")
     student = load(Path(settings.student))
     use_cpu_well(student)
     rows = made_up(settings, student.get_embedding_dimension() or 0)
