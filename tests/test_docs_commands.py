@@ -50,6 +50,12 @@ ELSEWHERE = {
         "it needs the extra ray; tests/test_encode.py, where that is installed"
     ),
     "python benchmarks/run_speed.py --output speed.json": "fifteen minutes; tests/test_speed.py runs it in small",
+    "python -m benchmarks.speed.cold_start --output cold-start.json": (
+        "two minutes of new processes; tests/test_light.py starts one"
+    ),
+    "python -m benchmarks.training_cost.step --length 12 --batch_size 16 --output step-cost.json": (
+        "minutes; tests/test_training_cost.py runs it in small"
+    ),
     "python benchmarks/run_works_with.py --output works-with.json": (
         "it makes environments from PyPI and npm; tests/test_run_works_with.py"
     ),

@@ -12,7 +12,9 @@ import inspect
 import logging
 import statistics
 import tempfile
+import time
 from collections import Counter
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -70,7 +72,7 @@ class StepSettings:
     length: int = setting(1, "sentences of one text, joined: 1 for short texts, 12 for passages")
     batch_size: int = setting(32, "texts a step")
     train_max_length: int = setting(256, "tokens of a text that training reads")
-    steps: int = setting(4, "steps a round")
+    steps: int = setting(4, "steps a round, of which the first, with the start, is not counted")
     rounds: int = setting(5, "pairs of rounds, trainer and bare loop in turn")
     output: str | None = setting(None, "add the result to this JSON file")
 
@@ -92,18 +94,26 @@ def rounded(student: SentenceTransformer) -> SentenceTransformer:
     return model
 
 
-class _Profiled(TrainerCallback):
-    """Runs the profiler over the steps after the first, in which memory is allocated."""
+class _AtEachEnd(TrainerCallback):
+    """Calls a function after each step, with the step's number and the last one's."""
 
-    def __init__(self, profiler: Any) -> None:
-        self.profiler = profiler
+    def __init__(self, ended: Callable[[int, int], Any]) -> None:
+        self.ended = ended
 
     def on_step_end(self, args: Any, state: Any, control: Any, **more: Any) -> None:
-        """Start after the first step; stop after the last."""
-        if state.global_step == 1:
-            self.profiler.start()
-        elif state.global_step == state.max_steps:
-            self.profiler.stop()
+        """Call it."""
+        self.ended(state.global_step, state.max_steps)
+
+
+def paired(student: SentenceTransformer, rows: Dataset, work: TrainSettings) -> tuple[float, float]:
+    """Train a copy by the trainer and one by the bare loop; return the seconds of each from its first step's end."""
+    labels = torch.as_tensor(rows["label"][:])
+    ours: list[float] = []
+    theirs: list[float] = []
+    clock = _AtEachEnd(lambda *_: ours.append(time.perf_counter()))
+    seconds(train_packaged(rounded(student), rows, work, [clock]))
+    seconds(train_bare, rounded(student), rows, labels, work, lambda: theirs.append(time.perf_counter()))
+    return ours[-1] - ours[0], theirs[-1] - theirs[0]
 
 
 def part_of(event: Any) -> str:
@@ -132,7 +142,15 @@ def shares(events: Any, total: float) -> dict[str, float]:
 def profile_steps(student: SentenceTransformer, rows: Dataset, work: TrainSettings) -> dict[str, float]:
     """Return the shares of the parts of a step of the trainer."""
     profiler = profile(activities=[ProfilerActivity.CPU])
-    seconds(train_packaged(rounded(student), rows, work, [_Profiled(profiler)]))
+
+    def ended(step: int, last: int) -> None:
+        """Start after the first step, in which memory is allocated; stop after the last."""
+        if step == 1:
+            profiler.start()
+        elif step == last:
+            profiler.stop()
+
+    seconds(train_packaged(rounded(student), rows, work, [_AtEachEnd(ended)]))
     events = profiler.events()
     total = max(event.time_range.end for event in events) - min(event.time_range.start for event in events)
     return shares(events, total)
@@ -148,7 +166,6 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
     student = load(Path(settings.student))
     use_cpu_well(student)
     rows = made_up(settings, student.get_embedding_dimension() or 0)
-    labels, taken = torch.as_tensor(rows["label"][:]), []
     tokens = sum(
         map(len, student.tokenizer(rows["text"][:], truncation=True, max_length=settings.train_max_length)["input_ids"])
     )
@@ -160,14 +177,14 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
             train_max_length=settings.train_max_length,
             bf16="yes" if has_bf16() else "no",
         )
-        for _ in range(settings.rounds + 1):
-            packaged, bare = rounded(student), rounded(student)
-            taken.append((seconds(train_packaged(packaged, rows, work)), seconds(train_bare, bare, rows, labels, work)))
+        taken = [paired(student, rows, work) for _ in range(settings.rounds)]
         parts = profile_steps(student, rows, work)
-    ours, theirs = ([times[which] for times in taken[1:]] for which in (0, 1))
+    ours, theirs = (list(times) for times in zip(*taken, strict=True))
+    steps = settings.steps - 1
+    counted = {"sentences": steps * settings.batch_size, "tokens": tokens * steps // settings.steps}
     result = {
-        **against("trainer", ours, "bare", theirs, sentences=len(rows), tokens=tokens),
-        "seconds_a_step": round(statistics.median(ours) / settings.steps, 3),
+        **against("trainer", ours, "bare", theirs, **counted),
+        "seconds_a_step": round(statistics.median(ours) / steps, 3),
         "tokens_a_text": round(tokens / len(rows), 1),
         "shares": parts,
         "settings": vars(settings) | {"output": None},

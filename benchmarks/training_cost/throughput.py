@@ -66,8 +66,22 @@ class Settings:
     output: str | None = setting(None, "write the result to this JSON file")
 
 
-def train_bare(student: SentenceTransformer, rows: Dataset, labels: torch.Tensor, settings: TrainSettings) -> None:
-    """Distil by a loop as one writes it by hand: cosine to the teacher, nothing from the package's trainer."""
+def train_bare(
+    student: SentenceTransformer,
+    rows: Dataset,
+    labels: torch.Tensor,
+    settings: TrainSettings,
+    ended: Callable[[], Any] = lambda: None,
+) -> None:
+    """Distil by a loop as one writes it by hand: cosine to the teacher, nothing from the package's trainer.
+
+    Args:
+        student: what is trained.
+        rows: with the column ``text``.
+        labels: the teacher's embeddings of the rows.
+        settings: how to train.
+        ended: called after each step.
+    """
     encoder: Any = student[0].model
     tokenizer, texts = student.tokenizer, rows["text"][:]
     optimizer = torch.optim.AdamW(encoder.parameters(), lr=settings.learning_rate, weight_decay=0.0, fused=True)
@@ -92,6 +106,7 @@ def train_bare(student: SentenceTransformer, rows: Dataset, labels: torch.Tensor
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
+        ended()
 
 
 def train_packaged(
