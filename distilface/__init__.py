@@ -7,9 +7,9 @@ below are loaded where they are first used, so that importing the package stays 
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from distilface.api import compare, encode, evaluate, export, load, push, shape, train, write_card
+    from distilface.api import compare, encode, evaluate, export, load, push, route, shape, train, write_card
 
-__all__ = ["compare", "encode", "evaluate", "export", "load", "push", "shape", "train", "write_card"]
+__all__ = ["compare", "encode", "evaluate", "export", "load", "push", "route", "shape", "train", "write_card"]
 __version__ = "0.1.0"
 
 

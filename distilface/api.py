@@ -138,6 +138,31 @@ def load(
     return load_model(model)
 
 
+def route(student: str | Path, output: str | Path, teacher: str | Path | None = None) -> Path:
+    """Write one folder that embeds queries by a student and documents by its teacher: it searches an index that exists.
+
+    >>> import distilface
+    >>> distilface.route("models/none", "models/search")
+    Traceback (most recent call last):
+    distilface.settings.InputError: models/none does not exist; give a model folder
+
+    Args:
+        student: a model folder, distilled into its teacher's own space, as its run.json says.
+        output: the folder to write, which ``SentenceTransformer`` loads for ``encode_query`` and ``encode_document``.
+        teacher: a folder or a Hub id; default what the student's run.json names.
+
+    Returns:
+        The folder that was written.
+
+    Raises:
+        InputError: if the two have different spaces, one of them cannot be loaded, or ``output`` is taken.
+    """
+    check_toolkit("route")
+    from distilface import routing
+
+    return routing.route(student, output, teacher)
+
+
 def export(
     folder: str | Path,
     *,

@@ -29,6 +29,7 @@ from distilface.hub.publishing import push
 from distilface.hub.settings import PushSettings
 from distilface.methods import find_method, methods
 from distilface.model.folder import open_folder
+from distilface.routing import RouteSettings, route
 from distilface.run import Run
 from distilface.settings import InputError, check_known, parse, setting, warn_unused
 from distilface.storage import write_result
@@ -40,6 +41,9 @@ USAGE = f"""distilface {__version__}: verbs on a model folder
     distilface shape              the students that fill a budget of megabytes, part by part
     distilface evaluate MODEL     its scores on MTEB's tasks, on a suite of your own, in your own search
     distilface info FOLDER        what it is, sizes, scores, exports, and what it lacks
+    distilface route STUDENT OUTPUT
+                                  one folder that searches an index that exists: queries by the student, documents
+                                  by its teacher
     distilface export FOLDER      onnx/ and openvino/ beside the weights, each file through the parity gate
     distilface card FOLDER        README.md of the model, from how it was trained, scored and exported
     distilface push FOLDER        weights and card to the Hub, in one commit
@@ -99,6 +103,14 @@ def shape(words: list[str]) -> list[Shape]:
     found = shapes_for(settings.teacher, settings.megabytes, settings.max_seq_length)
     print("\n".join(shape_lines(found)))
     return found
+
+
+def route_folder(words: list[str]) -> Path:
+    """Write the folder of a student and its teacher; return it."""
+    settings = parse(RouteSettings, words, inspect.getdoc(RouteSettings) or "")
+    folder = route(settings.student, settings.output, settings.teacher)
+    print(f"{folder}: encode_query is the student's, encode_document its teacher's")
+    return folder
 
 
 def _methods() -> str:
@@ -204,6 +216,7 @@ VERBS = {
     "train": Verb(train, ()),
     "shape": Verb(shape, ()),
     "info": Verb(info),
+    "route": Verb(route_folder, ("student", "output"), "models/mine models/search"),
     "export": Verb(export_folder),
     "card": Verb(write_folder_card),
     "evaluate": Verb(evaluate, ("model",), "models/mine --data-dir STS"),

@@ -14,6 +14,7 @@ VERBS = {
     "card": "writing a card",
     "push": "publishing",
     "shape": "a shape for a budget",
+    "route": "a folder of two encoders",
     "load": "a model in torch",
 }
 

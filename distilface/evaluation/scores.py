@@ -18,8 +18,9 @@ from tqdm.auto import tqdm
 from distilface.evaluation.means import means_by_type
 from distilface.evaluation.mteb_model import MtebModel
 from distilface.evaluation.tasks import find_tasks, task_types
-from distilface.hub_ids import is_endpoint, unreachable
+from distilface.hub_ids import is_endpoint, resolve, unreachable
 from distilface.model.loading import load_model
+from distilface.model.router import check_no_router
 from distilface.runtimes.base import Encoder
 from distilface.runtimes.endpoint import EndpointEncoder
 from distilface.runtimes.torch import TorchEncoder
@@ -39,13 +40,15 @@ def as_encoder(model: Scored) -> Encoder:
     """Return an encoder as it is, and an endpoint's; anything else in torch, in fp32 however its weights are stored.
 
     Raises:
-        InputError: on what :func:`distilface.model.loading.load_model` refuses, or an endpoint without embeddings.
+        InputError: on what :func:`distilface.model.loading.load_model` refuses, a folder of two encoders, or an
+            endpoint without embeddings.
     """
     if isinstance(model, Encoder):
         return model
     if isinstance(model, str) and is_endpoint(model):
         return EndpointEncoder(model)
     if not isinstance(model, SentenceTransformer):
+        check_no_router(Path(resolve(str(model))))
         model = load_model(model)
     return TorchEncoder(model)
 

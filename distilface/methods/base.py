@@ -74,6 +74,10 @@ class Method(ABC):
         """Return the papers of a run with these settings."""
         return [self.paper]
 
+    def learns_space(self, settings: Mapping[str, Any]) -> bool:
+        """Return whether the student of a run with these settings is to have its only teacher's own embeddings."""
+        return False
+
     @abstractmethod
     def trainer(self, task: Task) -> tuple[WholeCheckpoints, Measure]:
         """Return a trainer, and the measure that chooses its checkpoint."""
@@ -137,6 +141,10 @@ class EncoderMethod(Method):
     #: Whether the student is to have its teacher's own embeddings, which stand in the column ``label``: then its
     #: agreement with the teacher is measured, and can choose the checkpoint.
     imitates: ClassVar[bool] = False
+
+    def learns_space(self, settings: Mapping[str, Any]) -> bool:
+        """Return whether the student is to have its teacher's embeddings, and not a projection of it."""
+        return self.imitates and not settings.get("projection")
 
     def student(self, task: Task) -> SentenceTransformer:
         """Return the untrained student."""

@@ -19,6 +19,7 @@ from distilface.model.identity import fingerprint
 from distilface.model.loading import load_in_fp32
 from distilface.model.older_versions import make_portable, older_fingerprint, portable_configs
 from distilface.model.pooling import freeze
+from distilface.model.router import check_no_router
 from distilface.model.saved_card import card
 from distilface.run import Run, read_run
 from distilface.settings import InputError
@@ -157,6 +158,7 @@ class Folder:
         if not self.path.is_dir():
             what = "is a file" if self.path.exists() else "does not exist"
             raise InputError(f"{self.path} {what}; give a model folder")
+        check_no_router(self.path)
         if missing := [name for name in self._root if not (self.path / name).is_file()]:
             raise InputError(f"{self.path} is not a model folder: it has no {', no '.join(missing)}")
         for kind, place in self.modules:

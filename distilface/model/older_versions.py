@@ -145,18 +145,39 @@ def make_portable(folder: Path, model: SentenceTransformer, configs: list[dict[s
         model: the model in it.
         configs: its :func:`portable_configs`.
     """
-    modules = read_json(folder / "modules.json")
-    for entry, module, config in zip(modules, model, configs, strict=True):
-        entry["type"] = f"sentence_transformers.models.{type(module).__name__}"
-        name = "config.json" if entry["path"] else "sentence_bert_config.json"
-        if entry["path"] or not is_static(model):
-            write_json(folder / entry["path"] / name, config)
-    write_json(folder / "modules.json", modules)
+    entries = read_json(folder / "modules.json")
+    rewrite_modules([folder / entry["path"] for entry in entries], model, configs)
+    for entry, module in zip(entries, model, strict=True):
+        entry["type"] = older_name(module)
+    write_json(folder / "modules.json", entries)
+    store_in_fp32(folder)
+
+
+def older_name(module: nn.Module) -> str:
+    """Return the class of a module by the name that every version knows."""
+    return f"sentence_transformers.models.{type(module).__name__}"
+
+
+def rewrite_modules(places: Sequence[Path], model: SentenceTransformer, configs: list[dict[str, Any]]) -> None:
+    """Rewrite the settings and the tokenizer that a model's modules have written.
+
+    Args:
+        places: the folder of each module, the encoder's first.
+        model: the model in them.
+        configs: its :func:`portable_configs`.
+    """
+    for number, (place, config) in enumerate(zip(places, configs, strict=True)):
+        if number or not is_static(model):
+            write_json(place / ("config.json" if number else "sentence_bert_config.json"), config)
     if is_static(model):
-        rewrite_static_tokenizer(folder)
+        rewrite_static_tokenizer(places[0])
     else:
-        _rewrite_encoder(folder, layers=any(isinstance(m, WeightedLayerPooling) for m in model))
-        _rewrite_tokenizer(folder, model[0], configs[0]["max_seq_length"])
+        _rewrite_encoder(places[0], layers=any(isinstance(m, WeightedLayerPooling) for m in model))
+        _rewrite_tokenizer(places[0], model[0], configs[0]["max_seq_length"])
+
+
+def store_in_fp32(folder: Path) -> None:
+    """Write all weights of a folder as fp32, as readable as its ``modules.json``."""
     mode = (folder / "modules.json").stat().st_mode
     for file in folder.rglob("*.safetensors"):
         weights = load_file(file)

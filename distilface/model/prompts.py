@@ -22,6 +22,12 @@ def default_prompt(model: SentenceTransformer) -> str | None:
     return model.prompts.get(model.default_prompt_name or "") or None
 
 
+def role_prompt(model: SentenceTransformer, *roles: str) -> str:
+    """Return the words that a model puts before a query or a document: of its first known role, else the default."""
+    known = [role for role in roles if role in model.prompts]
+    return (model.prompts[known[0]] if known else default_prompt(model)) or ""
+
+
 def tokens_of(model: SentenceTransformer, texts: list[str], **limits: int) -> dict[str, Any]:
     """Tokenise text as ``encode`` does, by the model's own tokenizer and default prompt, onto its device."""
     return batch_to_device(model.preprocess(texts, prompt=default_prompt(model), **limits), model.device)

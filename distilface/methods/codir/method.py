@@ -67,6 +67,10 @@ class CoDIR(EncoderMethod):
         """Return CoDIR's papers and those of what stands beside it."""
         return [PAPER, *filter(None, [BASES.get(settings.get("base", ""))])]
 
+    def learns_space(self, settings: Mapping[str, Any]) -> bool:
+        """Return whether the teacher's embeddings stand beside the contrast, and no projection between."""
+        return settings.get("base") == "embedding" and not settings.get("projection")
+
     def check(self, settings: Any) -> None:
         """Refuse what the contrast, or what stands beside it, cannot be."""
         super().check(settings)
