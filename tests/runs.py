@@ -27,10 +27,13 @@ VARIANTS = {
     "simcse with a head": "simcse",
     "codir with a queue": "codir",
     "embedding on the grid": "embedding",
+    "embedding by tokens": "embedding",
     "distillcse": "online",
     "distillcse, then online": "online",
 }
 STEPS, EVAL_STEPS, BATCH = 10, 3, 8
+#: At which one process and two make the same batches: each holds an even number of texts.
+TOKENS = 184
 #: 28 sentences: an epoch is 4 steps of 8, the last of them half full.
 SENTENCES = 28
 #: The last checkpoint is the best, so that nothing hides in it; of two generations the second is the worse.
@@ -78,6 +81,7 @@ class Materials:
             "codir": ["--negatives", "5"],
             "codir with a queue": ["--base", "simcse", "--queue", "20", "--objective", "infonce"],
             "embedding on the grid": ["--bits", "4", "--vocabulary", "85"],
+            "embedding by tokens": ["--batch_tokens", TOKENS],
             "distillcse": [*relations, "--teachers", self.teacher],
             "online": [*relations, *switches],
             "distillcse, then online": [*relations, *switches, "--teachers", self.teacher],
@@ -92,6 +96,8 @@ class Materials:
             "learning_rate": 1e-3,
             "bf16": "no",
         }
+        if kind == "embedding by tokens":
+            del common["batch_size"]
         words = [
             *self.options(VARIANTS.get(kind, kind)),
             *(word for key, value in common.items() for word in (f"--{key}", value)),

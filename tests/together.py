@@ -12,7 +12,16 @@ from unittest.mock import patch
 
 #: Of a training without dropout, as one process and several draw other masks. The two views of SimCSE are then equal,
 #: and its loss is one all the same.
-KINDS = ("embedding", "embedding on the grid", "leaf", "simcse", "simcse with a head", "multistage", "mlm")
+KINDS = (
+    "embedding",
+    "embedding on the grid",
+    "embedding by tokens",
+    "leaf",
+    "simcse",
+    "simcse with a head",
+    "multistage",
+    "mlm",
+)
 ALONE = ("codir", "online")
 
 

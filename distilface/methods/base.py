@@ -27,6 +27,7 @@ from distilface.training.fitting import encoder_trainer, fit, read_length
 from distilface.training.run_folder import check_settings, claimed
 from distilface.training.settings import StudentSettings, TrainSettings, warn_unread
 from distilface.training.student import make_student
+from distilface.training.trainer import EncoderTrainer
 from distilface.training.verdict import Measure
 
 __all__ = ["EncoderMethod", "Method", "Paper", "Task"]
@@ -59,7 +60,8 @@ class Method(ABC):
         """
         self.check_processes()
         check_settings(settings)
-        check_batch(settings.batch_size, self.least_batch, self.name)
+        if getattr(settings, "batch_tokens", None) is None:
+            check_batch(settings.batch_size, self.least_batch, self.name)
 
     def check_processes(self) -> None:
         """Refuse several processes for a method that they cannot train together.
@@ -166,7 +168,7 @@ class EncoderMethod(Method):
         """Return what is done between steps; a callback that must outlive a stop keeps its state in the loss."""
         return ()
 
-    def trainer(self, task: Task) -> tuple[WholeCheckpoints, Measure]:
+    def trainer(self, task: Task) -> tuple[EncoderTrainer, Measure]:
         """Return the trainer of the student, and the measure that chooses its checkpoint."""
         # Read first: a mistake in it must show before the teacher's pass of hours.
         dev = None if self.imitates and task.settings.dev is None else task.dev

@@ -14,10 +14,10 @@ from distilface.methods import embedding
 from distilface.methods.base import EncoderMethod, Paper, Task
 from distilface.model.pooling import is_normalized
 from distilface.settings import InputError, setting
-from distilface.training.checkpoints import WholeCheckpoints
 from distilface.training.fitting import count_steps
 from distilface.training.settings import ImitationSettings
 from distilface.training.student import make_student
+from distilface.training.trainer import EncoderTrainer
 from distilface.training.verdict import Measure
 
 PAPER = Paper(
@@ -110,10 +110,10 @@ class Leaf(EncoderMethod):
         """Return the squared distance to the teacher's embedding."""
         return LeafLoss(student, distance_metric="mse")
 
-    def trainer(self, task: Task) -> tuple[WholeCheckpoints, Measure]:
+    def trainer(self, task: Task) -> tuple[EncoderTrainer, Measure]:
         """Return the trainer under cycles of the learning rate, which transformers has only as half cosines."""
         trainer, measure = super().trainer(task)
-        settings, steps = task.settings, count_steps(task.settings, len(task.data))
+        settings, steps = task.settings, count_steps(task.settings, len(task.data), trainer.batches)
         trainer.lr_scheduler = LambdaLR(
             trainer.create_optimizer(), lambda step: rate_at(step, steps, settings.cycles, settings.last_rate)
         )

@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 from datasets import Dataset
+from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from distilface import processes
@@ -81,6 +82,80 @@ class LengthBatchSampler(DefaultBatchSampler):
             batch = order[start : start + self.whole].tolist()
             batch = batch[: len(batch) // self.parts * self.parts]
             yield from (batch[part :: self.parts] for part in range(self.parts))
+
+
+class TokenBatchSampler(DefaultBatchSampler):
+    """Batches of as many texts of similar length as fit a number of padded tokens: a long text costs no more memory.
+
+    The texts are sorted by their tokens, rounded up by an eighth at most, and cut into batches once. So every epoch has
+    as many batches, of the same sizes, as upstream counts on at a resume; which texts of one rounded length stand
+    together, and the order of the batches, are drawn from ``seed`` and epoch.
+
+    Each batch is one step, so a text counts for less the more of them are in its batch: about by its tokens. Several
+    processes make the batches of one, dealt out as those of :class:`LengthBatchSampler` are.
+
+    Args:
+        dataset: what is read.
+        batch_size: upstream's, not read.
+        drop_last: upstream's, not read: no batch is full.
+        tokens: of a batch of all processes together: its texts times the tokens of the longest of them, at most.
+        lengths: the tokens of each text.
+    """
+
+    def __init__(
+        self, dataset: Dataset, batch_size: int, drop_last: bool, *, tokens: int, lengths: np.ndarray, **kwargs: Any
+    ) -> None:
+        super().__init__(dataset, batch_size=batch_size, drop_last=drop_last, **kwargs)
+        self.parts, self.rounded = processes.count(), round_lengths(lengths)
+        self.cuts = cut_batches(np.sort(self.rounded), tokens, self.parts)
+        if self.parts > 1:
+            self.batch_size: Any = None  # accelerate would wait for full parts alone
+
+    def __len__(self) -> int:
+        return len(self.cuts) * self.parts
+
+    def __iter__(self) -> Iterator[list[int]]:
+        random = np.random.default_rng([self.seed, self.epoch])
+        order = np.lexsort((random.random(len(self.rounded)), self.rounded))
+        for start, end in random.permutation(self.cuts):
+            batch = order[start:end].tolist()
+            yield from (batch[part :: self.parts] for part in range(self.parts))
+
+
+def round_lengths(lengths: np.ndarray) -> np.ndarray:
+    """Round lengths up to three binary digits after the first, so that many texts have each; the longest stays."""
+    steps = 2 ** np.maximum(np.log2(np.maximum(lengths, 1)).astype(np.int64) - 3, 0)
+    return np.minimum(-(-lengths // steps) * steps, lengths.max(initial=0))
+
+
+def cut_batches(lengths: np.ndarray, tokens: int, parts: int = 1) -> np.ndarray:
+    """Return where each batch of texts in their order begins and ends, shape (batches, 2).
+
+    Args:
+        lengths: of the texts, rising.
+        tokens: of a batch, enough for ``parts`` of the longest text.
+        parts: what the texts of a batch are a multiple of; a last batch leaves out up to ``parts - 1`` texts.
+    """
+    cuts: list[tuple[int, int]] = []
+    start = 0
+    while start < len(lengths):
+        padded = lengths[start : start + tokens // max(int(lengths[start]), 1)]
+        count = int(np.searchsorted(padded * np.arange(1, len(padded) + 1), tokens, side="right"))
+        if (count := count // parts * parts) == 0:
+            break
+        cuts.append((start, start + count))
+        start += count
+    return np.array(cuts, np.int64).reshape(-1, 2)
+
+
+def token_lengths(dataset: Dataset, model: SentenceTransformer, length: int) -> np.ndarray:
+    """Return how many tokens of each text of the first column a training reads, at most ``length``."""
+    column = dataset.column_names[0]
+    counts: list[np.ndarray] = []
+    for batch in dataset.with_format(None).select_columns([column]).iter(batch_size=10_000):
+        tokens = model.tokenizer(batch[column], truncation=True, max_length=length, return_attention_mask=False)
+        counts.append(np.fromiter(map(len, tokens["input_ids"]), np.int64))
+    return np.concatenate(counts)
 
 
 def _lengths(dataset: Dataset) -> np.ndarray:

@@ -29,16 +29,23 @@ from distilface.training.verdict import Measure, finish, finished_run, keep_untr
 logger = logging.getLogger(__name__)
 
 
-def count_steps(settings: TrainSettings, rows: int) -> int:
-    """Return how many optimiser steps a training on this many rows makes."""
-    return settings.steps if settings.steps > 0 else math.ceil(settings.epochs * -(-rows // settings.batch_size))
+def count_steps(settings: TrainSettings, rows: int, batches: int | None = None) -> int:
+    """Return how many optimiser steps a training makes.
+
+    Args:
+        settings: how to train.
+        rows: of the data.
+        batches: of an epoch, where they are not the rows divided by the batch size.
+    """
+    batches = -(-rows // settings.batch_size) if batches is None else batches
+    return settings.steps if settings.steps > 0 else math.ceil(settings.epochs * batches)
 
 
 def arguments(settings: TrainSettings, measure: Measure) -> dict[str, Any]:
     """Return the training arguments, by upstream's names, that both trainers share."""
     return {
         "output_dir": str(work_folder(settings)),
-        "per_device_train_batch_size": settings.batch_size // processes.count(),
+        "per_device_train_batch_size": max(settings.batch_size // processes.count(), 1),
         "num_train_epochs": settings.epochs,
         "max_steps": settings.steps if settings.steps > 0 else -1,
         "learning_rate": settings.learning_rate,
@@ -110,6 +117,7 @@ def encoder_trainer(
         loss=loss,
         evaluator=judge,
         callbacks=[CollapseAlarm(judge.mean_cosine(model)), *callbacks],
+        batch_tokens=getattr(settings, "batch_tokens", None),
     )
     trainer.data_collator.max_length = read_length(settings, model)
     return trainer, measure
@@ -183,7 +191,9 @@ def _cost(trainer: WholeCheckpoints, settings: TrainSettings) -> str:
     dataset: Any = trainer.train_dataset
     rows, together = len(dataset), processes.count()
     by = f", {together} processes" if together > 1 else ""
-    return f"{rows:,} sentences, {count_steps(settings, rows):,} steps of {settings.batch_size}{by}"
+    batches = getattr(trainer, "batches", None)
+    each = settings.batch_size if batches is None else f"at most {getattr(settings, 'batch_tokens', 0):,} tokens"
+    return f"{rows:,} sentences, {count_steps(settings, rows, batches):,} steps of {each}{by}"
 
 
 def _train(trainer: WholeCheckpoints, work: Path, settings: TrainSettings) -> None:

@@ -9,6 +9,7 @@ from typing import Any
 
 from transformers import SchedulerType
 
+from distilface import processes
 from distilface.compression.bits import BITS, TABLE_BITS
 from distilface.data.lines import suffix_of
 from distilface.hub_ids import DEFAULT_BACKBONE, DEFAULT_TEACHER, HUB_STSB, HUB_TEXTS, is_endpoint
@@ -110,6 +111,11 @@ class ImitationSettings(TeacherSettings):
         HUB_STSB, "scored pairs that choose the checkpoint, as above; none: the agreement with the teacher chooses"
     )
     teacher: str = setting(DEFAULT_TEACHER, "a sentence encoder: a Hub id, a folder, or URL#MODEL of an endpoint")
+    batch_tokens: int | None = setting(
+        None,
+        "as many sentences a step as fit this many padded tokens, so that long ones cost no more memory",
+        excludes=["batch_size"],
+    )
     held_out: int = setting(0, "texts held out of the training, to measure the agreement with the teacher on them")
 
 
@@ -161,6 +167,12 @@ def check_values(settings: TrainSettings) -> None:
     check_endpoints(settings)
     if isinstance(settings, ImitationSettings) and 0 < settings.held_out < 3:
         raise InputError(f"--held_out {settings.held_out} is too few: neighbours need 3 texts or more")
+    least = settings.train_max_length * processes.count()
+    if (tokens := getattr(settings, "batch_tokens", None)) is not None and tokens < least:
+        raise InputError(
+            f"--batch_tokens {tokens} is too small: a text of --train_max_length {settings.train_max_length} "
+            f"for each of {processes.count()} processes takes {least}"
+        )
     if (bits := getattr(settings, "table_bits", BITS)) not in TABLE_BITS:
         raise InputError(f"--table_bits {bits} must be 4 or 2")
     for name in ("vocabulary", "megabytes"):

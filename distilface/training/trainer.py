@@ -1,8 +1,10 @@
 """What trains a sentence encoder: length-sorted batches, the loss's own state kept, a score, a collapse alarm."""
 
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformerTrainer
@@ -13,6 +15,7 @@ from transformers import (
 
 from distilface import processes
 from distilface.settings import InputError
+from distilface.training.batches import TokenBatchSampler, cut_batches, round_lengths, token_lengths
 from distilface.training.checkpoints import WholeCheckpoints
 
 LOSS_STATE = "loss.safetensors"
@@ -27,11 +30,40 @@ class EncoderTrainer(WholeCheckpoints, SentenceTransformerTrainer):
 
     loss: Any
 
-    def __init__(self, *args: Any, **kwargs: Any) -> None:
+    def __init__(self, *args: Any, batch_tokens: int | None = None, **kwargs: Any) -> None:
+        """Make the trainer.
+
+        Args:
+            args: upstream's.
+            batch_tokens: the padded tokens of a batch, in place of a number of texts.
+            kwargs: upstream's.
+        """
+        self.batch_tokens = batch_tokens
         super().__init__(*args, **kwargs)
         student = {weight.data_ptr() for weight in self.model.parameters()}
         # of a projection on the loss, which would become another one in each process
         processes.share_gradients(weight for weight in self.loss.parameters() if weight.data_ptr() not in student)
+
+    def get_batch_sampler(self, dataset: Any, *args: Any, **kwargs: Any) -> Any:
+        """Return upstream's sampler, or the one that counts tokens."""
+        if self.batch_tokens is None:
+            return super().get_batch_sampler(dataset, *args, **kwargs)
+        return TokenBatchSampler(dataset, *args, tokens=self.batch_tokens, lengths=self._token_lengths, **kwargs)
+
+    @cached_property
+    def _token_lengths(self) -> np.ndarray:
+        """The tokens of each text of the training; they are counted once."""
+        dataset: Any = self.train_dataset
+        model: Any = self.model
+        collator: Any = self.data_collator
+        return token_lengths(dataset, model, collator.max_length)
+
+    @property
+    def batches(self) -> int | None:
+        """The batches of an epoch, where they are not the texts divided by a number."""
+        if self.batch_tokens is None:
+            return None
+        return len(cut_batches(np.sort(round_lengths(self._token_lengths)), self.batch_tokens, processes.count()))
 
     def add_model_card_callback(self, default_args_dict: dict[str, Any]) -> None:
         """Add nothing: upstream's card copies training sentences into the README."""
