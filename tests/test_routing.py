@@ -93,6 +93,7 @@ def test_its_files_have_the_older_names(models, tmp_path):
     assert settings["structure"]["query"] == [
         *("query_0_Transformer", "query_1_Pooling", "query_2_Dense", "query_3_Normalize"),
     ]
+    assert settings["parameters"] == {"default_route": "document", "allow_empty_key": True}, "5.1 has no other"
     pooling = json.loads((tmp_path / "search" / "query_1_Pooling" / "config.json").read_text())
     assert pooling["pooling_mode_mean_tokens"] is True
     assert not (tmp_path / "search" / "config.json").exists(), "no one takes it for an encoder"

@@ -33,7 +33,7 @@ def check_no_router(folder: Path) -> None:
 def save_router(
     queries: SentenceTransformer, documents: SentenceTransformer, path: str | Path, names: tuple[str, str]
 ) -> Path:
-    """Write two encoders of one space as a folder that every version of sentence-transformers from 5.0 loads.
+    """Write two encoders of one space as one folder, with the names that older versions of sentence-transformers read.
 
     ``encode_query`` gives what ``queries.encode_query`` does, ``encode_document`` what ``documents.encode_document``
     does; a plain ``encode`` takes the encoder of the documents, as sentence-transformers' own default is.
@@ -68,6 +68,7 @@ def save_router(
             places = settings["structure"][route]
             rewrite_modules([folder / place for place in places], encoder, configs[route])
             settings["types"] |= dict(zip(places, map(older_name, encoder), strict=True))
+        settings["parameters"].pop("route_mappings")  # empty here, and an argument that sentence-transformers 5.1 lacks
         write_json(folder / CONFIG, settings)
         write_json(folder / "modules.json", [{"idx": 0, "name": "0", "path": "", "type": older_name(router)}])
         store_in_fp32(folder)
