@@ -29,7 +29,16 @@ logger = logging.getLogger(__name__)
 PCA_ROWS = 20_000
 Metric = Literal["mse", "cosine", "l2"]
 #: What a student without a transformer does not have, or does not obey.
-NO_LAYERS = ["backbone", "layers", "pooling", "max_seq_length", "dropout", "train_max_length", "megabytes", "batch_tokens"]
+NO_LAYERS = [
+    "backbone",
+    "layers",
+    "pooling",
+    "max_seq_length",
+    "dropout",
+    "train_max_length",
+    "megabytes",
+    "batch_tokens",
+]
 
 
 PAPER = Paper(
