@@ -123,6 +123,11 @@ class Run:
         return self.more.get("space")
 
     @property
+    def dimensions(self) -> dict[str, Any] | None:
+        """The name of a ``score``, and the ``scores`` of the first so many numbers of a vector, the last of all."""
+        return self.more.get("dimensions")
+
+    @property
     def texts(self) -> list[Source]:
         """The training text."""
         return self._of("data")

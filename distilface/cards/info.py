@@ -5,10 +5,17 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 
 from distilface.cards.card import lacking
+from distilface.model.dimensions import cut_to, whole_width
 from distilface.model.folder import Folder
 from distilface.model.static import is_static, token_table
 from distilface.runtimes.files import read_exports
 from distilface.runtimes.opening import known_fastest
+
+
+def _dimensions(model: SentenceTransformer) -> str:
+    """Say how many numbers a vector has."""
+    of = f"the first {cut_to(model)} of {whole_width(model)}" if cut_to(model) else model.get_embedding_dimension()
+    return f"{of} dimensions"
 
 
 def _shape(model: SentenceTransformer) -> str:
@@ -18,14 +25,13 @@ def _shape(model: SentenceTransformer) -> str:
         pieces, width = token_table(model).weight.shape
         return (
             f"static, a vector of {width} for each of {pieces:,} pieces; {', '.join(['their mean', *modules])}; "
-            f"{model.get_embedding_dimension()} dimensions; reads a text to its end"
+            f"{_dimensions(model)}; reads a text to its end"
         )
     config = encoder.model.config
     layers = config.num_hidden_layers * getattr(config, "inner_group_num", 1)
     return (
         f"{config.model_type}, {layers} layers of {config.hidden_size}, {len(model.tokenizer):,} tokens in the "
-        f"vocabulary; {', '.join(modules)}; {model.get_embedding_dimension()} dimensions; "
-        f"reads {model.max_seq_length} tokens"
+        f"vocabulary; {', '.join(modules)}; {_dimensions(model)}; reads {model.max_seq_length} tokens"
     )
 
 

@@ -9,6 +9,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Weighted
 from torch import nn
 
 from distilface.cards.training import machine_text
+from distilface.model.dimensions import cut_to, whole_width, with_cut
 from distilface.model.families import auto_class
 from distilface.model.folder import Folder
 from distilface.model.pooling import is_normalized, pooling_code
@@ -31,6 +32,7 @@ def shape_section(folder: Folder) -> dict[str, Any]:
         "parameters": folder.parameters,
         "megabytes": folder.megabytes,
         "dimension": model.get_embedding_dimension(),
+        "of_dimension": whole_width(model) if cut_to(model) else None,
         "normalized": is_normalized(model),
         "length": length_limit(model),
         "prompt": json.dumps(default_prompt(model)) if default_prompt(model) else None,
@@ -45,7 +47,7 @@ def _static_shape(model: SentenceTransformer) -> dict[str, Any]:
     return {
         "pooling": "the mean of the vectors of its pieces",
         "pooled": None,
-        "code": static_code(model),
+        "code": with_cut(model, static_code(model)),
         "layers": False,
         "served": None,
         "padding": {"id": 0, "token": json.dumps(model.tokenizer.id_to_token(0))},
@@ -63,11 +65,12 @@ def _transformer_shape(model: SentenceTransformer) -> dict[str, Any]:
     words += ", each the mean of the last four layers'" if layers else ""
     return {
         "pooling": words + (", then a linear layer" if dense else ""),
-        "pooled": modes[0] if modes in (["mean"], ["cls"]) and not dense else None,
+        # A runtime that pools by itself gives all the numbers.
+        "pooled": modes[0] if modes in (["mean"], ["cls"]) and not dense and not cut_to(model) else None,
         "loader": auto_class(transformer.model),
-        "code": pooling_code(model),
+        "code": with_cut(model, pooling_code(model)),
         "layers": layers,
-        "served": _served(model) if modes in (["mean"], ["cls"]) and not layers else None,
+        "served": _served(model) if modes in (["mean"], ["cls"]) and not layers and not cut_to(model) else None,
         "padding": {"id": model.tokenizer.pad_token_id, "token": json.dumps(model.tokenizer.pad_token)},
     }
 

@@ -10,6 +10,7 @@ from mteb.types import PromptType
 from torch.utils.data import DataLoader
 
 from distilface.console import quiet_logger
+from distilface.model.dimensions import needs_length
 from distilface.runtimes.base import Encoder
 from distilface.runtimes.endpoint import EndpointEncoder
 from distilface.runtimes.torch import TorchEncoder
@@ -52,7 +53,8 @@ class MtebModel(SentenceTransformerEncoderWrapper):
     def _embed(self, inputs: DataLoader, **kwargs: Any) -> Any:
         if isinstance(self.encoder, TorchEncoder):
             with self.encoder.autocast():
-                return super().encode(inputs, **kwargs)
+                more = {"normalize_embeddings": True} if needs_length(self.encoder.model) else {}
+                return super().encode(inputs, **kwargs, **more)
         prompt, size = self._prompt(kwargs["task_metadata"], kwargs.get("prompt_type")), kwargs.get("batch_size", 32)
         texts = [text for batch in inputs for text in batch["text"]]
         if isinstance(self.encoder, EndpointEncoder):  # a request holds what the endpoint takes

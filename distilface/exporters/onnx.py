@@ -3,6 +3,7 @@
 import contextlib
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -11,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 from torch import Tensor, nn
 
 from distilface.console import quiet_logger
+from distilface.model.dimensions import cut
 from distilface.model.families import family_name
 from distilface.model.static import is_static, token_table
 from distilface.runtimes.base import INPUTS, padded, token_ids
@@ -27,7 +29,7 @@ class _Graph(nn.Module):
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the token vectors, shape (B, T, width), and the embeddings, shape (B, dimensions)."""
         features = self.model({"input_ids": input_ids, "attention_mask": attention_mask})
-        return features["token_embeddings"], features["sentence_embedding"]
+        return features["token_embeddings"], cut(self.model, features["sentence_embedding"])
 
 
 class _StaticGraph(nn.Module):
@@ -40,6 +42,7 @@ class _StaticGraph(nn.Module):
         super().__init__()
         self.table = nn.Embedding.from_pretrained(token_table(model).weight.detach())
         self.others = nn.ModuleList(list(model)[1:])
+        self.cut = partial(cut, model)
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> tuple[Tensor, Tensor]:
         """Return the pieces' vectors, shape (B, T, width), and the embeddings; of an empty text, zeros."""
@@ -49,7 +52,7 @@ class _StaticGraph(nn.Module):
         features = {"sentence_embedding": (tokens * mask).sum(1) / pieces}
         for module in self.others:
             features = module(features)
-        return tokens, features["sentence_embedding"]
+        return tokens, self.cut(features["sentence_embedding"])
 
 
 def to_onnx(model: SentenceTransformer, file: Path) -> None:

@@ -6,7 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from distilface.light.files import AUTO, TOKENIZER, find_files, variants_in
+from distilface.light.dimensions import first_numbers
+from distilface.light.files import AUTO, TOKENIZER, ends_in_unit_length, find_files, variants_in
 from distilface.light.session import open_session
 from distilface.light.similarity import SIMILARITIES
 from distilface.light.tokens import Tokens, read_settings
@@ -33,6 +34,7 @@ class LightEncoder:
         prompts: by their names.
         default_prompt: that stands before every text unless another is asked for.
         similarity_name: how two vectors are compared.
+        dimension: numbers of a vector.
 
     Raises:
         InputError: if there is no such model, or no light encoder can run it.
@@ -60,7 +62,9 @@ class LightEncoder:
         self._tokens = Tokens(folder)
         if variant == AUTO and file is None:
             self.file = _fastest_file(folder, threads)
-        self._session, self.dimension = open_session(self.file, threads)
+        self._session, width = open_session(self.file, threads)
+        # A file may be older than the folder's truncate_dim, or of another exporter: it then gives all the numbers.
+        self.dimension, self._unit = min(width, settings.get("truncate_dim") or width), ends_in_unit_length(folder)
         self._bytes = sum(part.stat().st_size for part in (self.file, folder / TOKENIZER))
 
     @property
@@ -111,9 +115,8 @@ class LightEncoder:
         embeddings = np.empty((len(ids), self.dimension), np.float32)
         for start in starts:
             batch = order[start : start + batch_size]
-            embeddings[batch] = self._session.run(
-                ["sentence_embedding"], self._tokens.padded([ids[row] for row in batch])
-            )[0]
+            whole = self._session.run(["sentence_embedding"], self._tokens.padded([ids[row] for row in batch]))[0]
+            embeddings[batch] = first_numbers(whole, self.dimension, self._unit)
         return embeddings[0] if isinstance(texts, str) else embeddings
 
     def _prompt(self, prompt: str | None, name: str | None) -> str:

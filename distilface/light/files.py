@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from distilface.json_files import read_json
 from distilface.settings import InputError, check_known
 
 #: The ONNX files that give a sentence one vector in every batch, by the names of their formats, the smallest first.
@@ -55,6 +56,12 @@ def variants_in(folder: Path) -> dict[str, Path]:
     """Return the files of :data:`VARIANTS` that a folder has, by their names."""
     files = {name: [folder / f"{place}{file}" for place in PLACES] for name, file in VARIANTS.items()}
     return {name: found for name, each in files.items() if (found := next(filter(Path.is_file, each), None))}
+
+
+def ends_in_unit_length(folder: Path) -> bool:
+    """Return whether the last module of a folder brings its vectors to length 1."""
+    modules = read_json(folder / "modules.json") if (folder / "modules.json").is_file() else []
+    return bool(modules) and str(modules[-1].get("type")).endswith(".Normalize")
 
 
 def _folder(model: str | Path, wanted: Sequence[Sequence[str]]) -> Path:

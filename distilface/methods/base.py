@@ -16,7 +16,7 @@ from transformers import TrainerCallback, set_seed
 
 from distilface import processes
 from distilface.data.texts import read_texts
-from distilface.methods.shaping import fill_budget, hold_out, rounded, start_rounding
+from distilface.methods.shaping import cut_dimensions, fill_budget, hold_out, rounded, start_rounding
 from distilface.methods.task import Paper, Task
 from distilface.settings import InputError, warn_unused
 from distilface.training.alike import drop_alike
@@ -180,7 +180,9 @@ class EncoderMethod(Method):
         task.agreement = hold_out(task) if self.imitates else None
         loss = self.loss(student, task)
         callbacks, evaluator = self.callbacks(loss, task), self.evaluator(task)
+        shorter = cut_dimensions(student, task)  # before the first score, which is of the model as it is published
         trainer, measure = encoder_trainer(student, loss, task.data, dev, task.settings, callbacks, evaluator)
+        measure = replace(measure, shorter=shorter)
         if task.agreement is not None:
             measure = replace(measure, agreement=task.agreement.agreement)
         return trainer, measure if rounding is None else rounded(measure, rounding)

@@ -16,7 +16,9 @@ from distilface.compression.pruning import prune_vocabulary
 from distilface.compression.sizes import shape_lines, shapes_for
 from distilface.compression.static import SMOOTHING, check_teacher, static_student
 from distilface.compression.student import load_backbone
+from distilface.embedding.space import SHOWN
 from distilface.methods.task import Task
+from distilface.model.dimensions import set_dimensions, whole_width
 from distilface.model.static import is_static
 from distilface.runtimes.endpoint import announce_cost
 from distilface.settings import InputError
@@ -81,6 +83,30 @@ def start_rounding(student: SentenceTransformer, task: Task) -> Rounding:
     round_weights(student, lambda: student.encode(sample, batch_size=32, show_progress_bar=False), started)
     task.compression.append({"step": "bits", "bits": task.settings.bits, "table": table})
     return Rounding(student, table)
+
+
+def cut_dimensions(student: SentenceTransformer, task: Task) -> list[int]:
+    """Have a student give as many numbers as its settings ask for, in its scores and its folder; it trains with all.
+
+    Returns:
+        The numbers at which the finished model is scored too: none, unless it is cut or its first are to be the best.
+
+    Raises:
+        InputError: if it has no more.
+    """
+    count, whole = getattr(task.settings, "truncate_dim", None), whole_width(student)
+    rotated = task.space is not None and task.space.axes is not None
+    if count is not None:
+        task.compression.append({"step": "dimensions", **set_dimensions(student, count)})
+        if not rotated:
+            logger.warning(
+                f"--truncate_dim {count} keeps the first numbers of the teacher's own axes, which may be no better "
+                "than others; --rotate true puts the best first"
+            )
+    elif not rotated:
+        return []
+    shorter = {width for width in (*SHOWN, count) if width is not None and width < whole}
+    return [*sorted(shorter), whole] if shorter else []
 
 
 def rounded(measure: Measure, rounding: Rounding) -> Measure:

@@ -5,6 +5,7 @@ from typing import Any
 
 from sentence_transformers import SentenceTransformer
 
+from distilface.model.dimensions import with_cut
 from distilface.model.families import auto_class
 from distilface.model.pooling import pooling_code
 from distilface.model.static import is_static, static_code
@@ -48,7 +49,7 @@ def _alone(model: SentenceTransformer, named: str) -> str:
 sentences = ["The cat sat on the mat.", "A cat was sitting on a rug."]
 {asked}"""
     if is_static(model):
-        code = "\n".join(static_code(model))
+        code = "\n".join(with_cut(model, static_code(model)))
         return f"""With numpy alone:
 
 ```python
@@ -60,7 +61,7 @@ from tokenizers import Tokenizer
 ```
 """
     transformer: Any = model[0]
-    loader, code = auto_class(transformer.model), "\n".join(pooling_code(model))
+    loader, code = auto_class(transformer.model), "\n".join(with_cut(model, pooling_code(model)))
     read = "from safetensors.torch import load_file\n" if "load_file" in code else ""
     return f"""With transformers alone:
 

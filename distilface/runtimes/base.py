@@ -11,8 +11,10 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 
 from distilface.extras import Extra
+from distilface.light.dimensions import first_numbers
 from distilface.light.tokens import pad_rows
 from distilface.model import identity
+from distilface.model.dimensions import needs_length
 from distilface.model.folder import load
 from distilface.model.static import is_static, token_rows
 from distilface.runtimes.files import megabytes, pieces, precision_of
@@ -154,8 +156,9 @@ class FileEncoder(Encoder):
         ids = token_ids(self.model, texts, prompt)
         order = np.argsort([len(row) for row in ids], kind="stable")
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
-        embeddings = np.empty((len(ids), self.dimension), np.float32)
+        embeddings, unit = np.empty((len(ids), self.dimension), np.float32), needs_length(self.model)
         outputs = self.run(padded(self.model, [ids[row] for row in rows]) for rows in batches)
         for rows, output in zip(batches, outputs, strict=True):
-            embeddings[rows] = output[:, : self.dimension]  # a model may cut its embeddings (truncate_dim)
+            # A file may be older than the folder's truncate_dim: it then gives all the numbers.
+            embeddings[rows] = first_numbers(output, self.dimension, unit)
         return embeddings

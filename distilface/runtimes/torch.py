@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 
+from distilface.model.dimensions import needs_length
 from distilface.model.folder import load
 from distilface.model.identity import fingerprint
 from distilface.runtimes.base import Encoder
@@ -57,5 +58,11 @@ class TorchEncoder(Encoder):
     def encode(self, texts: Sequence[str], batch_size: int = 32, prompt: str = "") -> np.ndarray:
         """Embed texts, each with the prompt before it: float32 of shape (n, dimension), in the order given."""
         with self.autocast():
-            embeddings = self.model.encode(list(texts), prompt=prompt, batch_size=batch_size, show_progress_bar=False)
+            embeddings = self.model.encode(
+                list(texts),
+                prompt=prompt,
+                batch_size=batch_size,
+                show_progress_bar=False,
+                normalize_embeddings=needs_length(self.model),
+            )
         return np.asarray(embeddings, np.float32).reshape(len(texts), self.dimension)

@@ -117,6 +117,7 @@ class ImitationSettings(TeacherSettings):
         excludes=["batch_size"],
     )
     held_out: int = setting(0, "texts held out of the training, to measure the agreement with the teacher on them")
+    truncate_dim: int | None = setting(None, "numbers of a vector that the published model gives, the first ones")
 
 
 def teacher_names(settings: Any) -> list[str]:
@@ -165,6 +166,8 @@ def check_values(settings: TrainSettings) -> None:
     if settings.bf16 not in ("auto", "yes", "no"):
         raise InputError(f"--bf16 {settings.bf16!r} must be auto, yes or no")
     check_endpoints(settings)
+    if (count := getattr(settings, "truncate_dim", None)) is not None and count < 1:
+        raise InputError(f"--truncate_dim {count} is out of range; it must be above 0")
     if isinstance(settings, ImitationSettings) and 0 < settings.held_out < 3:
         raise InputError(f"--held_out {settings.held_out} is too few: neighbours need 3 texts or more")
     least = settings.train_max_length * processes.count()

@@ -1,7 +1,7 @@
 """How a training ends: its folder is scored as reloaded from disk and moved into place; run.json and a verdict."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -28,6 +28,7 @@ class Measure:
         margin: the gain over the baseline from which a training has won.
         data: the scored pairs, for ``run.json``.
         agreement: the agreement of a model with its teacher on texts that it was not trained on, where there is one.
+        shorter: numbers of a vector at which the finished model is scored too.
     """
 
     name: str
@@ -39,6 +40,7 @@ class Measure:
     margin: float = 1.0
     data: dict[str, Any] = field(default_factory=dict)
     agreement: Callable[[Any], dict[str, Any]] | None = None
+    shorter: Sequence[int] = ()
 
     def gain(self, score: float, baseline: float) -> float:
         """Return by how much ``score`` is better than ``baseline``."""
@@ -108,11 +110,22 @@ def finish(model: Any, measure: Measure, staging: Path, output: Path, run: Run, 
         agreement = {**run.agreement, "after": measure.agreement(saved)} if measure.agreement else {}
         verdict = judge(gain, measure.margin, agreement)
         run = replace(run, scores={**run.scores, measure.name: score}, verdict=verdict, gain=gain, agreement=agreement)
+        if measure.shorter:
+            run = replace(run, more={**run.more, "dimensions": _by_dimensions(measure, saved)})
         write_json(staging / "run.json", run.as_dict())
         note_finished(staging.parent, staging / "run.json")
     put_in_place(staging, output, overwrite=overwrite)
     discard(staging.parent, output)
     return read_run(output / "run.json").as_dict()
+
+
+def _by_dimensions(measure: Measure, model: Any) -> dict[str, Any]:
+    """Return the score of the first so many numbers of a model's vectors, by their count; the last is of all."""
+    scores = {}
+    for count in measure.shorter:
+        with model.truncate_embeddings(count):
+            scores[str(count)] = round(measure.score(model), 4)
+    return {"score": measure.name, "scores": scores}
 
 
 def judge(gain: float, margin: float, agreement: dict[str, Any]) -> str:
