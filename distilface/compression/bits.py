@@ -9,8 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-#: Bits of a weight.
+#: Bits of a weight, and those that it may have to be smaller still.
 BITS = 4
+WEIGHT_BITS = (4, 2)
 #: Bits of a weight of the token table, where it is to be smaller still.
 TABLE_BITS = (4, 2)
 #: Scales of a block of 2 bits that are tried, as shares of the one that holds its largest weight.
@@ -28,9 +29,13 @@ def scale_of(largest: Tensor) -> Tensor:
     return (largest / LOWEST).half().to(largest.dtype)
 
 
-def codes_of(weight: Tensor, scale: Tensor) -> Tensor:
-    """Return the nearest codes of weights, from -8 to 7; of a block of zeros, whose scale is 0, they are 0."""
-    return (weight / torch.where(scale == 0, 1, scale)).round_().clamp_(LOWEST, HIGHEST)
+def codes_of(weight: Tensor, scale: Tensor, bits: int = BITS) -> Tensor:
+    """Return the nearest codes of weights: from -8 to 7; of 2 bits -1.5, -0.5, 0.5 and 1.5.
+
+    Of a block of zeros, whose scale is 0, codes of 4 bits are 0, and those of 2 bits stand for 0 too.
+    """
+    steps = weight / torch.where(scale == 0, 1, scale)
+    return steps.floor_().clamp_(-2, 1) + 0.5 if bits == 2 else steps.round_().clamp_(LOWEST, HIGHEST)
 
 
 def two_bits(blocks: Tensor) -> tuple[Tensor, Tensor]:
@@ -49,7 +54,7 @@ def two_bits(blocks: Tensor) -> tuple[Tensor, Tensor]:
     scale = codes = least = torch.empty(0)
     for share in SHARES:
         tried = (largest * (share / 1.5)).half().bfloat16().to(blocks.dtype)
-        nearest = (blocks / torch.where(tried == 0, 1, tried)).floor_().clamp_(-2, 1) + 0.5
+        nearest = codes_of(blocks, tried, 2)
         error = (nearest * tried - blocks).square_().sum(1, keepdim=True)
         if not len(least):
             scale, codes, least = tried, nearest, error
@@ -116,6 +121,12 @@ def table_bits(table: nn.Module) -> int:
     return 2 if is_on_grid(weight, table_block(weight.shape[1]), 2) else BITS
 
 
+def weight_bits(linear: nn.Module) -> int:
+    """Return the bits of the grid that a linear map is on: 2, or else 4."""
+    weight: Any = linear.weight
+    return 2 if is_on_grid(weight, BLOCK, 2) else BITS
+
+
 def is_on_grid(weight: Tensor, block: int, bits: int = BITS) -> bool:
     """Return whether a weight is on a grid (:func:`on_grid`), but for the rounding of a folder stored in fp16."""
     return bool(torch.allclose(weight, on_grid(weight, block, bits), rtol=2**-10, atol=0))
@@ -154,11 +165,12 @@ class Rounding:
     Args:
         model: whose modules are hooked, until :meth:`remove`.
         table: bits of its token table.
+        weights: bits of its linear maps.
     """
 
-    def __init__(self, model: nn.Module, table: int = BITS) -> None:
+    def __init__(self, model: nn.Module, table: int = BITS, weights: int = BITS) -> None:
         self._modules = [
-            (module, block, BITS if isinstance(module, nn.Linear) else table)
+            (module, block, weights if isinstance(module, nn.Linear) else table)
             for module, block in rounded_modules(model)
         ]
         self._kept: dict[int, nn.Parameter] = {}

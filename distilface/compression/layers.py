@@ -14,7 +14,7 @@ from distilface.model.families import family_name
 from distilface.settings import InputError
 
 #: Where a BERT layer's weights go in a DistilBERT layer.
-_LAYER_NAMES = {
+BERT_LAYER = {
     "attention.self.query": "attention.q_lin",
     "attention.self.key": "attention.k_lin",
     "attention.self.value": "attention.v_lin",
@@ -70,7 +70,7 @@ def _renamed(weights: dict[str, torch.Tensor], layers: Sequence[int]) -> dict[st
     token_type = weights["embeddings.token_type_embeddings.weight"][0]
     cut["embeddings.position_embeddings.weight"] = weights["embeddings.position_embeddings.weight"] + token_type
     for new, old in enumerate(layers):
-        for bert, distilbert in _LAYER_NAMES.items():
+        for bert, distilbert in BERT_LAYER.items():
             for part in ("weight", "bias"):
                 weight = weights[f"encoder.layer.{old}.{bert}.{part}"]
                 cut[f"transformer.layer.{new}.{distilbert}.{part}"] = weight

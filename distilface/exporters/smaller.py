@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from distilface.compression.bits import BLOCK, table_block
-from distilface.exporters.two_bits import on_two_bits, two_bit_table
+from distilface.exporters.two_bits import on_two_bits, two_bit_products, two_bit_table
 from distilface.runtimes.base import INPUTS
 
 #: The opset of ONNX that knows numbers of 4 bits.
@@ -199,7 +199,7 @@ def to_q4(source: Path, target: Path) -> None:
 
     Weights are ``MatMulNBits``, the table is ``GatherBlockQuantized``, both ``scale * code`` with a scale in fp16
     for each block: the grid of :func:`distilface.compression.bits.on_grid`, so that weights which are on it are
-    written as they are. A table that was trained in 2 bits is written so (:mod:`~distilface.exporters.two_bits`).
+    written as they are. What was trained in 2 bits is written so (:mod:`~distilface.exporters.two_bits`).
     The small tables of positions and types are in int8. The activations stay in fp32, so that a sentence has one
     embedding in every batch; the gain is the size of the file.
 
@@ -220,6 +220,7 @@ def to_q4(source: Path, target: Path) -> None:
             file = optimised.with_name("table.onnx")
             onnx.save(_q4_table(model), file)
             small = _int8_tables(file)
+        small = two_bit_products(small)  # which leaves no product of theirs to the quantiser
         quantizer = MatMulNBitsQuantizer(small, bits=4, block_size=BLOCK, is_symmetric=True)
         quantizer.process()
     graph = quantizer.model.model.graph

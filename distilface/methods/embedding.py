@@ -13,6 +13,7 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
 from sklearn.decomposition import PCA
 
+from distilface.compression.bits import BITS
 from distilface.embedding.space import make_space
 from distilface.embedding.teacher_cache import embed
 from distilface.hub_ids import DEFAULT_TEACHER
@@ -30,14 +31,8 @@ PCA_ROWS = 20_000
 Metric = Literal["mse", "cosine", "l2"]
 #: What a student without a transformer does not have, or does not obey.
 NO_LAYERS = [
-    "backbone",
-    "layers",
-    "pooling",
-    "max_seq_length",
-    "dropout",
-    "train_max_length",
-    "megabytes",
-    "batch_tokens",
+    *("backbone", "layers", "pooling", "max_seq_length"),
+    *("dropout", "train_max_length", "megabytes", "batch_tokens", "table_rank"),
 ]
 
 
@@ -233,6 +228,11 @@ class Distillation(EncoderMethod):
         check_known([settings.normalize], ["auto", "yes", "no"], "value of --normalize")
         if not settings.teacher:
             raise InputError("--teacher none leaves nothing to learn from; name one or several")
+        if settings.static and settings.bits not in (None, BITS):
+            raise InputError(
+                f"--bits {settings.bits} is of linear maps, of which a static student has none; "
+                f"set --bits {BITS} --table_bits {settings.bits}"
+            )
 
     def student(self, task: Task) -> SentenceTransformer:
         """Return the student: of unit length and of the teachers' maximum length unless the settings say otherwise."""

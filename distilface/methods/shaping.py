@@ -80,9 +80,10 @@ def start_rounding(student: SentenceTransformer, task: Task) -> Rounding:
     table = task.settings.table_bits
     # A table of 2 bits starts from the weights themselves: in the middle of so wide a cell no step would leave it.
     started = table if table == BITS else None
-    round_weights(student, lambda: student.encode(sample, batch_size=32, show_progress_bar=False), started)
+    weights = task.settings.bits
+    round_weights(student, lambda: student.encode(sample, batch_size=32, show_progress_bar=False), started, weights)
     task.compression.append({"step": "bits", "bits": task.settings.bits, "table": table})
-    return Rounding(student, table)
+    return Rounding(student, table, weights)
 
 
 def cut_dimensions(student: SentenceTransformer, task: Task) -> list[int]:

@@ -10,7 +10,7 @@ from typing import Any
 from transformers import SchedulerType
 
 from distilface import processes
-from distilface.compression.bits import BITS, TABLE_BITS
+from distilface.compression.bits import BITS, TABLE_BITS, WEIGHT_BITS
 from distilface.data.lines import suffix_of
 from distilface.hub_ids import DEFAULT_BACKBONE, DEFAULT_TEACHER, HUB_STSB, HUB_TEXTS, is_endpoint
 from distilface.run import Run
@@ -89,7 +89,7 @@ class TeacherSettings(StudentSettings):
     megabytes: float | None = setting(
         None, "fill this many megabytes, file and tokenizer: chooses layers, pieces and bits", chooses=SHAPE
     )
-    bits: int | None = setting(None, "bits of a weight: 4 trains the student on the grid of its 4-bit file")
+    bits: int | None = setting(None, "bits of a weight, 4 or 2: trains the student on the grid of its 4-bit file")
     table_bits: int = setting(
         BITS,
         "bits of the token table, 4 or 2",
@@ -97,6 +97,9 @@ class TeacherSettings(StudentSettings):
         off=lambda bits: bits == BITS,
     )
     feed_forward: int | None = setting(None, "narrow the feed-forward maps of every layer to this width")
+    table_rank: int | None = setting(
+        None, "numbers of a piece in the token table: makes the student an Electra", excludes=["megabytes"]
+    )
     batch_size: int = setting(128, "sentences a step")
     learning_rate: float = setting(3e-4, "peak learning rate of AdamW")
     train_max_length: int = setting(64, "tokens of a sentence that training reads")
@@ -181,8 +184,8 @@ def check_values(settings: TrainSettings) -> None:
     for name in ("vocabulary", "megabytes"):
         if (value := getattr(settings, name, None)) is not None and not 0 < value < math.inf:
             raise InputError(f"--{name} {value} is out of range; it must be above 0")
-    if (bits := getattr(settings, "bits", None)) not in (None, BITS):
-        raise InputError(f"--bits {bits} must be {BITS}, the grid of the 4-bit file; or leave it out")
+    if (bits := getattr(settings, "bits", None)) not in (None, *WEIGHT_BITS):
+        raise InputError(f"--bits {bits} must be 4, the grid of the 4-bit file; or leave it out, or give 2")
     dropout = getattr(settings, "dropout", None)
     if dropout is not None and not 0 <= dropout < 1:
         raise InputError(f"--dropout {dropout} is out of range; it must be from 0 to below 1")

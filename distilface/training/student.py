@@ -8,6 +8,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distilface.compression.low_rank import factor_table
 from distilface.compression.pruning import prune_vocabulary
 from distilface.compression.student import Step, load_student
 from distilface.compression.width import narrow_feed_forward
@@ -16,7 +17,7 @@ from distilface.training.settings import StudentSettings
 
 logger = logging.getLogger(__name__)
 
-#: Texts by which the neurons are chosen that a narrower feed-forward keeps.
+#: Texts by which the neurons are chosen that a narrower feed-forward keeps, and the directions of a token table.
 NARROWING_TEXTS = 600
 
 
@@ -27,6 +28,12 @@ def check_dropout(model: SentenceTransformer, dropout: float | None) -> None:
         kind = getattr(getattr(model[0], "config", None), "model_type", type(model[0]).__name__)
         has = f"it has {', '.join(map(str, sorted(own)))}" if own else "it has none"
         logger.warning(f"--dropout {dropout} has no effect on this {kind} encoder: {has}")
+
+
+def _sample(texts: Dataset) -> list[str]:
+    """Return texts, evenly taken, by which a step chooses what it keeps."""
+    rows = np.linspace(0, len(texts) - 1, min(NARROWING_TEXTS, len(texts))).astype(int)
+    return list(texts.select(rows)["text"][:])
 
 
 def make_student(
@@ -47,7 +54,7 @@ def make_student(
         normalize: end in unit length.
     """
     steps: list[Step] = []
-    size, width = getattr(settings, "vocabulary", None), getattr(settings, "feed_forward", None)
+    size, width, rank = (getattr(settings, name, None) for name in ("vocabulary", "feed_forward", "table_rank"))
     if size is not None and texts is not None:
 
         def prune(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:
@@ -62,13 +69,22 @@ def make_student(
 
         def narrow(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:
             """Keep the neurons that the texts use."""
-            rows = np.linspace(0, len(texts) - 1, min(NARROWING_TEXTS, len(texts))).astype(int)
-            lost = narrow_feed_forward(encoder, tokenizer, texts.select(rows)["text"][:], width)
+            lost = narrow_feed_forward(encoder, tokenizer, _sample(texts), width)
             if record is not None:
                 record.append({"step": "width", **lost})
             return encoder, tokenizer
 
         steps.append(narrow)
+    if rank is not None and texts is not None:
+
+        def factor(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:
+            """Keep so many numbers of each piece."""
+            student, lost = factor_table(encoder, tokenizer, _sample(texts), rank)
+            if record is not None:
+                record.append({"step": "low rank", **lost})
+            return student, tokenizer
+
+        steps.append(factor)
     student = load_student(
         source,
         settings.layers,
