@@ -53,7 +53,7 @@ class MtebModel(SentenceTransformerEncoderWrapper):
     def _embed(self, inputs: DataLoader, **kwargs: Any) -> Any:
         if isinstance(self.encoder, TorchEncoder):
             with self.encoder.autocast():
-                more = {"normalize_embeddings": True} if needs_length(self.encoder.model) else {}
+                more: Any = {"normalize_embeddings": True} if needs_length(self.encoder.model) else {}
                 return super().encode(inputs, **kwargs, **more)
         prompt, size = self._prompt(kwargs["task_metadata"], kwargs.get("prompt_type")), kwargs.get("batch_size", 32)
         texts = [text for batch in inputs for text in batch["text"]]
