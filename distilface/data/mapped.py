@@ -1,12 +1,17 @@
 """Rows of text as a memory-mapped data set, written while they are read."""
 
 import hashlib
+import mmap
+import os
 import secrets
+import tempfile
 import time
 from collections.abc import Iterator, Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
+import numpy as np
 import pyarrow as pa
 from datasets import Dataset
 
@@ -17,6 +22,8 @@ from distilface.storage import whole_file
 _ROWS, _CHARACTERS = 1000, 2**26
 #: Seconds after which a file that was not finished is a leftover of a killed process.
 _LEFTOVER = 86_400
+#: Bytes up to which an array is held in memory.
+_SMALL = 2**20
 
 
 def mapped_dataset(rows: Iterator[Sequence[str]], columns: Sequence[str]) -> Dataset:
@@ -29,8 +36,7 @@ def mapped_dataset(rows: Iterator[Sequence[str]], columns: Sequence[str]) -> Dat
         rows: a text for each of the columns.
         columns: their names.
     """
-    folder = Path(datasets.config.HF_DATASETS_CACHE) / "distilface"
-    folder.mkdir(parents=True, exist_ok=True)
+    folder = _folder()
     _drop_leftovers(folder)
     new, digest = folder / f"{secrets.token_hex(8)}.new", hashlib.sha256()
     schema = pa.schema([(name, pa.string()) for name in columns])
@@ -49,6 +55,36 @@ def mapped_dataset(rows: Iterator[Sequence[str]], columns: Sequence[str]) -> Dat
     else:
         new.replace(path)
     return Dataset.from_file(str(path))
+
+
+def mapped_array(count: int, dtype: Any) -> np.ndarray:
+    """Return an array of zeros that lies in a file without a name: it is gone with the array, or with the process.
+
+    The system writes it to the disk, and drops it from memory, where memory is short. A small one is held in memory.
+
+    Args:
+        count: of its numbers.
+        dtype: numpy's name or type of them.
+
+    Raises:
+        OSError: on a full disk.
+    """
+    size = count * np.dtype(dtype).itemsize
+    if size <= _SMALL:
+        return np.zeros(count, dtype)
+    with tempfile.TemporaryFile(dir=_folder()) as file:
+        if hasattr(os, "posix_fallocate"):  # else a disk that fills up later would end the process by a signal
+            os.posix_fallocate(file.fileno(), 0, size)
+        else:
+            file.truncate(size)
+        # not numpy's memmap: a shuffle of that class takes another way, to another order
+        return np.ndarray(count, dtype, mmap.mmap(file.fileno(), size))
+
+
+def _folder() -> Path:
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "distilface"
+    folder.mkdir(parents=True, exist_ok=True)
+    return folder
 
 
 def _batches(rows: Iterator[Sequence[str]]) -> Iterator[list[Sequence[str]]]:

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
-from distilface.data.distinct import is_new
+from distilface.data.distinct import distinct
 from distilface.data.lines import existing_file, is_gzip, kind_of, table_lines
 from distilface.data.mapped import mapped_dataset
 from distilface.data.rows import checked_text, read_rows
@@ -106,17 +106,20 @@ def _distinct(paths: Sequence[Path], columns: Sequence[str]) -> Iterator[tuple[s
     Raises:
         InputError: on a mistake in a file, a file without a pair, and at the end on fewer than two pairs.
     """
-    seen: set[bytes] = set()
     counts = _Counts()
-    for path in paths:
-        language, before = language_of(path), counts.pairs
-        for where, english, other in _pairs(path, columns):
-            pair = (english, other, language)
-            # repr keeps the sides apart: a separator of our own could also stand inside a side.
-            if counts.add(where, english, other) and is_new(repr(pair).encode(), seen):
-                yield pair
-        if counts.pairs == before:
-            raise InputError(f"{path} holds no pair; it is empty")
+
+    def short() -> Iterator[tuple[str, str, str]]:
+        """Yield the pairs that are short enough."""
+        for path in paths:
+            language, before = language_of(path), counts.pairs
+            for where, english, other in _pairs(path, columns):
+                if counts.add(where, english, other):
+                    yield english, other, language
+            if counts.pairs == before:
+                raise InputError(f"{path} holds no pair; it is empty")
+
+    # repr keeps the sides apart: a separator of our own could also stand inside a side.
+    yield from distinct(short(), lambda pair: repr(pair).encode())
     counts.log()
     if counts.pairs - counts.long < 2:
         raise InputError(f"{paths[0]}: {counts.pairs - counts.long} pairs to train on; give more or shorter ones")

@@ -7,9 +7,10 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
+import numpy as np
 from datasets import Dataset, concatenate_datasets
 
-from distilface.data.distinct import is_new
+from distilface.data.distinct import distinct
 from distilface.data.lines import KINDS, existing_file, is_readable, kind_of, names_file
 from distilface.data.mapped import mapped_dataset
 from distilface.data.rows import checked_text, read_column
@@ -94,26 +95,31 @@ def _distinct(paths: Sequence[Path | None], column: str) -> Iterator[tuple[str]]
     Raises:
         InputError: on a mistake in a file, a file without a sentence, and at the end on fewer than two sentences.
     """
-    seen: set[bytes] = set()
-    count = empty = 0
-    for path in paths:
-        before = count
-        for row in _python() if path is None else read_column(path, column):
-            if not (text := row.strip()):
-                empty += 1
-                continue
-            count += 1
-            if is_new(text.encode(), seen):
-                yield (text,)
-        if count == before:
-            raise InputError(f"{path} holds no sentence; it is empty")
-    if len(seen) < 2:
+    count = empty = kept = 0
+
+    def full() -> Iterator[str]:
+        """Yield the texts that are not empty."""
+        nonlocal count, empty
+        for path in paths:
+            before = count
+            for row in _python() if path is None else read_column(path, column):
+                text = row.strip()
+                count, empty = count + bool(text), empty + (not text)
+                if text:
+                    yield text
+            if count == before:
+                raise InputError(f"{path} holds no sentence; it is empty")
+
+    for text in distinct(full(), str.encode):
+        kept += 1
+        yield (text,)
+    if kept < 2:
         raise InputError(
             f"{paths[0]}: one sentence only; at least two are needed"
             if count == 1
             else f"{paths[0]}: all {count} sentences are equal ({text!r:.60}); nothing can be learned from them"
         )
-    _log_left_out(count - len(seen), empty, count + empty)
+    _log_left_out(count - kept, empty, count + empty)
 
 
 def _log_left_out(repeated: int, empty: int, rows: int) -> None:
@@ -195,9 +201,9 @@ def _checked_dataset(data: Dataset) -> Dataset:
     texts = data.select_columns(["text"])
     batches = texts.with_format(None).iter(batch_size=10_000)
     rows = enumerate((text for batch in batches for text in batch["text"]), 1)
-    full = [row - 1 for row, text in rows if checked_text(text, f"the data set, row {row}, column 'text'").strip()]
-    _log_left_out(0, len(texts) - len(full), len(texts))
-    return texts if len(full) == len(texts) else texts.select(full)
+    empty = [row - 1 for row, text in rows if not checked_text(text, f"the data set, row {row}, column 'text'").strip()]
+    _log_left_out(0, len(empty), len(texts))
+    return texts.select(np.delete(np.arange(len(texts)), empty)) if empty else texts
 
 
 def _names_text(item: str) -> bool:

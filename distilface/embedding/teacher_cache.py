@@ -1,7 +1,9 @@
 """The teacher's embeddings: computed once, kept on disk, memory-mapped."""
 
+import ctypes
 import logging
 import shutil
+import sys
 import time
 from contextlib import nullcontext
 from pathlib import Path
@@ -113,6 +115,16 @@ def _rate(teacher: SentenceTransformer, sample: list[str], bf16: bool) -> float:
     return done / (time.perf_counter() - began)
 
 
+def _give_back() -> None:
+    """Give memory that is free back to the system.
+
+    glibc keeps what a shard leaves in pieces between what stays: about 110 bytes a row by measurement, for good.
+    """
+    trim = getattr(ctypes.CDLL(None), "malloc_trim", None) if sys.platform == "linux" else None
+    if trim is not None:
+        trim(0)
+
+
 def _compute(
     teacher: SentenceTransformer,
     texts: Dataset,
@@ -161,4 +173,5 @@ def _compute(
             with torch.autocast(teacher.device.type, torch.bfloat16, enabled=bf16):
                 embeddings = teacher.encode(sentences, batch_size=batch_size, show_progress_bar=False)
             store.write(number, sentences, np.asarray(embeddings, np.float32))
+            _give_back()
             bar.update(len(sentences))

@@ -2,18 +2,20 @@
 
 import logging
 import time
+from collections.abc import Iterator
+from operator import itemgetter
 
 import numpy as np
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
-from distilface.data.distinct import is_new
+from distilface.data.distinct import distinct
 from distilface.settings import InputError
 
 logger = logging.getLogger(__name__)
 
 
-def first_of_each(texts: Dataset, model: SentenceTransformer, length: int) -> list[int]:
+def first_of_each(texts: Dataset, model: SentenceTransformer, length: int) -> np.ndarray:
     """Return the rows of the texts whose tokens no earlier text has.
 
     Args:
@@ -21,14 +23,16 @@ def first_of_each(texts: Dataset, model: SentenceTransformer, length: int) -> li
         model: whose tokenizer reads them; an uncased one reads "A Cat" as "a cat".
         length: tokens of a text that the training reads; what follows makes no difference.
     """
-    seen: set[bytes] = set()
-    rows: list[int] = []
-    for number, batch in enumerate(texts.select_columns(["text"]).iter(batch_size=10_000)):
-        tokens = model.tokenizer(batch["text"], truncation=True, max_length=length, return_attention_mask=False)
-        for row, ids in enumerate(tokens["input_ids"], number * 10_000):
-            if is_new(np.asarray(ids, np.int32).tobytes(), seen):  # a million lists of tokens would take gigabytes
-                rows.append(row)
-    return rows
+
+    def tokens() -> Iterator[tuple[int, bytes]]:
+        """Yield the number and the tokens of each row; those of a million, as lists, would take gigabytes."""
+        for number, batch in enumerate(texts.select_columns(["text"]).iter(batch_size=10_000)):
+            read = model.tokenizer(batch["text"], truncation=True, max_length=length, return_attention_mask=False)
+            for row, ids in enumerate(read["input_ids"], number * 10_000):
+                yield row, np.asarray(ids, np.int32).tobytes()
+
+    rows = (row for row, _ in distinct(tokens(), itemgetter(1)))
+    return np.fromiter(rows, np.int64)
 
 
 def drop_alike(texts: Dataset, model: SentenceTransformer, length: int) -> Dataset:

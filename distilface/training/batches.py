@@ -9,10 +9,13 @@ from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.sampler import DefaultBatchSampler
 
 from distilface import processes
+from distilface.data.mapped import mapped_array
 from distilface.settings import InputError
 
 #: Batches in one pool of :class:`LengthBatchSampler` at most: sentences are sorted by length inside a pool.
 POOL = 64
+#: Rows whose lengths are read at once.
+_ROWS = 10_000
 
 
 def check_batch(size: int, least: int, what: str) -> None:
@@ -74,10 +77,14 @@ class LengthBatchSampler(DefaultBatchSampler):
 
     def __iter__(self) -> Iterator[list[int]]:
         random = np.random.default_rng([self.seed, self.epoch])
-        order = random.permutation(len(self.lengths))
+        order = mapped_array(len(self.lengths), np.int32 if len(self.lengths) < 2**31 else np.int64)
+        for start in range(0, len(order), _ROWS):
+            order[start : start + _ROWS] = np.arange(start, min(start + _ROWS, len(order)))
+        random.shuffle(order)  # the same order as of ``permutation``
         size = self.whole * min(POOL, max(1, self._batches() // 4))
-        pools = [order[start : start + size] for start in range(0, len(order), size)]
-        order = np.concatenate([pool[np.argsort(self.lengths[pool], kind="stable")] for pool in pools])
+        for start in range(0, len(order), size):
+            pool = order[start : start + size]
+            pool[:] = pool[np.argsort(self.lengths[pool], kind="stable")]
         for start in random.permutation(np.arange(self._batches()) * self.whole):
             batch = order[start : start + self.whole].tolist()
             batch = batch[: len(batch) // self.parts * self.parts]
@@ -159,8 +166,12 @@ def token_lengths(dataset: Dataset, model: SentenceTransformer, length: int) -> 
 
 
 def _lengths(dataset: Dataset) -> np.ndarray:
-    if "length" in dataset.column_names:
-        return np.asarray(dataset["length"])
-    column = dataset.column_names[0]
-    batches = dataset.select_columns([column]).iter(batch_size=10_000)
-    return np.concatenate([np.fromiter(map(len, batch[column]), np.int64) for batch in batches])
+    """Return the length of each row, in 4 bytes a row on the disk."""
+    known = "length" in dataset.column_names
+    column = "length" if known else dataset.column_names[0]
+    lengths = mapped_array(len(dataset), np.int32)
+    batches = dataset.select_columns([column]).with_format(None).iter(batch_size=_ROWS)
+    for start, batch in enumerate(batches):
+        rows = batch[column] if known else map(len, batch[column])
+        lengths[start * _ROWS : (start + 1) * _ROWS] = np.fromiter(rows, np.int32)
+    return lengths
