@@ -13,6 +13,7 @@ from datasets import Dataset, concatenate_datasets
 from datasets.table import MemoryMappedTable
 from filelock import FileLock, Timeout
 
+from distilface.embedding.rounding import rounded
 from distilface.settings import InputError
 from distilface.storage import whole_file
 
@@ -29,10 +30,11 @@ class Store:
         folder: where the shards lie; :meth:`locked` makes it.
         column: the name of the column that holds the embeddings.
         model: what computes the embeddings, as an error names it.
+        dtype: what they are rounded to, of :data:`distilface.embedding.rounding.DTYPES`.
     """
 
-    def __init__(self, folder: Path, column: str, model: str) -> None:
-        self.folder, self.column, self.model = folder, column, model
+    def __init__(self, folder: Path, column: str, model: str, dtype: str = "float32") -> None:
+        self.folder, self.column, self.model, self.dtype = folder, column, model, dtype
 
     def path_of(self, number: int) -> Path:
         """Return the file of a shard."""
@@ -112,16 +114,19 @@ class Store:
         Raises:
             InputError: on NaN or infinity. Kept, it would be blamed on the shard, and be the same computed anew.
         """
-        bad = ~np.isfinite(embeddings).all(axis=1)
-        if bad.any():
-            text = texts[int(bad.argmax())]
-            raise InputError(f"{self.model} gives NaN or infinity for {text!r:.60}; use another model")
-        flat = pa.array(np.ascontiguousarray(embeddings, np.float32).reshape(-1))
-        lists = pa.FixedSizeListArray.from_arrays(flat, embeddings.shape[1])
+        self._check_finite(texts, embeddings, f"{self.model} gives NaN or infinity for", "use another model")
+        kept = rounded(np.ascontiguousarray(embeddings, np.float32), self.dtype)
+        self._check_finite(texts, kept, f"{self.dtype} is too small for what {self.model} gives for", "keep float32")
+        lists = pa.FixedSizeListArray.from_arrays(pa.array(kept.reshape(-1)), kept.shape[1])
         table = pa.table({**(columns or {}), self.column: lists}, metadata={"truncated": str(truncated)})
         # A stream, not a file of random access: the only kind that `datasets` maps.
         with whole_file(self.path_of(number)) as file, pa.ipc.new_stream(file, table.schema) as writer:
             writer.write_table(table)
+
+    def _check_finite(self, texts: Sequence[str], embeddings: np.ndarray, problem: str, remedy: str) -> None:
+        bad = ~np.isfinite(embeddings).all(axis=1)
+        if bad.any():
+            raise InputError(f"{problem} {texts[int(bad.argmax())]!r:.60}; {remedy}")
 
     def shards(self, sizes: Sequence[int]) -> Iterator[MemoryMappedTable]:
         """Map the shards in order, each of so many rows.

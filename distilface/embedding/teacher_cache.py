@@ -18,6 +18,7 @@ from tqdm import tqdm
 from distilface import processes
 from distilface.console import duration
 from distilface.data.texts import fingerprint
+from distilface.embedding.rounding import bytes_of
 from distilface.embedding.store import Store
 from distilface.model import identity
 from distilface.model.precision import has_bf16
@@ -43,9 +44,16 @@ def computes_in_bf16(teacher: SentenceTransformer, bf16: bool | None = None) -> 
     return client_of(teacher) is None and (has_bf16() if bf16 is None else bf16)
 
 
-def cache_name(teacher: SentenceTransformer, texts: Dataset, column: str = "text", bf16: bool | None = None) -> str:
+def cache_name(
+    teacher: SentenceTransformer,
+    texts: Dataset,
+    column: str = "text",
+    bf16: bool | None = None,
+    dtype: str = "float32",
+) -> str:
     """Return what a teacher's embeddings of texts are kept under; the arguments are those of :func:`embed`."""
     precision = "bf16" if computes_in_bf16(teacher, bf16) else "fp32"
+    precision += "" if dtype == "float32" else f"-{dtype}"
     return f"{identity.fingerprint(teacher)[:16]}-{fingerprint(texts, column)}-{precision}"
 
 
@@ -57,8 +65,9 @@ def embed(
     column: str = "text",
     batch_size: int = 128,
     bf16: bool | None = None,
+    dtype: str = "float32",
 ) -> Dataset:
-    """Return ``texts`` with the teacher's embeddings beside each, in a column ``label`` of float32.
+    """Return ``texts`` with the teacher's embeddings beside each, in a column ``label``, of float32 by default.
 
     The embeddings are computed once and kept in ``cache_dir/<teacher>-<texts>-<precision>/``, a shard per
     :data:`SHARD` sentences (:data:`ENDPOINT_SHARD` of an endpoint's): an interrupted pass goes on with the shards that
@@ -73,6 +82,7 @@ def embed(
         column: the column that holds the text.
         batch_size: sentences in one forward pass, of similar lengths.
         bf16: autocast to bf16; ``None`` does so where the machine has it. An endpoint computes in what it has.
+        dtype: what they are kept in; of float16 and int8, :func:`distilface.embedding.rounding.restored` makes float32.
 
     Raises:
         InputError: if the disk has no room for them, the teacher gives NaN, or a shard is damaged.
@@ -81,8 +91,8 @@ def embed(
     shard = SHARD if client_of(teacher) is None else ENDPOINT_SHARD
     if teacher.get_embedding_dimension() is None:
         raise InputError("the teacher does not tell the width of its embeddings; use one with a pooling")
-    name = cache_name(teacher, texts, column, bf16)
-    store = Store(cache_folder(cache_dir) / name, "label", "the teacher")
+    name = cache_name(teacher, texts, column, bf16, dtype)
+    store = Store(cache_folder(cache_dir) / name, "label", "the teacher", dtype)
     texts = texts.select_columns([column])
     sizes = [min(shard, len(texts) - start) for start in range(0, len(texts), shard)]
     if processes.from_first(lambda: store.missing(len(sizes))):
@@ -147,9 +157,9 @@ def _compute(
     rows, width = sum(sizes[number] for number in missing), teacher.get_embedding_dimension() or 0
     if not rows:  # another process has computed them meanwhile
         return
-    size = rows * width * 4
+    size = rows * bytes_of(width, store.dtype)
     logger.info(
-        f"teacher: {rows:,} of {len(texts):,} embeddings to compute, {width} x float32, {size / 1e6:,.0f} MB in "
+        f"teacher: {rows:,} of {len(texts):,} embeddings to compute, {width} x {store.dtype}, {size / 1e6:,.0f} MB in "
         f"{store.folder}"
     )
     processes.from_first(lambda: store.check_room(size, "another folder with --cache-dir"))

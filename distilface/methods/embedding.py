@@ -1,7 +1,7 @@
 """Distillation of a teacher's sentence embeddings (EmbedDistill, arXiv 2301.12005; DistilFace's MSE)."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, get_args
@@ -14,6 +14,7 @@ from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
 from sklearn.decomposition import PCA
 
 from distilface.compression.bits import BITS
+from distilface.embedding.rounding import restored
 from distilface.embedding.space import make_space
 from distilface.embedding.teacher_cache import embed
 from distilface.hub_ids import DEFAULT_TEACHER
@@ -84,13 +85,17 @@ class DistillSettings(ImitationSettings):
 
 
 def prepare(
-    texts: Dataset, teacher: SentenceTransformer, cache_dir: str | Path | None = None, batch_size: int = 128
+    texts: Dataset,
+    teacher: SentenceTransformer,
+    cache_dir: str | Path | None = None,
+    batch_size: int = 128,
+    dtype: str | None = None,
 ) -> Dataset:
-    """Put the teacher's embedding beside every sentence: columns ``text`` and ``label`` (float32, on disk).
+    """Put the teacher's embedding beside every sentence: columns ``text`` and ``label`` (on disk, as ``dtype``).
 
     A batch is read as tensors: as lists of Python floats, its labels take 8 ms more of every step.
     """
-    return embed(teacher, texts, cache_dir, batch_size=batch_size).with_format("torch")
+    return embed(teacher, texts, cache_dir, batch_size=batch_size, dtype=dtype or "float32").with_format("torch")
 
 
 class EmbeddingLoss(EmbedDistillLoss):
@@ -116,6 +121,12 @@ class EmbeddingLoss(EmbedDistillLoss):
         super().__init__(model, distance_metric=metric, projection_dim=width)
         if teacher_embeddings is not None:
             self._start_at_principal_components(teacher_embeddings)
+
+    def forward(
+        self, sentence_features: Iterable[dict[str, torch.Tensor]], labels: torch.Tensor | None
+    ) -> torch.Tensor:
+        """Return the loss; the teacher's embeddings may be rounded."""
+        return super().forward(sentence_features, None if labels is None else restored(labels))
 
     def _start_at_principal_components(self, embeddings: np.ndarray) -> None:
         projection: Any = self.projection
@@ -186,7 +197,7 @@ def make_loss(
     if not projection:
         return EmbeddingLoss(student, metric)
     rows = np.linspace(0, len(dataset) - 1, min(PCA_ROWS, len(dataset))).astype(int)
-    return EmbeddingLoss(student, metric, np.asarray(dataset.select(rows)["label"][:], np.float32))
+    return EmbeddingLoss(student, metric, restored(np.asarray(dataset.select(rows)["label"][:])))
 
 
 class Distillation(EncoderMethod):
@@ -233,6 +244,11 @@ class Distillation(EncoderMethod):
                 f"--bits {settings.bits} is of linear maps, of which a static student has none; "
                 f"set --bits {BITS} --table_bits {settings.bits}"
             )
+        if joins(settings) and settings.teacher_dtype not in (None, "float32"):
+            raise InputError(
+                f"--teacher_dtype {settings.teacher_dtype} keeps one teacher's own embeddings, and several or --rotate "
+                "make others of them; leave it out"
+            )
 
     def student(self, task: Task) -> SentenceTransformer:
         """Return the student: of unit length and of the teachers' maximum length unless the settings say otherwise."""
@@ -255,7 +271,7 @@ class Distillation(EncoderMethod):
         """Put the teacher's embedding beside every sentence, or that of the space of several."""
         settings = task.settings
         if not joins(settings):
-            return prepare(task.texts, task.teacher, settings.cache_dir)
+            return prepare(task.texts, task.teacher, settings.cache_dir, dtype=settings.teacher_dtype)
         wide = joined_width(task.teachers)
         width = wide if settings.projection else min(wide, task.width or wide)
         axes = width if settings.rotate or width < wide else None

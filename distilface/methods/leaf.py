@@ -1,5 +1,6 @@
 """LEAF (arXiv 2509.12539): a student in its teacher's own space, by the plain distance to cached teacher embeddings."""
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,6 +11,7 @@ from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
 from torch import Tensor, nn
 from torch.optim.lr_scheduler import LambdaLR
 
+from distilface.embedding.rounding import restored
 from distilface.methods import embedding
 from distilface.methods.base import EncoderMethod, Paper, Task
 from distilface.model.pooling import is_normalized
@@ -54,6 +56,10 @@ class LeafLoss(EmbedDistillLoss):
 
     Upstream's ``mse`` is the mean over the dimensions too, hundreds of times smaller for unit vectors.
     """
+
+    def forward(self, sentence_features: Iterable[dict[str, Tensor]], labels: Tensor | None) -> Tensor:
+        """Return the loss; the teacher's embeddings may be rounded."""
+        return super().forward(sentence_features, None if labels is None else restored(labels))
 
     def compute_loss_from_embeddings(self, embeddings: list[Tensor], teacher_embeddings: list[Tensor]) -> Tensor:
         """Return the loss: one embedding and one target, each of shape (B, width)."""
@@ -104,7 +110,8 @@ class Leaf(EncoderMethod):
 
     def prepare(self, task: Task) -> Dataset:
         """Put the teacher's embedding beside every text."""
-        return embedding.prepare(task.texts, task.teacher, task.settings.cache_dir)
+        settings = task.settings
+        return embedding.prepare(task.texts, task.teacher, settings.cache_dir, dtype=settings.teacher_dtype)
 
     def loss(self, student: SentenceTransformer, task: Task) -> LeafLoss:
         """Return the squared distance to the teacher's embedding."""

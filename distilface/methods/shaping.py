@@ -16,6 +16,7 @@ from distilface.compression.pruning import prune_vocabulary
 from distilface.compression.sizes import shape_lines, shapes_for
 from distilface.compression.static import SMOOTHING, check_teacher, static_student
 from distilface.compression.student import load_backbone
+from distilface.embedding.rounding import restored
 from distilface.embedding.space import SHOWN
 from distilface.methods.task import Task
 from distilface.model.dimensions import set_dimensions, whole_width
@@ -143,5 +144,5 @@ def hold_out(task: Task) -> AgreementEvaluator:
     held = task.data.select(rows)
     task.data = task.data.select(np.setdiff1d(np.arange(len(task.data)), rows))
     logger.info(f"{count} of {len(task.texts):,} texts are held out; on them the agreement is measured")
-    teacher = task.space.known(rows) if task.space else np.asarray(held["label"][:], np.float32)
+    teacher = task.space.known(rows) if task.space else restored(np.asarray(held["label"][:]))
     return AgreementEvaluator(held["text"][:], teacher)

@@ -12,6 +12,7 @@ from transformers import SchedulerType
 from distilface import processes
 from distilface.compression.bits import BITS, TABLE_BITS, WEIGHT_BITS
 from distilface.data.lines import suffix_of
+from distilface.embedding.rounding import DTYPES
 from distilface.hub_ids import DEFAULT_BACKBONE, DEFAULT_TEACHER, HUB_STSB, HUB_TEXTS, is_endpoint
 from distilface.run import Run
 from distilface.runtimes.endpoint_client import parse_address
@@ -119,6 +120,9 @@ class ImitationSettings(TeacherSettings):
         "as many sentences a step as fit this many padded tokens, so that long ones cost no more memory",
         excludes=["batch_size"],
     )
+    teacher_dtype: str | None = setting(
+        None, "keep the teacher's embeddings as float32 (the default), float16 or int8 (a scale a row)"
+    )
     held_out: int = setting(0, "texts held out of the training, to measure the agreement with the teacher on them")
     truncate_dim: int | None = setting(None, "numbers of a vector that the published model gives, the first ones")
 
@@ -186,6 +190,8 @@ def check_values(settings: TrainSettings) -> None:
             raise InputError(f"--{name} {value} is out of range; it must be above 0")
     if (bits := getattr(settings, "bits", None)) not in (None, *WEIGHT_BITS):
         raise InputError(f"--bits {bits} must be 4, the grid of the 4-bit file; or leave it out, or give 2")
+    if (dtype := getattr(settings, "teacher_dtype", None)) is not None:
+        check_known([dtype], DTYPES, "value of --teacher_dtype")
     dropout = getattr(settings, "dropout", None)
     if dropout is not None and not 0 <= dropout < 1:
         raise InputError(f"--dropout {dropout} is out of range; it must be from 0 to below 1")
