@@ -34,6 +34,7 @@ from distilface.environment import stamp
 from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.methods.embedding import EmbeddingLoss
 from distilface.settings import InputError, parse, setting
+from distilface.training.batches import LengthBatchSampler
 from distilface.training.fitting import encoder_trainer
 from distilface.training.settings import TrainSettings
 from distilface.training.teacher import load_teacher
@@ -52,6 +53,7 @@ class Settings:
     tokenizer: str = setting(DEFAULT_TEACHER, "a Hub id or folder of the encoder whose tokenizer is used")
     steps: int = setting(50, "steps of the training")
     batch_size: int = setting(1024, "sentences a step")
+    text_alone: bool = setting(False, "read the text and order an epoch; leave the teacher and the training out")
     alone: bool = setting(False, "measure here; the benchmark starts itself so, once for each number of rows")
     output: str | None = setting(None, "write the result to this JSON file")
 
@@ -112,6 +114,10 @@ def measure(count: int, settings: Settings) -> dict[str, Any]:
             texts = read_texts([str(file)])
         with measured(stages, "fingerprint"):
             fingerprint(texts)
+        with measured(stages, "order"):
+            next(iter(LengthBatchSampler(texts, settings.batch_size, drop_last=False)))
+        if settings.text_alone:
+            return stages
         with measured(stages, "teacher"):
             data = embed(teacher, texts, place, batch_size=settings.batch_size, bf16=False).with_format("torch")
         with measured(stages, "train"):
@@ -146,6 +152,7 @@ def _in_a_process(count: int, settings: Settings) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "result.json"
         words = ["--rows", count, "--steps", settings.steps, "--batch_size", settings.batch_size, "--output", file]
+        words += ["--text_alone"] if settings.text_alone else []
         command = [sys.executable, "-m", __spec__.name, *words, "--tokenizer", settings.tokenizer, "--alone"]
         subprocess.run([str(word) for word in command], check=True)
         return read_result(file)
