@@ -1,4 +1,4 @@
-"""The page of ``demo/`` in Chromium: what a person sees of it, and its vectors against Python's.
+"""The page of ``demo/`` in Chromium and Firefox: what a person sees of it, and its vectors against Python's.
 
 npm's packages are installed once, in ``DISTILFACE_VENVS`` if that is set. ``DISTILFACE_SCREENSHOT=FILE.png`` writes the
 picture that stands in the README.
@@ -6,99 +6,27 @@ picture that stands in the README.
 
 import json
 import os
-import shutil
-import time
-from pathlib import Path
 
 import numpy as np
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
-from browser import IDLE, INT8, build_page, chromium, int8_model, put_model, served, take_picture, visiting
+from browser import IDLE, INT8, int8_model, put_model, take_picture, visiting
+from page_visits import TEXTS, VIOLIN, alone, unit
 from tiny import needs_package
 
-from distilface.compression.student import load_student
 from distilface.data.pairs import read_sts
-from distilface.exporters.exporting import export
-from distilface.light import LightEncoder
-from distilface.model.folder import load, save_folder
-from distilface.runtimes.onnx import OnnxEncoder
+from distilface.model.folder import load
 
 pytestmark = [
     *(pytest.mark.slow, pytest.mark.timeout(900), needs_package),
     pytest.mark.usefixtures("one_thread", "own_cache"),
 ]
-VIOLIN = "She practises the violin for an hour every evening."
-TEXTS = [
-    VIOLIN,
-    "Une phrase française, ÉCRITE en capitales; naïve café.",
-    "Привет, мир! 你好,世界。 🙂🚲",
-    "<img src=x onerror=\"document.title='run'\"> & <b>bold</b>",
-    "a",
-    "tabs\tand  spaces, e-mail@example.org, 3.14 €/kg, unbelievabilities",
-    " ".join(f"Step {number}: turn the left wheel, then the right one." for number in range(90)),
-]
-
-
-@pytest.fixture(scope="module")
-def browser():
-    with chromium() as running:
-        yield running
-
-
-@pytest.fixture(scope="module")
-def model(tmp_path_factory) -> Path:
-    """Export the untrained cut of three layers of all-MiniLM-L6-v2, which reads 512 tokens."""
-    folder = tmp_path_factory.mktemp("cut") / "all-MiniLM-L6-v2, layers 0, 2 and 5"
-    save_folder(load_student("sentence-transformers/all-MiniLM-L6-v2", [0, 2, 5]), folder)
-    export(folder, read_sts("sample"), ["onnx", "int8"])
-    return folder
-
-
-@pytest.fixture(scope="module")
-def built(browser, tmp_path_factory) -> Path:
-    home = Path(os.environ.get("DISTILFACE_VENVS") or tmp_path_factory.mktemp("venvs"))
-    return build_page(home, tmp_path_factory.mktemp("built") / "page")
-
-
-@pytest.fixture
-def page(built, tmp_path) -> Path:
-    """Put the built page, with no model beside it, into a folder of a site."""
-    return shutil.copytree(built, tmp_path / "some" / "folder")
-
-
-@pytest.fixture
-def address(page, tmp_path):
-    with served(tmp_path) as site:
-        yield f"{site}some/folder/"
-
-
-@pytest.fixture
-def visit(browser, page, address, model):
-    """Visit the page with the cut beside it; whatever is done there, nothing fails and nothing leaves localhost."""
-    put_model.put_model(model, page)
-    with visiting(browser) as visit:
-        visit.open(address)
-        yield visit
-        assert visit.errors == []
-        assert visit.hosts == {"localhost"}
-        assert f"{address}models/local/{INT8}" in visit.requests
+pytest_plugins = ["page_visits"]
 
 
 def heat(visit) -> np.ndarray:
     """Read the heat map."""
     rows = visit.page.locator("#heatmap tbody tr").all()
     return np.array([[float(cell) for cell in row.locator("td").all_inner_texts()] for row in rows])
-
-
-def unit(rows: np.ndarray) -> np.ndarray:
-    return rows / np.linalg.norm(rows, axis=1, keepdims=True)
-
-
-def alone(folder: Path, texts: list[str]) -> np.ndarray:
-    """Embed each text alone with Python's runtime."""
-    encoder = OnnxEncoder(folder / INT8, folder)
-    return np.concatenate([encoder.encode([text]) for text in texts])
 
 
 def test_typing_brings_the_right_neighbour_first(visit, model):
@@ -178,27 +106,6 @@ def test_dark_and_light_are_kept(visit, address):
     assert visit.page.get_attribute("#theme", "aria-pressed") == "true"
     visit.page.click("#theme")
     assert visit.page.evaluate(colour) == light
-
-
-def test_the_shipped_model_is_there_in_two_seconds(browser, page, address):
-    """The 4-bit file with its table of 2 bits: the vectors of Python's runtime, and a first search from a cold load."""
-    shipped = Path(__file__).parents[1] / "models" / "minilm-5mb"
-    put_model.put_model(shipped, page)
-    began = time.perf_counter()
-    with visiting(browser) as visit:
-        visit.page.goto(address)
-        visit.wait("document.querySelector('#results .score')")
-        seconds = time.perf_counter() - began
-        visit.wait(IDLE)
-        assert visit.ask("a pet naps on the computer")[0] == "The cat is asleep on the warm laptop."
-        by_text = visit.vectors()
-        assert "4 bits" in visit.page.inner_text("#facts")
-        assert visit.errors == []
-    vectors = unit(np.array(list(by_text.values())))
-    expected = unit(LightEncoder(shipped, "q4").encode(list(by_text), batch_size=1))
-    print(f"first search after {seconds:.2f} s, least cosine to Python's {(vectors * expected).sum(1).min():.6f}")
-    assert (vectors * expected).sum(1).min() > 0.9999
-    assert seconds < 5  # 2 on a machine that does nothing else
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -310,100 +217,3 @@ def test_a_browser_without_webassembly_is_told_plainly(browser, address, lack):
         assert "This page needs WebAssembly" in visit.page.inner_text("#status")
         assert not any("worker" in request for request in visit.requests)
         assert visit.errors == []
-
-
-DOCUMENT = "\n\n".join(
-    " ".join(f"{subject} {verb} the {thing} in room {number}." for number in range(20))
-    for subject, verb, thing in [
-        ("A nurse", "weighs", "baby"),
-        ("The band", "rehearses", "song"),
-        ("He", "mends", "bike"),
-    ]
-)
-#: Counts the texts that are given to the model's thread to embed.
-COUNTING = """
-window.embedded = 0;
-const post = Worker.prototype.postMessage;
-Worker.prototype.postMessage = function (message, ...rest) {
-  if (message?.type === "embed") window.embedded++;
-  return post.call(this, message, ...rest);
-};
-"""
-
-
-def drop(visit, file: Path) -> None:
-    """Choose a file as a person does."""
-    visit.page.set_input_files("#file", str(file))
-
-
-def test_a_document_is_cut_into_passages(visit):
-    visit.page.fill("#text", DOCUMENT)
-    visit.page.select_option("#kind", "document")
-    visit.wait(f"{IDLE} && document.querySelectorAll('#results li').length === 6")
-    shown = visit.page.locator("#results .line").all_inner_texts()
-    assert all(0 < len(passage.split()) <= 80 for passage in shown)
-    assert "6 passages." in visit.page.inner_text("#counts")
-    assert sum(passage.count("weighs") for passage in shown) == 20
-    assert not any("weighs" in passage and "rehearses" in passage for passage in shown)
-    assert "rehearses the song" in visit.ask("musicians practise")[0]
-
-
-def test_the_text_and_its_vectors_are_there_again_until_forgotten(visit, address):
-    visit.window.add_init_script(COUNTING)
-    visit.open(address)
-    visit.fill(TEXTS)
-    before = visit.vectors()
-    visit.page.wait_for_timeout(500)
-    visit.open(address)
-    assert visit.page.evaluate("window.embedded") == 1  # the query
-    again = visit.vectors()
-    assert {text: again[text] for text in TEXTS} == {text: before[text] for text in TEXTS}
-    visit.page.click("#forget")
-    visit.wait(f"{IDLE} && document.querySelectorAll('#results li').length === 12")
-    assert visit.page.evaluate("window.embedded") == 1 + 1 + 12  # the query again, and the page's own sentences
-    visit.open(address)
-    assert TEXTS[2] not in visit.page.input_value("#text")
-
-
-@pytest.mark.parametrize("kind", ["npy", "npy in float16", "parquet"])
-def test_an_index_that_exists_is_searched(visit, model, tmp_path, kind):
-    """Of vectors that Python has made; the order is that of numpy."""
-    texts = list(dict.fromkeys(read_sts("sample")["sentence1"][:100]))
-    vectors = alone(model, texts)
-    if kind == "parquet":
-        file = tmp_path / "index.parquet"
-        rows = pa.FixedSizeListArray.from_arrays(pa.array(vectors.reshape(-1)), vectors.shape[1])
-        pq.write_table(pa.table({"row": range(len(texts)), "text": texts, "embedding": rows}), file)
-    else:
-        visit.fill(texts)
-        file = tmp_path / "index.npy"
-        np.save(file, vectors.astype(np.float16 if "16" in kind else np.float32))
-    drop(visit, file)
-    visit.page.wait_for_selector("#index:visible")
-    assert f"{len(texts)} rows of 384 numbers." in visit.page.inner_text("#index-facts")
-    query = "repairing a bike"
-    shown = visit.ask(query)
-    scores = unit(vectors) @ unit(alone(model, [query]))[0]
-    assert shown == [texts[row] for row in np.argsort(-scores)[:50]] or "16" in kind
-    assert shown[0] == texts[int(scores.argmax())]
-    first = float(visit.page.locator("#results .score").first.inner_text())
-    assert first == pytest.approx(scores.max(), abs=1e-3)
-    assert visit.page.inner_text("#notice") == ""
-    visit.page.click("#leave-index")
-    visit.wait(f"{IDLE} && document.querySelector('#index').hidden")
-
-
-def test_an_index_that_does_not_fit_is_refused_or_warned_of(visit, tmp_path):
-    visit.fill(TEXTS)
-    draw = np.random.default_rng(0).standard_normal((len(TEXTS), 384), dtype=np.float32)
-    problems = {
-        "has 768 numbers a row": np.ones((3, 768), np.float32),
-        "is not a table of rows and numbers": np.ones((3, 2, 2), np.float32),
-        "are not of this model's space": draw,
-    }
-    for number, (problem, rows) in enumerate(problems.items()):
-        file = tmp_path / f"{number}.npy"
-        np.save(file, rows)
-        drop(visit, file)
-        visit.wait(f"document.querySelector('#notice').textContent.includes('{number}.npy')")
-        assert problem in visit.page.inner_text("#notice")

@@ -3,6 +3,18 @@ import { cosine } from "./similarity.js";
 
 export const MOST_COMPARED = 8;
 
+/** The lines that the heat map shows: those picked, else the first ones. */
+export function comparedOf(lines, picked) {
+  return picked.size > 0 ? [...picked] : lines.slice(0, MOST_COMPARED);
+}
+
+/** The vectors that were found in an index, by their lines; what is not among them is no longer picked. */
+export function vectorsOf(items, picked) {
+  const rows = new Map(items.filter((item) => item.vector).map((item) => [item.line, item]));
+  for (const line of picked) if (!rows.has(line)) picked.delete(line);
+  return rows;
+}
+
 /** Draw the cosines of a few lines with each other into a table; `found` holds their vectors, `legend` names them. */
 export function drawHeatMap(table, legend, lines, found) {
   const ready = lines.filter((line) => found.has(line));

@@ -37,6 +37,13 @@ export class Index {
     }
   }
 
+  /** Refuse vectors that are not as wide as those of the page's model. */
+  checkWidth(width) {
+    if (width === this.columns) return;
+    const rows = `${this.name} has ${this.columns} numbers a row`;
+    throw new Error(`${rows}, and this model's vectors ${width}: they are of another model.`);
+  }
+
   vector(row) {
     return this.vectors.subarray(row * this.columns, (row + 1) * this.columns);
   }

@@ -49,7 +49,8 @@ export class Status {
   }
 
   /** Tell a screen reader what a sighted person sees change. */
-  nearest(words) {
+  nearest(item) {
+    const words = item ? `Nearest, ${item.score.toFixed(2)}: ${item.line.slice(0, 200)}` : "";
     if (this.get("live").textContent !== words) this.get("live").textContent = words;
   }
 
