@@ -1,7 +1,7 @@
 """Let Playwright drive a Firefox as its maker builds it, of 140 or newer.
 
 Playwright speaks WebDriver BiDi to such a Firefox, and as it starts it sends commands that Firefox 140, Debian's, does
-not know. This program is run in Firefox's place, ``python firefox_relay.py PROGRAM OPTION...``: it starts Firefox, passes
+not know. This program is run in Firefox's place, ``python firefox_relay.py PROGRAM OPTION...``: it starts it, passes
 everything on but such commands, and answers those as if they were done, of a newer Firefox too. The tests do without
 what they are for: bodies of responses, the folder of downloads, the colour scheme, the size of the screen.
 """

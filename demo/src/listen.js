@@ -34,6 +34,7 @@ function listenToKeys(query, enterList) {
     const isTyping = event.target.matches?.("input, textarea");
     if (event.key !== "/" || isTyping || event.ctrlKey || event.metaKey || event.altKey) return;
     event.preventDefault();
+    query.focus(); // of itself, select() does that in Chromium and not in Firefox
     query.select();
   });
 }
