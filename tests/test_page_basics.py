@@ -88,6 +88,19 @@ def write_times(file: Path, browser, seconds: list[float], busy: float) -> None:
     file.write_text(json.dumps(known | environment("playwright"), indent=2) + "\n", encoding="utf-8")
 
 
+def test_a_complaint_would_be_seen(browser):
+    """That no errors are on the list says something only where they would come onto it."""
+    with visiting(browser) as visit:
+        visit.page.evaluate("""() => {
+          console.warn("a warning");
+          console.error("an error");
+          setTimeout(() => { throw new Error("a throw"); });
+        }""")
+        visit.page.wait_for_timeout(500)
+        assert len(visit.errors) == 3
+        assert all(any(word in said for said in visit.errors) for word in ("a warning", "an error", "a throw"))
+
+
 def crowding() -> float:
     """How many times as long as on a machine that does nothing else a computation takes now."""
     wall, processor = time.perf_counter(), time.process_time()
