@@ -33,7 +33,8 @@ export function drawHeatMap(table, legend, lines, found) {
 
 function cell(value) {
   const made = element("td", { textContent: value.toFixed(2) });
-  made.style.setProperty("--heat", `${Math.round(100 * Math.max(0, value))}%`);
-  made.className = value >= 0.84 ? "hot" : value >= 0.65 ? "warm" : ""; // the ink that reads on it, style.css
+  const heat = Math.round(100 * Math.max(0, value));
+  made.style.setProperty("--heat", `${heat}%`);
+  made.className = heat >= 86 ? "hot" : heat >= 62 ? "warm" : ""; // the ink of a contrast of 4.5 or more, style.css
   return made;
 }
