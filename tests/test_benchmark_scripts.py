@@ -219,7 +219,7 @@ def test_the_front_is_of_the_committed_results(tmp_path):
     ("script", "words", "problem"),
     [
         (front, ["--speed", "empty.json"], r"empty\.json has no speeds of the processor ''"),
-        (front, ["--speed", "p.json", "--names", "none"], "has neither none-q4.json nor none.json; score it with"),
+        (front, ["--speed", "p.json", "--names", "x"], r"has neither x-q4\.json nor x\.json; score it with"),
         (plot_curves, ["--sweep", "none.json", "--backbone", "none.json"], r"none\.json is not a result"),
         (
             plot_variants,

@@ -49,7 +49,7 @@ def restored(labels: Labels) -> Labels:
     if isinstance(labels, np.ndarray):
         return restored(torch.from_numpy(labels)).numpy()
     if labels.is_floating_point():
-        return labels.float()
+        return labels.float() if labels.dtype == torch.float16 else labels
     rows = labels.to(torch.int8)
     # a copy: of a single row, a view in place counts as contiguous, however far it is to the next row
     scales = rows[:, :SCALE].clone(memory_format=torch.contiguous_format).view(torch.float32)
