@@ -13,7 +13,7 @@ import logging
 import statistics
 import tempfile
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,7 +90,8 @@ def made_up(settings: StepSettings, width: int) -> Dataset:
 def rounded(student: SentenceTransformer) -> SentenceTransformer:
     """Return a copy that computes with rounded weights."""
     model = copy.deepcopy(student)
-    Rounding(model, table_bits(model[0].model.get_input_embeddings()))
+    encoder: Any = model[0]
+    Rounding(model, table_bits(encoder.model.get_input_embeddings()))
     return model
 
 
@@ -132,11 +133,11 @@ def shares(events: Any, total: float) -> dict[str, float]:
         events: of the profiler.
         total: microseconds from the first event to the last.
     """
-    spent: Counter[str] = Counter()
+    spent: defaultdict[str, float] = defaultdict(float)
     for event in events:
         spent[part_of(event)] += event.self_cpu_time_total
     spent[PYTHON] = max(0.0, total - sum(spent.values()))
-    return {part: round(time / total, 3) for part, time in spent.most_common()}
+    return {part: round(time / total, 3) for part, time in sorted(spent.items(), key=lambda item: -item[1])}
 
 
 def profile_steps(student: SentenceTransformer, rows: Dataset, work: TrainSettings) -> dict[str, float]:
