@@ -87,10 +87,10 @@ def peer_points() -> Points:
     return points
 
 
-def _scatter(axes: Any, points: Points, colour: str, marker: str, size: int, weight: str) -> None:
+def _scatter(axes: Any, points: Points, colour: str, marker: str, size: int, weight: str, up: int = 13) -> None:
     for name, (x, y) in points.items():
         axes.scatter(x, y, s=size, c=colour, marker=marker, edgecolors="white", zorder=4)
-        place = {"xytext": (0, 13), "ha": "center"} if weight == "bold" else {"xytext": (7, 0), "ha": "left"}
+        place = {"xytext": (0, up), "ha": "center"} if weight == "bold" else {"xytext": (7, 0), "ha": "left"}
         if weight != "bold" and x > 200:  # it would leave the picture
             place = {"xytext": (-7, 0), "ha": "right"}
         axes.annotate(
@@ -99,16 +99,14 @@ def _scatter(axes: Any, points: Points, colour: str, marker: str, size: int, wei
 
 
 def draw(scores: Mapping[str, float], rows: Mapping[str, Any], processor: str, file: str) -> Figure:
-    """Draw both panels; the family is a line."""
+    """Draw both panels."""
     figure = new_figure(11, 4.8)
     left, right = figure.subplots(1, 2, sharey=True)
     sizes, speeds = measured_points(scores, rows)
     _scatter(left, peer_points(), GREY, "o", 45, "normal")
     for axes, points in ((left, sizes), (right, speeds)):
-        family = sorted(point for name, point in points.items() if name != TEACHER)
-        axes.plot(*zip(*family, strict=True), color=VERMILION, alpha=0.4, zorder=2)
         _scatter(axes, {name: point for name, point in points.items() if name != TEACHER}, VERMILION, "*", 260, "bold")
-        _scatter(axes, {TEACHER: points[TEACHER]}, BLUE, "D", 60, "bold")
+        _scatter(axes, {TEACHER: points[TEACHER]}, BLUE, "D", 60, "bold", up=-13)
         axes.set_xscale("log")
         axes.margins(x=0.16, y=0.1)
         first, last = axes.get_xlim()
