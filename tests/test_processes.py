@@ -31,7 +31,7 @@ TOLERANCE = dict.fromkeys(KINDS, 5e-6) | {"multistage": 5e-3}
 
 
 #: The kinds of the quick tests; the others take a minute more.
-QUICK = ("embedding", "embedding on the grid", "simcse")
+QUICK = ("embedding", "embedding on the grid")
 SLOW = tuple(kind for kind in KINDS if kind not in QUICK)
 
 

@@ -80,7 +80,7 @@ reference_runs: dict[Any, tuple[Path, dict[str, Any]]] = {}
         ("online", 3, []),  # in the step of a switch
         # before a switch, right after it, past the last
         *(pytest.param("online", stop, [], marks=pytest.mark.slow) for stop in (2, 4, 8)),
-        ("distillcse", 5, []),
+        pytest.param("distillcse", 5, [], marks=pytest.mark.slow),
         pytest.param("distillcse, then online", 5, [], marks=pytest.mark.slow),
         *((name, 5, []) for name in sorted(set(methods()) - {"simcse", "online", "multistage"})),
     ],
