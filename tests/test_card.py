@@ -33,7 +33,7 @@ from distilface.model import folder as folder_module
 from distilface.model.folder import Folder, load, save_folder
 from distilface.run import Run
 from distilface.runtimes import extras
-from distilface.runtimes.files import read_exports
+from distilface.runtimes.files import file_fingerprint, read_exports
 from distilface.settings import InputError
 from distilface.storage import write_whole
 
@@ -505,6 +505,15 @@ def test_a_result_of_an_exported_file_is_known_by_both(folders, tmp_path):
     (place / "onnx" / "model.onnx").write_bytes(b"other")
     with pytest.raises(InputError, match=r"file\.json scores other models than this folder \(x\)"):
         card.write_card(place, None, [tmp_path / "file.json"])
+
+
+def test_a_fingerprint_is_of_every_piece_of_an_export(tmp_path):
+    """OpenVINO's weights lie beside the file that is named."""
+    file = tmp_path / "openvino_model.xml"
+    file.write_bytes(b"graph")
+    file.with_suffix(".bin").write_bytes(b"weights")
+    own = hashlib.sha256(b"graphweights").hexdigest()
+    assert file_fingerprint("f", file) == hashlib.sha256(f"f {own}".encode()).hexdigest()
 
 
 def test_scores_on_local_files_claim_no_revision_of_the_hub(folder, results):

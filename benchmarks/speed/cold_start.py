@@ -16,16 +16,14 @@ import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 from benchmarks.checks import check_counts, check_file
+from benchmarks.files import add_result
 from distilface.console import run_command
 from distilface.environment import processor, stamp
 from distilface.hub_ids import DEFAULT_TEACHER, resolve
-from distilface.json_files import read_json
 from distilface.settings import parse, setting
-from distilface.storage import write_result
 
 #: Both processes: a part is what was done since the last mark, in seconds of the clock and of the processor.
 MARKS = """
@@ -141,11 +139,9 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
             print(f"{name:6} {clock:10} first vector {row['first_vector']:6} ms, then {row['one_sentence']:6.2f} ms")
     for part, time in result["light"]["processor_ms"]["parts"].items():
         print(f"       {part:24} {time:5} ms of the processor")
-    if settings.output:
-        others = read_json(Path(settings.output)) if Path(settings.output).exists() else {}
-        model = settings.model or "the shipped model"
-        more = {"model": model, "threads": 1, "turns": settings.turns, **stamp("onnxruntime", "tokenizers")}
-        write_result(settings.output, {**others, processor(): {**result, **more}})
+    model = settings.model or "the shipped model"
+    more = {"model": model, "threads": 1, "turns": settings.turns, **stamp("onnxruntime", "tokenizers")}
+    add_result(settings.output, processor(), {**result, **more})
     return result
 
 

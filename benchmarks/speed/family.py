@@ -17,16 +17,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.checks import check_counts, check_file
+from benchmarks.files import add_result
 from distilface.console import run_command
 from distilface.data.pairs import read_sts
 from distilface.environment import processor, stamp
 from distilface.evaluation.tables import console, number_table
 from distilface.hub_ids import DEFAULT_TEACHER
-from distilface.json_files import read_json
 from distilface.light import LightEncoder
 from distilface.light.files import variants_in
 from distilface.settings import InputError, parse, setting
-from distilface.storage import write_result
 from distilface.training.teacher import load_teacher
 
 logger = logging.getLogger("distilface.benchmarks.speed")
@@ -126,9 +125,7 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
         table.add_row(name, f"{sizes[name]:.2f}", *cells, f"{row['one_ms']:.2f}")
     console().print(table)
     result = {"rows": rows, "turns": settings.turns, **stamp("onnxruntime", "tokenizers")}
-    if settings.output:
-        others = read_json(Path(settings.output)) if Path(settings.output).exists() else {}
-        write_result(settings.output, {**others, processor(): result})
+    add_result(settings.output, processor(), result)
     return result
 
 

@@ -27,16 +27,15 @@ from torch.profiler import ProfilerActivity, profile
 from transformers import TrainerCallback
 
 from benchmarks.checks import check_counts, check_file
+from benchmarks.files import add_result
 from benchmarks.training_cost.common import read_sentences, seconds
 from benchmarks.training_cost.throughput import against, train_bare, train_packaged
 from distilface.compression.bits import Rounding, table_bits
 from distilface.console import run_command
 from distilface.environment import processor, stamp
-from distilface.json_files import read_json
 from distilface.model.folder import load
 from distilface.model.precision import has_bf16
 from distilface.settings import InputError, parse, setting
-from distilface.storage import write_result
 from distilface.training.settings import TrainSettings
 from distilface.training.trainer import use_cpu_well
 
@@ -194,10 +193,7 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
     print(f"ratio {result['ratio']}, {result['tokens_a_text']} tokens a text")
     for part, share in parts.items():
         print(f"{part:26} {100 * share:5.1f}%")
-    if settings.output:
-        others = read_json(Path(settings.output)) if Path(settings.output).exists() else {}
-        key = f"{processor()}, {settings.length} sentences a text"
-        write_result(settings.output, {**others, key: result})
+    add_result(settings.output, f"{processor()}, {settings.length} sentences a text", result)
     return result
 
 

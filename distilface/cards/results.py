@@ -11,8 +11,8 @@ from huggingface_hub import EvalResult, EvalResultEntry, eval_result_entries_to_
 
 from distilface.cards.facts import UNKNOWN, number
 from distilface.model.folder import Folder
-from distilface.model.identity import file_fingerprint
 from distilface.run import Run
+from distilface.runtimes.files import file_fingerprint
 from distilface.settings import InputError
 
 #: ``data.from`` of a result whose test sets came from the Hub, in the revision that mteb names.

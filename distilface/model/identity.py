@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -29,18 +28,6 @@ def fingerprint(model: SentenceTransformer) -> str:
         digest.update(values.contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
     digest.update(json.dumps(_settings(model), sort_keys=True, default=str).encode())
     return digest.hexdigest()
-
-
-def file_fingerprint(folder: str, file: Path) -> str:
-    """Return the sha256, in hex, of an exported file and of its folder's model, which has the tokenizer and prompts.
-
-    Args:
-        folder: the :func:`fingerprint` of the folder's model.
-        file: the file.
-    """
-    with file.open("rb") as content:
-        own = hashlib.file_digest(content, "sha256").hexdigest()
-    return hashlib.sha256(f"{folder} {own}".encode()).hexdigest()
 
 
 def _settings(model: SentenceTransformer) -> list[Any]:

@@ -10,6 +10,7 @@ from sentence_transformers.base.modules import Router
 from distilface.json_files import read_json
 from distilface.model.older_versions import older_name, portable_configs, rewrite_modules, store_in_fp32
 from distilface.model.prompts import role_prompt
+from distilface.model.saved_card import METADATA
 from distilface.settings import InputError
 from distilface.storage import whole_folder, write_json
 
@@ -81,15 +82,7 @@ def _card(
 ) -> str:
     """Return a minimal model card: which encoder reads what, and how to search."""
     sizes = [sum(weight.numel() for weight in encoder.parameters()) for encoder in encoders.values()]
-    return f"""---
-library_name: sentence-transformers
-pipeline_tag: sentence-similarity
-tags:
-- sentence-transformers
-- sentence-similarity
-- feature-extraction
----
-
+    return f"""{METADATA}
 # {name}
 
 Two sentence encoders in one space of {model.get_embedding_dimension()} dimensions. Queries are embedded by {names[0]}

@@ -10,13 +10,8 @@ from distilface.model.families import auto_class
 from distilface.model.pooling import pooling_code
 from distilface.model.static import is_static, static_code
 
-
-def card(model: SentenceTransformer, name: str, configs: list[dict[str, Any]]) -> str:
-    """Return a minimal model card: what the folder is, and how to use it."""
-    width, length = model.get_embedding_dimension(), configs[0].get("max_seq_length")
-    parameters, named = sum(p.numel() for p in model.parameters()), json.dumps(name)
-    read = f"text of up to {length} tokens" if length else "text of any length"
-    return f"""---
+#: The metadata at the head of a card.
+METADATA = """---
 library_name: sentence-transformers
 pipeline_tag: sentence-similarity
 tags:
@@ -24,7 +19,15 @@ tags:
 - sentence-similarity
 - feature-extraction
 ---
+"""
 
+
+def card(model: SentenceTransformer, name: str, configs: list[dict[str, Any]]) -> str:
+    """Return a minimal model card: what the folder is, and how to use it."""
+    width, length = model.get_embedding_dimension(), configs[0].get("max_seq_length")
+    parameters, named = sum(p.numel() for p in model.parameters()), json.dumps(name)
+    read = f"text of up to {length} tokens" if length else "text of any length"
+    return f"""{METADATA}
 # {name}
 
 A sentence encoder of {parameters:,} parameters: {read} to a vector of {width} numbers.

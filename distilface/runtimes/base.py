@@ -17,7 +17,7 @@ from distilface.model import identity
 from distilface.model.dimensions import needs_length
 from distilface.model.folder import load
 from distilface.model.static import is_static, token_rows
-from distilface.runtimes.files import megabytes, pieces, precision_of
+from distilface.runtimes.files import file_fingerprint, megabytes, pieces, precision_of
 from distilface.settings import InputError
 
 #: The inputs of an exported file.
@@ -137,8 +137,8 @@ class FileEncoder(Encoder):
 
     @property
     def fingerprint(self) -> str:
-        """Of the file and of its folder's model: :func:`distilface.model.identity.file_fingerprint`."""
-        return identity.file_fingerprint(identity.fingerprint(self.model), self.file)
+        """Of the file and of its folder's model: :func:`distilface.runtimes.files.file_fingerprint`."""
+        return file_fingerprint(identity.fingerprint(self.model), self.file)
 
     def encode(self, texts: Sequence[str], batch_size: int = 32, prompt: str = "") -> np.ndarray:
         """Embed texts, each with the prompt before it: float32 of shape (n, dimension), in the order given.

@@ -65,6 +65,16 @@ def digest(file: Path) -> str:
     return content.hexdigest()
 
 
+def file_fingerprint(folder: str, file: Path) -> str:
+    """Return the sha256, in hex, of an export and of its folder's model, which has the tokenizer and the prompts.
+
+    Args:
+        folder: the :func:`distilface.model.identity.fingerprint` of the folder's model.
+        file: the export.
+    """
+    return hashlib.sha256(f"{folder} {digest(file)}".encode()).hexdigest()
+
+
 def read_exports(folder: Folder) -> dict[str, Any]:
     """Return the report of a folder's exports, if they are of the weights that it has now; otherwise nothing."""
     file = folder.path / REPORT

@@ -54,14 +54,14 @@ def make_student(
         normalize: end in unit length.
     """
     steps: list[Step] = []
+    noted = [] if record is None else record
     size, width, rank = (getattr(settings, name, None) for name in ("vocabulary", "feed_forward", "table_rank"))
     if size is not None and texts is not None:
 
         def prune(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:
             """Keep the pieces that the texts use."""
             tokenizer, pruning = prune_vocabulary(encoder, tokenizer, texts, size)
-            if record is not None:
-                record.append({"step": "vocabulary", **pruning.as_dict()})
+            noted.append({"step": "vocabulary", **pruning.as_dict()})
             return encoder, tokenizer
 
         steps.append(prune)
@@ -70,8 +70,7 @@ def make_student(
         def narrow(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:
             """Keep the neurons that the texts use."""
             lost = narrow_feed_forward(encoder, tokenizer, _sample(texts), width)
-            if record is not None:
-                record.append({"step": "width", **lost})
+            noted.append({"step": "width", **lost})
             return encoder, tokenizer
 
         steps.append(narrow)
@@ -80,8 +79,7 @@ def make_student(
         def factor(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:
             """Keep so many numbers of each piece."""
             student, lost = factor_table(encoder, tokenizer, _sample(texts), rank)
-            if record is not None:
-                record.append({"step": "low rank", **lost})
+            noted.append({"step": "low rank", **lost})
             return student, tokenizer
 
         steps.append(factor)
