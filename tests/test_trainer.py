@@ -15,7 +15,7 @@ from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from tiny import PAIRS, tiny_model
 from torch import nn
-from transformers import TrainerControl, TrainerState, TrainingArguments
+from transformers import DistilBertConfig, DistilBertModel, TrainerControl, TrainerState, TrainingArguments
 
 from distilface.methods import simcse
 from distilface.settings import InputError
@@ -25,7 +25,7 @@ from distilface.training.checkpoints import PROGRESS, WHOLE, is_whole, last_whol
 from distilface.training.evaluators import CollapseAlarm, DevEvaluator
 from distilface.training.fitting import encoder_trainer
 from distilface.training.settings import TrainSettings
-from distilface.training.trainer import LOSS_STATE, EncoderTrainer
+from distilface.training.trainer import LONG, LOSS_STATE, EncoderTrainer, use_cpu_well
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 WORDS_OF_ROW = np.random.default_rng(0).integers(1, 40, 1003)
@@ -329,3 +329,43 @@ def test_what_is_published_of_the_training_is_no_sentence_of_it(checkpoints, mat
             assert not any(sentence in text for sentence in sentences), file
     state = json.loads((checkpoints / "checkpoint-6" / "trainer_state.json").read_text())
     assert state["global_step"] == 6
+
+
+def distilbert(attention_dropout: float = 0.0) -> DistilBertModel:
+    with torch.random.fork_rng():
+        torch.manual_seed(0)
+        return DistilBertModel(
+            DistilBertConfig(
+                vocab_size=9,
+                dim=16,
+                hidden_dim=16,
+                n_layers=1,
+                n_heads=2,
+                dropout=0.0,
+                attention_dropout=attention_dropout,
+            )
+        )
+
+
+def gradient(model: DistilBertModel, length: int) -> torch.Tensor:
+    """The gradient of the token table, for two texts of which the second is half as long."""
+    ids, mask = torch.arange(2 * length).reshape(2, length) % 9, torch.ones(2, length, dtype=torch.long)
+    mask[1, length // 2 :] = 0
+    model(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()].pow(2).sum().backward()
+    return model.embeddings.word_embeddings.weight.grad
+
+
+@pytest.mark.parametrize(("length", "taken"), [(8, "eager"), (LONG - 1, "eager"), (LONG, "sdpa")])
+def test_on_a_cpu_the_length_of_a_batch_says_which_attention_trains(length, taken):
+    model, plain = distilbert(), distilbert()
+    use_cpu_well(model)
+    plain.set_attn_implementation("eager")
+    assert torch.allclose(gradient(model, length), gradient(plain, length), atol=1e-4)
+    assert model.config._attn_implementation == taken
+
+
+def test_on_a_cpu_dropout_of_the_attention_trains_with_the_plain_one():
+    model = distilbert(attention_dropout=0.1)
+    use_cpu_well(model)
+    gradient(model, LONG)
+    assert model.config._attn_implementation == "eager"

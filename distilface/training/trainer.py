@@ -95,13 +95,36 @@ def _shapes(state: dict[str, torch.Tensor]) -> dict[str, torch.Size]:
     return {name: tensor.shape for name, tensor in state.items()}
 
 
-def use_cpu_well(model: nn.Module) -> None:
-    """Set a model up for training on a CPU: plain attention; no change elsewhere.
+#: Tokens of a batch from which torch's fused attention trains faster on a CPU than the plain one, in bf16 and in fp32.
+LONG = 192
 
-    torch's fused attention has a slow backward on CPUs, and falls back to the plain one under dropout.
+
+def use_cpu_well(model: nn.Module) -> None:
+    """Set a model up for training on a CPU: the attention that is faster for the length of a batch; none elsewhere.
+
+    At 16 tokens in bf16 the fused attention takes two and a half times as long as the plain one, at 256 two thirds of
+    it. Under dropout it falls back to the plain one, and is the slower.
     """
     if torch.cuda.is_available():
         return
     for module in model.modules():
         if isinstance(module, PreTrainedModel):
+            fused = module.config._attn_implementation
             module.set_attn_implementation("eager")
+            if fused == "sdpa" and not attention_dropout(module.config):
+                module.register_forward_pre_hook(_attend_by_length, with_kwargs=True)
+
+
+def attention_dropout(config: Any) -> float:
+    """Return the dropout of attention, under the name that BERT has for it or the one of DistilBERT; else 0."""
+    names = ("attention_probs_dropout_prob", "attention_dropout")
+    return float(next((getattr(config, name) for name in names if hasattr(config, name)), 0.0))
+
+
+def _attend_by_length(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
+    """Take the fused attention for a long batch, the plain one for another."""
+    ids = kwargs.get("input_ids")
+    wanted = "eager" if ids is None or ids.shape[-1] < LONG else "sdpa"
+    encoder: Any = model
+    if encoder.config._attn_implementation != wanted:
+        encoder.set_attn_implementation(wanted)
