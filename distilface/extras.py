@@ -1,9 +1,17 @@
-"""What an extra installs: whether it is installed, and one sentence where it is not."""
+"""What an extra installs: whether it is installed, one sentence where it is not, and an import without side effects."""
 
+import contextlib
+import importlib
+import logging
+import sys
+from collections.abc import Iterator
 from dataclasses import dataclass
 from importlib.util import find_spec
+from types import ModuleType
 
 from distilface.settings import InputError
+
+_TELEMETRY = "openvino_telemetry"
 
 #: What needs the toolkit, by the verb of the command.
 VERBS = {
@@ -77,3 +85,28 @@ def check_toolkit(verb: str = "") -> None:
     if missing := TOOLKIT.missing:
         what, package = VERBS.get(verb, f"distilface {verb}".rstrip()), missing[0].replace("_", "-")
         raise InputError(f"{what} needs {package}; pip install 'distilface[{TOOLKIT.name}]'")
+
+
+@contextlib.contextmanager
+def _silenced() -> Iterator[None]:
+    """Keep an import from reporting itself over the network, and from changing the class of every later logger.
+
+    OpenVINO and NNCF send their use to Google Analytics from the first import on, unasked; where the package of
+    their telemetry cannot be imported, they send nothing. If the user's program has imported it, it is left alone.
+    """
+    logger = logging.getLoggerClass()
+    imported = _TELEMETRY in sys.modules
+    if not imported:
+        sys.modules[_TELEMETRY] = None  # type: ignore[assignment]
+    try:
+        yield
+    finally:
+        logging.setLoggerClass(logger)
+        if not imported:
+            del sys.modules[_TELEMETRY]
+
+
+def import_silent(name: str) -> ModuleType:
+    """Import ``openvino`` or ``nncf`` without its telemetry."""
+    with _silenced():
+        return importlib.import_module(name)

@@ -9,7 +9,7 @@ from tiny import sentences
 
 import distilface
 from distilface import cli, environment
-from distilface.light import LightEncoder, fastest
+from distilface.light import LightEncoder, fastest, ways
 from distilface.model.folder import open_folder
 from distilface.runtimes import opening
 from distilface.settings import InputError
@@ -117,6 +117,7 @@ def test_the_light_encoder_takes_the_fastest(exported, slow, monkeypatch):
     np.testing.assert_array_equal(auto.encode(texts), LightEncoder(exported, "onnx").encode(texts))
     (exported / "onnx" / "model_int8.onnx").unlink()
     monkeypatch.setattr(fastest, "fastest", None)
+    monkeypatch.setattr(ways, "find_spec", lambda package: None)
     assert distilface.load(exported, runtime="auto").file.name == "model.onnx", "of one there is nothing to measure"
     with pytest.raises(InputError, match="leave out variant='q4'"):
         distilface.load(exported, runtime="auto", variant="q4")

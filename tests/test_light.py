@@ -22,6 +22,7 @@ from distilface.environment import processor
 from distilface.exporters.parity import EDGES
 from distilface.light import LightEncoder, files
 from distilface.light.session import usable_threads
+from distilface.light.ways import runs_here, ways_of
 from distilface.model.folder import load
 from distilface.runtimes import FILES, OnnxEncoder
 from distilface.settings import InputError
@@ -239,9 +240,10 @@ def test_the_family_is_measured_beside_the_usual_model(folder, students, tmp_pat
     output = tmp_path / "r.json"
     output.write_text('{"another processor": {"rows": {}}}')
     words = ["--folders", str(folder), "--usual", str(students["mean"]), "--turns", "1", "--output", str(output)]
+    measured = [name for name, way in ways_of(folder).items() if runs_here(way)]
     result = of_family.run(words)
     shown = capsys.readouterr().out
-    assert set(result["rows"]) == {of_family.USUAL, *(f"{folder.name}, {name}" for name in files.variants_in(folder))}
+    assert set(result["rows"]) == {of_family.USUAL, *(f"{folder.name}, {name}" for name in measured)}
     for row in result["rows"].values():
         assert row["one_ms"] > 0
         assert f"{row['short']['texts_per_second']:,.2f}" in shown

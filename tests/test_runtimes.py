@@ -21,11 +21,11 @@ from distilface.exporters import parity
 from distilface.exporters.exporting import export
 from distilface.exporters.formats import FORMATS
 from distilface.exporters.openvino import to_openvino, to_openvino_int8
+from distilface.extras import import_silent
 from distilface.model.folder import load, save_folder
 from distilface.model.identity import fingerprint
 from distilface.runtimes import FILES, RUNTIMES, OpenVinoEncoder, TorchEncoder, extras, open_file
 from distilface.runtimes.base import Encoder, padded, token_ids
-from distilface.runtimes.extras import import_silent
 from distilface.runtimes.files import pieces
 from distilface.settings import InputError
 
@@ -110,8 +110,11 @@ def test_a_runtime_that_pools_meets_the_same_embedding(students, kind):
 def test_openvino_reads_and_gives_the_same(students, kind, tmp_path):
     encoder = encoder_of("openvino", students[kind], tmp_path)
     assert isinstance(encoder, OpenVinoEncoder)
-    assert [port.get_any_name() for port in encoder.compiled.inputs] == ["input_ids", "attention_mask"]
-    assert [port.get_any_name() for port in encoder.compiled.outputs] == ["last_hidden_state", "sentence_embedding"]
+    assert [port.get_any_name() for port in encoder.session.compiled.inputs] == ["input_ids", "attention_mask"]
+    assert [port.get_any_name() for port in encoder.session.compiled.outputs] == [
+        "last_hidden_state",
+        "sentence_embedding",
+    ]
     weights = encoder.file.with_suffix(".bin").stat().st_size
     assert weights < 0.6 * (students[kind] / ONNX).stat().st_size, "two bytes a weight"
 
@@ -271,7 +274,7 @@ def connect(*args):
     raise AssertionError(f"a connection was opened: {args}")
 socket.socket.connect = connect
 from distilface.data.pairs import read_sts
-from distilface.runtimes.extras import import_silent
+from distilface.extras import import_silent
 from distilface.runtimes.files import pieces
 openvino, nncf = import_silent("openvino"), import_silent("nncf")
 from nncf.telemetry.wrapper import telemetry

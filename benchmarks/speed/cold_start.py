@@ -57,16 +57,16 @@ mark("import onnxruntime")
 import tokenizers
 mark("import tokenizers")
 import distilface
-from distilface.light import LightEncoder, encoder
+from distilface.light import LightEncoder, ways
 distilface.load
 mark("import distilface")
-opened = encoder.open_session
+opened = ways.open_session
 
 def open_session(*arguments):
     mark("settings and tokenizer")
     return opened(*arguments)
 
-encoder.open_session = open_session
+ways.open_session = open_session
 model = LightEncoder(sys.argv[1] or None)
 mark("session")
 assert not {"torch", "transformers", "datasets", "yaml"} & {*sys.modules}

@@ -2,9 +2,10 @@
 
     python -m benchmarks.speed.family --folders models/minilm-5mb models/minilm-10mb --output speed-family.json
 
-The small ones are ONNX files on the light encoder, the other is SentenceTransformer.encode in fp32; both have all the
-cores that the process may use. A ratio is of two passes of the same turn; the table has medians. The output keeps what
-other processors gave, each under its name: the same command on another machine adds a column. Minutes.
+The small ones are their folders in each of the ways that the light encoder can run them here (distilface.light.ways),
+the other is SentenceTransformer.encode in fp32; all have the cores that the process may use. A ratio is of two passes
+of the same turn; the table has medians. The output keeps what other processors gave, each under its name: the same
+command on another machine adds a column. Minutes.
 """
 
 import inspect
@@ -25,6 +26,7 @@ from distilface.evaluation.tables import console, number_table
 from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.light import LightEncoder
 from distilface.light.files import variants_in
+from distilface.light.ways import runs_here, ways_of
 from distilface.settings import InputError, parse, setting
 from distilface.training.teacher import load_teacher
 
@@ -100,13 +102,14 @@ def open_all(settings: FamilySettings) -> tuple[dict[str, Encode], dict[str, flo
     if not settings.folders:
         raise InputError("--folders is empty; name model folders with onnx/ (distilface export FOLDER)")
     for folder in map(Path, settings.folders):
-        files = variants_in(folder)
-        if not files:
+        if not variants_in(folder):
             raise InputError(f"{folder} has no onnx/ that a light encoder reads; make it: distilface export {folder}")
-        for variant in files:
-            encoder = LightEncoder(folder, variant)
-            encoders[f"{folder.name}, {variant}"] = encoder.encode
-            sizes[f"{folder.name}, {variant}"] = encoder.megabytes
+        light = LightEncoder(folder)
+        for name, way in ways_of(folder).items():
+            if runs_here(way):
+                encoder = light.running(way)
+                encoders[f"{folder.name}, {name}"] = encoder.encode
+                sizes[f"{folder.name}, {name}"] = encoder.megabytes
     return encoders, sizes
 
 

@@ -8,8 +8,9 @@ from collections.abc import Sequence
 import numpy as np
 
 from distilface.exporters.parity import EDGES, SAME, cosines
+from distilface.extras import import_silent
 from distilface.model.folder import Folder
-from distilface.runtimes.extras import ONNX, OPENVINO, import_silent
+from distilface.runtimes.extras import ONNX, OPENVINO
 
 _SNIPPET = re.compile(r"^### (\S+)\n(?:(?!#|```).*\n)*?```(?:python|js)\n((?:.*\n)*?)```\n", re.MULTILINE)
 #: The runtimes that are in this environment wherever their extra is; the others have environments of their own.

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distilface.extras import import_silent
 from distilface.runtimes.base import INPUTS
-from distilface.runtimes.extras import import_silent
 
 OUTPUTS = ("last_hidden_state", "sentence_embedding")
 

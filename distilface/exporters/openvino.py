@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from distilface.console import quiet_logger
-from distilface.runtimes.extras import import_silent
+from distilface.extras import import_silent
 
 #: SmoothQuant's alpha, from 0 to 1 (arXiv 2211.10438, Eq. 4). Of 0.5, 0.75 and NNCF's own 0.95 it is the one whose
 #: worst short sentence came nearest to its fp32 vector, with three layers of all-MiniLM-L6-v2.

@@ -1,16 +1,17 @@
 """A model on onnxruntime alone: text to vectors, with the vectors of the folder's exported file."""
 
 from collections.abc import Sequence
+from copy import copy
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from distilface.light.dimensions import first_numbers
-from distilface.light.files import AUTO, TOKENIZER, ends_in_unit_length, find_files, variants_in
-from distilface.light.session import open_session
+from distilface.light.files import AUTO, TOKENIZER, ends_in_unit_length, find_files
 from distilface.light.similarity import SIMILARITIES
 from distilface.light.tokens import Tokens, read_settings
+from distilface.light.ways import Way, agree, runs_here, ways_of
 from distilface.settings import InputError, check_known
 
 
@@ -25,12 +26,13 @@ class LightEncoder:
     Args:
         model: a folder or a Hub id; ``None`` is the model of the wheel.
         variant: ``q4``, ``int8`` or ``onnx``; ``None`` takes the first of them that is there, ``auto`` the one that is
-            fastest on this processor, which is measured for a second and remembered.
+            fastest on this processor, which is measured for a second and remembered: for this too the file may be
+            expanded to fp32, with the package onnx, and run by OpenVINO, where that is installed.
         file: another ONNX file of the folder, as ``onnx/model_quint8_avx2.onnx``.
         threads: of the computation; ``None`` takes all that the process may use.
 
     Attributes:
-        file: that is run.
+        file: that is run, or that was expanded.
         prompts: by their names.
         default_prompt: that stands before every text unless another is asked for.
         similarity_name: how two vectors are compared.
@@ -59,13 +61,27 @@ class LightEncoder:
                 f"{folder} cannot be run by onnxruntime: its pooling leaves out the tokens of its prompts, of which "
                 "an exported file does not know the number; load it in torch"
             )
-        self._tokens = Tokens(folder)
-        if variant == AUTO and file is None:
-            self.file = _fastest_file(folder, threads)
-        self._session, width = open_session(self.file, threads)
-        # A file may be older than the folder's truncate_dim, or of another exporter: it then gives all the numbers.
-        self.dimension, self._unit = min(width, settings.get("truncate_dim") or width), ends_in_unit_length(folder)
+        self._tokens, self._unit = Tokens(folder), ends_in_unit_length(folder)
+        self._dimensions = settings.get("truncate_dim")
+        self._open(_fastest_way(self, folder, threads) if variant == AUTO and file is None else Way(self.file), threads)
         self._bytes = sum(part.stat().st_size for part in (self.file, folder / TOKENIZER))
+
+    def _open(self, way: Way, threads: int | None) -> None:
+        """Open a file of the folder in one of the ways to run it."""
+        self.file = way.file
+        self._session, width = way.open(threads)
+        # A file may be older than the folder's truncate_dim, or of another exporter: it then gives all the numbers.
+        self.dimension = min(width, self._dimensions or width)
+
+    def running(self, way: Way, threads: int | None = None) -> "LightEncoder":
+        """Return an encoder of the same folder that runs in another way (:func:`distilface.light.ways.ways_of`).
+
+        Raises:
+            InputError: if its file is damaged, or is not an exported file of a sentence encoder.
+        """
+        other = copy(self)
+        other._open(way, threads)
+        return other
 
     @property
     def max_seq_length(self) -> int:
@@ -107,15 +123,15 @@ class LightEncoder:
             raise InputError(f"batch_size {batch_size} is out of range; it must be 1 or more")
         ids = self._tokens.ids([before + row for row in rows])
         order = np.argsort([len(row) for row in ids], kind="stable")
-        starts: Any = range(0, len(ids), batch_size)
+        size = min(batch_size, -(-len(ids) // self._session.streams) or 1)  # some for each of those that run at once
+        batches = [order[start : start + size] for start in range(0, len(ids), size)]
+        outputs: Any = self._session.run(self._tokens.padded([ids[row] for row in batch]) for batch in batches)
         if show_progress_bar:
             from tqdm import tqdm
 
-            starts = tqdm(starts, "batches")
+            outputs = tqdm(outputs, "batches", len(batches))
         embeddings = np.empty((len(ids), self.dimension), np.float32)
-        for start in starts:
-            batch = order[start : start + batch_size]
-            whole = self._session.run(["sentence_embedding"], self._tokens.padded([ids[row] for row in batch]))[0]
+        for batch, whole in zip(batches, outputs, strict=True):
             embeddings[batch] = first_numbers(whole, self.dimension, self._unit)
         return embeddings[0] if isinstance(texts, str) else embeddings
 
@@ -152,16 +168,20 @@ def _pools_without_prompt(folder: Path) -> bool:
     return any(not pooling.get("include_prompt", True) for pooling in poolings)
 
 
-def _fastest_file(folder: Path, threads: int | None) -> Path:
-    """Return the file of a folder that is fastest on this processor, of those that give a text one vector."""
-    from distilface.light.fastest import fastest  # its imports take a while
+def _fastest_way(encoder: LightEncoder, folder: Path, threads: int | None) -> Way:
+    """Return the way to run a folder that is fastest on this processor, of those that give a text one vector."""
+    from distilface.light.fastest import TEXTS, fastest  # its imports take a while
 
-    there = variants_in(folder)
-    names = {name: str(file.relative_to(folder)) for name, file in there.items()}
+    ways = ways_of(folder)
+    smallest = next(iter(ways.values()))
+    if len(ways) == 1:
+        return smallest
 
     def opened() -> dict[str, Any]:
-        """Open each file."""
-        return {name: LightEncoder(folder, file=file, threads=threads).encode for name, file in names.items()}
+        """Open each of them that gives the vectors of the smallest file."""
+        encoders = {name: encoder.running(way, threads) for name, way in ways.items() if runs_here(way)}
+        vectors = {name: each.encode(TEXTS) for name, each in encoders.items()}
+        same = next(iter(vectors.values()))
+        return {name: encoders[name].encode for name, each in vectors.items() if agree(each, same)}
 
-    only = next(iter(there)) if len(there) == 1 else None
-    return there[only or fastest({name: [file] for name, file in there.items()}, threads or 0, opened).name]
+    return ways[fastest({name: [way.file] for name, way in ways.items()}, threads or 0, opened).name]

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from distilface.environment import cores, package_version, processor
+from distilface.light.ways import home
 from distilface.storage import write_whole
 
 logger = logging.getLogger(__name__)
@@ -97,9 +98,7 @@ def _key(files: Mapping[str, Iterable[Path]], threads: int) -> str:
 
 
 def _place(key: str) -> Path:
-    from huggingface_hub.constants import HF_HOME  # its import takes a while
-
-    return Path(HF_HOME) / "distilface" / "fastest" / f"{key}.json"
+    return home() / "fastest" / f"{key}.json"
 
 
 def _read(key: str) -> Choice | None:

@@ -1,8 +1,11 @@
 """An ONNX file on onnxruntime: opened with the threads that the process may use, and checked for what it reads."""
 
 import os
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
+
+import numpy as np
 
 from distilface.settings import InputError
 
@@ -22,7 +25,22 @@ def usable_threads() -> int:
     return usable if usable < (os.cpu_count() or 1) else 0
 
 
-def open_session(file: Path, threads: int | None = None) -> tuple[Any, int]:
+class OnnxSession:
+    """An opened file, which runs a batch at a time on all its threads."""
+
+    #: Batches that run at once.
+    streams = 1
+
+    def __init__(self, session: Any) -> None:
+        self._session = session
+
+    def run(self, batches: Iterable[dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
+        """Embed batches, in their order: each of shape (B, dimension)."""
+        for batch in batches:
+            yield self._session.run([OUTPUT], batch)[0]
+
+
+def open_session(file: Path, threads: int | None = None) -> tuple[OnnxSession, int]:
     """Open an ONNX file; return its session, and the width of its embeddings.
 
     Raises:
@@ -48,4 +66,4 @@ def open_session(file: Path, threads: int | None = None) -> tuple[Any, int]:
     width = ports[OUTPUT].shape[-1]
     if not isinstance(width, int):
         raise InputError(f"{file} does not say how wide its embeddings are; export it again: distilface export FOLDER")
-    return session, width
+    return OnnxSession(session), width

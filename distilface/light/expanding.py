@@ -1,0 +1,105 @@
+"""A file of 4 or 2 bits as one of fp32: small to fetch, and what runs fastest here."""
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from filelock import FileLock
+
+from distilface.light.session import OUTPUT
+from distilface.storage import whole_file
+
+#: Part of the name of what is kept: another way of expanding takes another.
+VERSION = 1
+#: The token ids, as exported files name them.
+IDS = "input_ids"
+#: The products of bits, and what looks tokens up in a table of bits; a lookup of ours in 2 bits ends in these numbers.
+PRODUCT, LOOKUP, LOOKED_UP = "MatMulNBits", "GatherBlockQuantized", "rows_scaled"
+
+
+def expand(file: Path, target: Path) -> None:
+    """Write a file whose weights and whose table of tokens are of 4 or 2 bits as one of fp32.
+
+    The numbers are those that onnxruntime itself works with: a weight is what the product gives for the unit matrix,
+    the table what the lookup gives for every token.
+
+    Args:
+        file: an ONNX file that ``distilface export --formats q4`` wrote.
+        target: the file to write, whole or not at all.
+    """
+    import onnx
+    from onnx import helper, numpy_helper
+
+    model = onnx.load(file)
+    graph = model.graph
+    rows = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.dims}
+    nodes, weights = [], []
+    for node in graph.node:
+        output, weight = node.output[0], f"{node.output[0]}_fp32"
+        if node.op_type == PRODUCT:
+            size = next(each.i for each in node.attribute if each.name == "K")
+            numbers = _computed(model, {node.input[0]: np.eye(size, dtype=np.float32)}, output)
+            node = helper.make_node("MatMul", [node.input[0], weight], [output])
+        elif node.op_type == LOOKUP or LOOKED_UP in node.input:
+            table = next(name for each in _leading_to(graph.node, output) for name in each.input if name in rows)
+            numbers = _computed(model, {IDS: np.arange(rows[table])[None]}, output)[0]
+            node = helper.make_node("Gather", [weight, IDS], [output])
+        else:
+            nodes.append(node)
+            continue
+        weights.append(numpy_helper.from_array(numbers, weight))
+        nodes.append(node)
+    _put(graph, _leading_to(nodes, OUTPUT), [*graph.initializer, *weights])
+    with whole_file(target) as stream:
+        stream.write(model.SerializeToString())
+
+
+def kept(file: Path, home: Path) -> Path:
+    """Return the expanded file of a cache folder; it is made if it is not there, by one process, and others wait."""
+    target = home / f"{hashlib.sha256(file.read_bytes()).hexdigest()[:32]}-{VERSION}.onnx"
+    if not target.is_file():
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(target.with_suffix(".lock")):
+            if not target.is_file():
+                expand(file, target)
+    return target
+
+
+def _leading_to(nodes: Iterable[Any], output: str, given: Iterable[str] = ()) -> list[Any]:
+    """Return the nodes, in their order, that an output is computed from, where others are given."""
+    needed, found = {output}, []
+    for node in reversed(list(nodes)):
+        if needed.intersection(node.output):
+            needed.update(set(node.input).difference(given))
+            found.append(node)
+    return found[::-1]
+
+
+def _put(graph: Any, nodes: Iterable[Any], constants: Iterable[Any]) -> None:
+    """Give a graph its nodes, and those constants that they read."""
+    nodes = list(nodes)
+    read = {name for node in nodes for name in node.input}
+    constants = [tensor for tensor in constants if tensor.name in read]
+    del graph.node[:], graph.initializer[:], graph.value_info[:]
+    graph.node.extend(nodes)
+    graph.initializer.extend(constants)
+
+
+def _computed(model: Any, given: Mapping[str, np.ndarray], output: str) -> np.ndarray:
+    """Return what onnxruntime computes for one tensor of a graph, where others have the values that are given."""
+    import onnxruntime
+    from onnx import helper
+
+    part = type(model)()
+    part.CopyFrom(model)
+    nodes = _leading_to(model.graph.node, output, given)
+    _put(part.graph, nodes, model.graph.initializer)
+    del part.graph.input[:], part.graph.output[:]
+    for name, array in given.items():
+        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
+        part.graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
+    part.graph.output.append(helper.make_empty_tensor_value_info(output))
+    session = onnxruntime.InferenceSession(part.SerializeToString(), providers=["CPUExecutionProvider"])
+    return np.asarray(session.run([output], dict(given))[0])

@@ -1,0 +1,95 @@
+"""The ways to run a folder: which of its files, as it is or in fp32, on which runtime, in which precision."""
+
+import logging
+import os
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilface.light.files import variants_in
+from distilface.light.session import open_session, usable_threads
+
+logger = logging.getLogger(__name__)
+
+#: The least cosine between what a way gives of a text and what the folder's smallest file gives.
+LEAST_COSINE = 0.999
+
+
+@dataclass(frozen=True)
+class Way:
+    """One way to run a folder.
+
+    Attributes:
+        file: of the folder.
+        expanded: whether what runs is this file in fp32, kept in the cache (:mod:`distilface.light.expanding`).
+        openvino: the precision in which OpenVINO runs it; ``None`` for onnxruntime.
+    """
+
+    file: Path
+    expanded: bool = False
+    openvino: str | None = None
+
+    def open(self, threads: int | None = None) -> tuple[Any, int]:
+        """Return a session, which runs batches, and the width of its embeddings.
+
+        Args:
+            threads: of the computation; ``None`` takes all that the process may use.
+
+        Raises:
+            InputError: if the file is damaged, or is not an exported file of a sentence encoder.
+        """
+        file = self.file
+        if self.expanded:
+            from distilface.light.expanding import kept
+
+            file = kept(file, home() / "expanded")
+        if self.openvino is None:
+            return open_session(file, threads)
+        from distilface.light.openvino import OpenVinoSession
+
+        session = OpenVinoSession(file, threads or usable_threads() or os.cpu_count() or 1, self.openvino)
+        return session, session.width
+
+
+def home() -> Path:
+    """Return the folder of what is measured and expanded, beside the Hub's cache."""
+    from huggingface_hub.constants import HF_HOME  # its import takes a while
+
+    return Path(HF_HOME) / "distilface"
+
+
+def ways_of(folder: Path) -> dict[str, Way]:
+    """Return the ways to run a folder with the packages that are here, by their names, the plainest first.
+
+    Without ``onnx`` nothing is expanded. OpenVINO takes files of fp32 and of int8 weights alone: products of 4 bits
+    are other numbers to it. In int8 it also rounds what goes into a product, for each text by itself.
+    """
+    files = variants_in(folder)
+    ways = {name: Way(file) for name, file in files.items()}
+    plain: dict[str, Way] = {name: ways[name] for name in ("onnx", "int8") if name in ways}
+    if "q4" in files and "onnx" not in files and find_spec("onnx"):
+        plain["q4 in fp32"] = Way(files["q4"], expanded=True)
+    ways |= plain
+    if find_spec("openvino"):
+        for name, way in plain.items():
+            for precision, words in {"f32": "on OpenVINO", "bf16": "on OpenVINO in bf16"}.items():
+                ways[f"{name} {words}"] = Way(way.file, way.expanded, precision)
+    return ways
+
+
+def runs_here(way: Way) -> bool:
+    """Return whether the processor has the way's precision."""
+    if way.openvino != "bf16":
+        return True
+    from distilface.light.openvino import multiplies_bf16
+
+    return multiplies_bf16()
+
+
+def agree(one: np.ndarray, other: np.ndarray) -> bool:
+    """Return whether each of some vectors has its direction in others, to within :data:`LEAST_COSINE`."""
+    lengths = np.linalg.norm(one, axis=1) * np.linalg.norm(other, axis=1)
+    return bool((np.sum(one * other, axis=1) >= LEAST_COSINE * lengths).all())

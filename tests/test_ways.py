@@ -1,0 +1,180 @@
+"""The ways to run a folder: its small file in fp32, and on OpenVINO, with the vectors of the small file."""
+
+import shutil
+from itertools import pairwise
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from exported import TEXTS, cosines
+from tiny import sentences, tiny_model
+from torch import nn
+
+import distilface
+from distilface.compression.bits import Rounding, rounded_modules
+from distilface.exporters.onnx import to_onnx
+from distilface.exporters.smaller import to_q4
+from distilface.light import LightEncoder, expanding, fastest, ways
+from distilface.light.openvino import OpenVinoSession, multiplies_bf16
+from distilface.model.folder import load, save_folder
+from distilface.model.precision import has_bf16
+
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    """Keep what is expanded and remembered in a folder of the test's own."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "distilface"
+
+
+@pytest.fixture(scope="module", params=[(4, 4), (2, 2)], ids=["4 bits", "2 bits"])
+def on_grid(request, tmp_path_factory):
+    """Return a folder whose weights are on a grid, with its small file."""
+    place = tmp_path_factory.mktemp("on_grid")
+    model = tiny_model(place / "model").eval()
+    Rounding(model, *request.param).write()
+    save_folder(model, place / "folder")
+    (place / "folder" / "onnx").mkdir()
+    to_onnx(load(place / "folder"), place / "m.onnx")
+    to_q4(place / "m.onnx", place / "folder" / "onnx" / "model_q4.onnx")
+    return place / "folder"
+
+
+@pytest.fixture
+def small(on_grid, tmp_path):
+    """Return a copy of the small file."""
+    return Path(shutil.copy(on_grid / "onnx" / "model_q4.onnx", tmp_path / "model_q4.onnx"))
+
+
+def other_content(file: Path, producer: str) -> None:
+    model = onnx.load(file)
+    model.producer_name = producer
+    onnx.save(model, file)
+
+
+def test_a_small_file_is_expanded_to_the_weights_it_stands_for(on_grid, tmp_path):
+    """Each weight of the folder stands in it, number for number: the folder's own are on the grid."""
+    expanding.expand(on_grid / "onnx" / "model_q4.onnx", tmp_path / "fp32.onnx")
+    graph = onnx.load(tmp_path / "fp32.onnx").graph
+    stored = [onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer]
+    own = [
+        module.weight.detach().numpy().T if isinstance(module, nn.Linear) else module.weight.detach().numpy()
+        for module, _ in rounded_modules(load(on_grid))
+    ]
+    assert len(own) > 10
+    for weight in own:
+        assert any(weight.shape == each.shape and np.allclose(weight, each, atol=2e-7) for each in stored)
+    kinds = {node.op_type for node in graph.node}
+    assert not kinds & {"MatMulNBits", "GatherBlockQuantized", "BitShift"}
+    copied = shutil.copytree(on_grid, tmp_path / "copied")
+    (tmp_path / "fp32.onnx").replace(copied / "onnx" / "model.onnx")
+    texts = sentences(20)
+    difference = LightEncoder(copied, "onnx").encode(texts) - LightEncoder(copied, "q4").encode(texts)
+    assert np.abs(difference).max() < 2e-6
+
+
+@pytest.mark.parametrize("name", ["minilm-5mb", "minilm-static"])
+def test_the_shipped_files_are_expanded(name, tmp_path):
+    folder = Path("models") / name
+    way = ways.ways_of(folder)["q4 in fp32"]
+    small = LightEncoder(folder)
+    plain = small.running(way, 1)
+    assert np.abs(plain.encode(TEXTS) - small.encode(TEXTS)).max() < 1e-5
+    assert plain.megabytes == small.megabytes < 7, "what was downloaded, not what is kept beside it"
+
+
+def test_an_expansion_is_kept_whole_or_not_at_all(small, home, monkeypatch):
+    made = []
+    expand = expanding.expand
+    monkeypatch.setattr(expanding, "expand", lambda *files: made.append(files) or expand(*files))
+    first = expanding.kept(small, home)
+    assert expanding.kept(small, home) == first
+    assert len(made) == 1
+    other_content(small, "another file has another")
+    assert expanding.kept(small, home) != first
+    before = sorted(home.glob("*.onnx*"))
+
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    other_content(small, "a full disk")
+    with pytest.raises(OSError, match="No space left"):
+        expanding.kept(small, home)
+    assert sorted(home.glob("*.onnx*")) == before
+
+
+def test_openvino_gives_batches_in_their_order(on_grid, tmp_path):
+    """More batches than run at once, each of another length: an output that another batch overwrites would show."""
+    expanding.expand(on_grid / "onnx" / "model_q4.onnx", tmp_path / "fp32.onnx")
+    encoder = LightEncoder(on_grid)
+    texts = [" ".join(["dog", "cat", "river"][: 1 + number % 3] * (1 + number)) for number in range(17)]
+    batches = [encoder._tokens.padded(encoder._tokens.ids([text])) for text in texts]
+    session = OpenVinoSession(tmp_path / "fp32.onnx", 2)
+    for _ in range(2):
+        assert cosines(np.concatenate(list(session.run(batches))), encoder.encode(texts)).min() > 0.99999
+    assert list(session.run([])) == []
+    assert session.width == encoder.dimension
+
+
+def test_bf16_is_used_where_the_processor_has_it():
+    """OpenVINO and torch look for it each in its own way."""
+    assert multiplies_bf16() == has_bf16()
+
+
+def test_all_ways_are_measured_and_the_fastest_is_taken(on_grid, monkeypatch):
+    measured = {}
+
+    def measure(encoders):
+        vectors = [encode(fastest.TEXTS) for encode in encoders.values()]
+        measured.update(dict.fromkeys(encoders, 1.0))
+        assert all(cosines(one, other).min() > 0.999 for one, other in pairwise(vectors))
+        return fastest.Choice("q4 in fp32 on OpenVINO", measured, "a processor")
+
+    monkeypatch.setattr(fastest, "measure", measure)
+    auto, texts = distilface.load(on_grid, runtime="auto"), sentences(50)
+    assert set(measured) >= {"q4", "q4 in fp32", "q4 in fp32 on OpenVINO"}
+    assert ("q4 in fp32 on OpenVINO in bf16" in measured) == multiplies_bf16()
+    assert isinstance(auto._session, OpenVinoSession)
+    assert cosines(auto.encode(texts), LightEncoder(on_grid).encode(texts)).min() > 0.99999
+    assert auto.encode(texts[0]).shape == (auto.dimension,)
+    assert auto.encode([]).shape == (0, auto.dimension)
+    measured.clear()
+    distilface.load(on_grid, runtime="auto")
+    assert not measured, "it is remembered"
+
+
+def test_a_way_with_other_vectors_is_not_measured(on_grid, monkeypatch):
+    """OpenVINO reads products of 4 bits as other numbers, without a word."""
+    others = {
+        "q4": ways.Way(on_grid / "onnx" / "model_q4.onnx"),
+        "same file": ways.Way(on_grid / "onnx" / "model_q4.onnx"),
+    }
+    monkeypatch.setattr("distilface.light.encoder.ways_of", lambda folder: others)
+    monkeypatch.setattr("distilface.light.encoder.agree", lambda one, same: one is same)
+    measured = []
+
+    def measure(encoders):
+        measured.extend(encoders)
+        return fastest.Choice("q4", {"q4": 1.0}, "a processor")
+
+    monkeypatch.setattr(fastest, "measure", measure)
+    distilface.load(on_grid, runtime="auto")
+    assert measured == ["q4"]
+
+
+def test_without_the_packages_there_is_the_file_alone(on_grid, monkeypatch):
+    monkeypatch.setattr(ways, "find_spec", lambda package: None)
+    assert list(ways.ways_of(on_grid)) == ["q4"]
+    monkeypatch.setattr(ways, "find_spec", lambda package: package == "onnx" or None)
+    assert list(ways.ways_of(on_grid)) == ["q4", "q4 in fp32"]
+
+
+@pytest.mark.parametrize(("angle", "same"), [(0.04, True), (0.05, False)])
+def test_vectors_agree_to_a_cosine_of_0_999(angle, same):
+    one = np.array([[2.0, 0.0], [0.0, 1.0]])
+    other = np.array([[3.0, 0.0], [np.sin(angle), np.cos(angle)]])
+    assert ways.agree(one, other) == same
