@@ -55,7 +55,7 @@ def small(path):
 recipes.read_recipe = parsing.read_recipe = small
 """
 MODEL = re.compile(r"models/[\w-]+")
-WRITTEN = re.compile(r"(?:--output-dir |output_dir=[\"'])(models/[\w-]+)")
+WRITTEN = re.compile(r"(?:--output-dir |output_dir=[\"']|distilface route \S+ )(models/[\w-]+)")
 
 
 def small_encoders(folder: Path, seed: int) -> tuple[Path, Path]:
@@ -64,7 +64,8 @@ def small_encoders(folder: Path, seed: int) -> tuple[Path, Path]:
     module = __import__(package)
     tokenizer = AutoTokenizer.from_pretrained(Path(str(module.__file__)).parent / inside)
     torch.manual_seed(seed)
-    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 256}
+    # at the usual 0.02 random embeddings are all but the same, which training would call a collapse
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 256, "initializer_range": 0.2}
     bert = BertConfig(hidden_size=64, num_hidden_layers=6, num_attention_heads=4, intermediate_size=128, **sizes)
     BertModel(bert).save_pretrained(folder / "bert")
     DistilBertModel(DistilBertConfig(dim=64, n_layers=6, n_heads=4, hidden_dim=128, **sizes)).save_pretrained(
@@ -80,7 +81,7 @@ def small_encoders(folder: Path, seed: int) -> tuple[Path, Path]:
 
 def write_texts(folder: Path) -> None:
     """Write the files that the docs name."""
-    text = "\n".join(sentences(300, 1)) + "\n"
+    text = "\n".join(sentences(600, 1)) + "\n"
     (folder / "TEXT.txt").write_text(text)
     (folder / "lines.txt").write_text(text)
     sample = read_sts("sample")

@@ -49,6 +49,9 @@ ELSEWHERE = {
     "distilface encode models/minilm-l3 lines.txt vectors.parquet --engine ray --workers 8 --threads 1": (
         "it needs the extra ray; tests/test_encode.py, where that is installed"
     ),
+    "distilface train distill --config minilm --table_rank 192 --bits 4 --data TEXT.txt": (
+        "its stand-in for the teacher is narrower than the rank; tests/test_low_rank.py"
+    ),
     "python benchmarks/run_speed.py --output speed.json": "fifteen minutes; tests/test_speed.py runs it in small",
     "python -m benchmarks.speed.cold_start --output cold-start.json": (
         "two minutes of new processes; tests/test_light.py starts one"

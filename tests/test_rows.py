@@ -3,7 +3,6 @@
 import csv
 import gzip
 import json
-import os
 from collections import namedtuple
 from pathlib import Path
 
@@ -267,12 +266,24 @@ def test_text_that_fails_leaves_nothing(error):
         mapped.mapped_dataset(rows(), ["text"])
     folder = Path(datasets.config.HF_DATASETS_CACHE) / "distilface"
     assert list(folder.iterdir()) == []
-    for name, age in (("old.new.part", 2 * 86_400), ("young.new.part", 60)):
+
+
+def test_what_a_killed_process_left_goes_and_what_another_writes_stays():
+    folder = Path(datasets.config.HF_DATASETS_CACHE) / "distilface"
+    inside, outer = [], iter([("one",)])
+
+    def rows():
+        """While this text is written, another is, from its start to its end."""
+        yield ("two",)
+        inside.append(mapped.mapped_dataset(outer, ["text"]))
+        yield ("three",)
+
+    folder.mkdir(parents=True, exist_ok=True)
+    for name in ("killed.new.part", "killed.new.lock", "later.new", "without.new.part"):
         (folder / name).touch()
-        os.utime(folder / name, (0, (folder / name).stat().st_mtime - age))
-    rows = mapped.mapped_dataset(iter([("one",)]), ["text"])
-    assert sorted(path.suffix for path in folder.iterdir()) == [".arrow", ".part"], "the leftover of a kill is gone"
-    assert rows["text"][:] == ["one"]
+    written = mapped.mapped_dataset(rows(), ["text"])
+    assert [written["text"][:], inside[0]["text"][:]] == [["two", "three"], ["one"]]
+    assert [path.suffix for path in folder.iterdir()] == [".arrow", ".arrow"]
 
 
 def test_a_batch_ends_before_it_is_large(monkeypatch):

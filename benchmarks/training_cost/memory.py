@@ -151,9 +151,14 @@ def main(argv: list[str] | None = None) -> dict[str, Any]:
 def _in_a_process(count: int, settings: Settings) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as place:
         file = Path(place) / "result.json"
-        words = ["--rows", count, "--steps", settings.steps, "--batch_size", settings.batch_size, "--output", file]
-        words += ["--text_alone"] if settings.text_alone else []
-        command = [sys.executable, "-m", __spec__.name, *words, "--tokenizer", settings.tokenizer, "--alone"]
+        words: list[object] = [
+            "--alone",
+            "--tokenizer",
+            settings.tokenizer,
+            *(["--text_alone"] if settings.text_alone else []),
+        ]
+        words += ["--rows", count, "--steps", settings.steps, "--batch_size", settings.batch_size, "--output", file]
+        command = [sys.executable, "-m", "benchmarks.training_cost.memory", *words]
         subprocess.run([str(word) for word in command], check=True)
         return read_result(file)
 

@@ -5,8 +5,8 @@ import mmap
 import os
 import secrets
 import tempfile
-import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -14,14 +14,13 @@ import datasets
 import numpy as np
 import pyarrow as pa
 from datasets import Dataset
+from filelock import FileLock, Timeout
 
 from distilface.storage import whole_file
 
 #: Rows of a record batch, and the characters after which it ends early: what is held in memory, and what one access by
 #: index searches.
 _ROWS, _CHARACTERS = 1000, 2**26
-#: Seconds after which a file that was not finished is a leftover of a killed process.
-_LEFTOVER = 86_400
 #: Bytes up to which an array is held in memory.
 _SMALL = 2**20
 
@@ -40,20 +39,15 @@ def mapped_dataset(rows: Iterator[Sequence[str]], columns: Sequence[str]) -> Dat
     _drop_leftovers(folder)
     new, digest = folder / f"{secrets.token_hex(8)}.new", hashlib.sha256()
     schema = pa.schema([(name, pa.string()) for name in columns])
-    try:
+    with _marked(new):
         with whole_file(new) as file, pa.ipc.new_stream(file, schema) as writer:
             for batch in _batches(rows):
                 table = pa.record_batch([pa.array(values, pa.string()) for values in zip(*batch, strict=True)], schema)
                 digest.update(table.serialize())
                 writer.write_batch(table)
-    except KeyboardInterrupt:
-        new.with_name(f"{new.name}.part").unlink(missing_ok=True)
-        raise
-    path = folder / f"{'-'.join(columns)}-{digest.hexdigest()}.arrow"
-    if path.is_file():  # its time stays: it is part of the key of what was computed of these rows
-        new.unlink()
-    else:
-        new.replace(path)
+        path = folder / f"{'-'.join(columns)}-{digest.hexdigest()}.arrow"
+        if not path.is_file():  # else its time stays: it is part of the key of what was computed of these rows
+            new.replace(path)
     return Dataset.from_file(str(path))
 
 
@@ -100,8 +94,26 @@ def _batches(rows: Iterator[Sequence[str]]) -> Iterator[list[Sequence[str]]]:
         yield batch
 
 
-def _drop_leftovers(folder: Path) -> None:
-    """Remove what killed processes have left; a younger file may be one that another process writes now."""
-    for file in (*folder.glob("*.new"), *folder.glob("*.new.part")):
-        if file.stat().st_mtime < time.time() - _LEFTOVER:
+@contextmanager
+def _marked(new: Path) -> Iterator[None]:
+    """Mark a file as being written, by a lock that ends with the process; in the end nothing of it is left."""
+    mark = new.with_name(f"{new.name}.lock")
+    try:
+        with FileLock(mark):
+            yield
+    finally:
+        for file in (new, new.with_name(f"{new.name}.part"), mark):
             file.unlink(missing_ok=True)
+
+
+def _drop_leftovers(folder: Path) -> None:
+    """Remove what killed processes have left: files that are marked by nobody any more."""
+    for new in {file.with_name(f"{file.name.partition('.')[0]}.new") for file in folder.glob("*.new*")}:
+        mark = new.with_name(f"{new.name}.lock")
+        try:
+            with FileLock(mark, timeout=0):
+                for file in (new, new.with_name(f"{new.name}.part")):
+                    file.unlink(missing_ok=True)
+            mark.unlink(missing_ok=True)
+        except Timeout:  # another process writes it now
+            continue
