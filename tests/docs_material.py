@@ -46,6 +46,8 @@ SMALLER: dict[str, Any] = {
 BEFORE = f"""
 import json
 from distilface.settings import parsing, recipes
+from distilface.training import evaluators
+evaluators.COLLAPSED = 1.0  # the embeddings of random encoders are all but the same, before and after
 read, smaller = recipes.read_recipe, json.loads({json.dumps(json.dumps(SMALLER))})
 
 def small(path):
@@ -64,8 +66,7 @@ def small_encoders(folder: Path, seed: int) -> tuple[Path, Path]:
     module = __import__(package)
     tokenizer = AutoTokenizer.from_pretrained(Path(str(module.__file__)).parent / inside)
     torch.manual_seed(seed)
-    # at the usual 0.02 random embeddings are all but the same, which training would call a collapse
-    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 256, "initializer_range": 0.2}
+    sizes = {"vocab_size": len(tokenizer), "max_position_embeddings": 256}
     bert = BertConfig(hidden_size=64, num_hidden_layers=6, num_attention_heads=4, intermediate_size=128, **sizes)
     BertModel(bert).save_pretrained(folder / "bert")
     DistilBertModel(DistilBertConfig(dim=64, n_layers=6, n_heads=4, hidden_dim=128, **sizes)).save_pretrained(

@@ -20,6 +20,7 @@ from distilface.exporters.smaller import to_q4
 from distilface.methods import find_method
 from distilface.model.folder import load, save_folder
 from distilface.settings import InputError, parse
+from distilface.training.evaluators import AgreementEvaluator, DevEvaluator
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 
@@ -127,6 +128,25 @@ def train(teacher, place, *words: str, texts: int = 120) -> dict:
     method = find_method("distill")
     data = ["--teacher", str(teacher), "--data", str(place / "text.txt"), "--cache_dir", str(place / "cache")]
     return method.train(parse(method.Settings, [*data, *WORDS, "--output_dir", str(place / "out"), *words], ""))
+
+
+@pytest.mark.parametrize(("recalls", "best"), [([50.0, 40.0], 2), ([50.0, 49.0], 4)])
+def test_with_pairs_and_texts_held_out_their_mean_chooses(teacher, tmp_path, monkeypatch, recalls, best):
+    """The correlation goes up by 3 points; what is lost of the teacher is more than that, or less."""
+    correlations, agreements = iter([90.0, 60.0, 70.0, 73.0, 70.0]), iter([100.0, 30.0, 30.0, *recalls, 30.0, 30.0])
+
+    def correlation(self, *arguments, **options):
+        return {"spearman": next(correlations), "mean_cosine": 0.0}
+
+    def agreement(self, model):
+        return {"texts": 20, "cosine": 0.5, "spearman": 50.0, "recall": next(agreements)}
+
+    monkeypatch.setattr(DevEvaluator, "__call__", correlation)
+    monkeypatch.setattr(AgreementEvaluator, "agreement", agreement)
+    pairs = write_pairs(tmp_path / "dev.jsonl", PAIRS)
+    run = train(teacher, tmp_path, "--dev", str(pairs), "--held_out", "20", "--layers", "0", "3")
+    assert run["curve"] == [[2, 70.0], [4, 73.0]], "the score is the correlation"
+    assert run["best_step"] == best
 
 
 def test_a_training_on_the_grid_gives_a_folder_on_the_grid(teacher, tmp_path, capsys):

@@ -22,7 +22,7 @@ from distilface.settings import InputError, warn_unused
 from distilface.training.alike import drop_alike
 from distilface.training.batches import check_batch
 from distilface.training.checkpoints import WholeCheckpoints
-from distilface.training.evaluators import AgreementEvaluator, DevEvaluator
+from distilface.training.evaluators import AgreementEvaluator, DevAndAgreementEvaluator, DevEvaluator
 from distilface.training.fitting import encoder_trainer, fit, read_length
 from distilface.training.run_folder import check_settings, claimed
 from distilface.training.settings import StudentSettings, TrainSettings, warn_unread
@@ -161,8 +161,14 @@ class EncoderMethod(Method):
         """Return a sentence-transformers loss on the student, for ``task.data``."""
 
     def evaluator(self, task: Task) -> DevEvaluator | AgreementEvaluator:
-        """Return what chooses the checkpoint: the Spearman correlation on ``task.dev``, or else the agreement."""
-        return DevEvaluator(task.dev) if task.agreement is None or task.settings.dev else task.agreement
+        """Return what chooses the checkpoint.
+
+        It is the Spearman correlation on ``task.dev``; the agreement where there is no such; the mean of both where
+        texts are held out for it.
+        """
+        if task.agreement is None or not task.settings.dev:
+            return task.agreement or DevEvaluator(task.dev)
+        return DevAndAgreementEvaluator(task.dev, task.agreement) if task.settings.held_out else DevEvaluator(task.dev)
 
     def callbacks(self, loss: nn.Module, task: Task) -> Sequence[TrainerCallback]:
         """Return what is done between steps; a callback that must outlive a stop keeps its state in the loss."""

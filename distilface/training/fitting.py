@@ -61,7 +61,7 @@ def arguments(settings: TrainSettings, measure: Measure) -> dict[str, Any]:
         "save_steps": settings.eval_steps,
         "save_total_limit": 2,
         "load_best_model_at_end": True,
-        "metric_for_best_model": measure.key,
+        "metric_for_best_model": measure.chooses or measure.key,
         "greater_is_better": measure.higher,
         "logging_steps": min(50, settings.eval_steps),
         "logging_nan_inf_filter": False,
@@ -102,6 +102,7 @@ def encoder_trainer(
         lambda m, folder: save_folder(m, folder, name=Path(settings.output_dir).name),
         lambda folder: load(folder),
         key=f"eval_{judge.key}",
+        chooses=judge.chooses and f"eval_{judge.chooses}",
         data={} if dev is None else {"dev": settings.dev, "rows": len(dev), "sha256": _fingerprint(dev)},
     )
     together = processes.count() > 1

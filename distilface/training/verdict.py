@@ -24,6 +24,7 @@ class Measure:
         save: writes a model into a folder.
         load: loads a model from a folder.
         key: the trainer's name of the score.
+        chooses: the trainer's name of what chooses the checkpoint, where that is not the score.
         higher: whether a higher score is the better one.
         margin: the gain over the baseline from which a training has won.
         data: the scored pairs, for ``run.json``.
@@ -36,6 +37,7 @@ class Measure:
     save: Callable[[Any, Path], Any]
     load: Callable[[Path], Any]
     key: str
+    chooses: str | None = None
     higher: bool = True
     margin: float = 1.0
     data: dict[str, Any] = field(default_factory=dict)
