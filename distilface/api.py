@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from distilface.compression.sizes import Shape
-    from distilface.embedding.encoding import Encoded
+    from distilface.embedding.report import Encoded
     from distilface.exporters.parity import Parity
     from distilface.light import LightEncoder
 
