@@ -12,6 +12,7 @@ from distilface.data.text_file import Survey, TextFile
 from distilface.embedding.part_writer import PartTask, PartWriter, Written
 from distilface.embedding.ray_cluster import cluster_for, each_row, ray_data
 from distilface.embedding.worker import Done, Variant, Worker
+from distilface.settings import InputError
 
 
 def on_ray(
@@ -56,7 +57,10 @@ def parts_on_ray(task: PartTask, parts: Sequence[Part], workers: int | None = No
             rows = data.from_arrow([pa.Table.from_pylist([dataclasses.asdict(part)]) for part in parts])
             written = each_row(rows, _Writing, task, task.variant, min(count, len(parts)))
         for table in written.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
-            yield Written(**table.to_pylist()[0])
+            row = table.to_pylist()[0]
+            if "mistake" in row:
+                raise InputError(row["mistake"])
+            yield Written(**row)
 
 
 def _embedded_chunks(variant: Variant, source: TextFile, survey: Survey, numbers: Collection[int], count: int) -> Any:
@@ -110,14 +114,17 @@ class _Embedding:
 
 
 class _Writing:
-    """Embeds and writes the part of a table of one row."""
+    """Embeds and writes the part of a table of one row; a mistake is handed over: Ray would add its own words."""
 
     def __init__(self, task: PartTask) -> None:
         self.writer = PartWriter(task)
 
     def __call__(self, table: pa.Table) -> pa.Table:
-        written = self.writer.write(Part(**table.to_pylist()[0]))
-        return pa.Table.from_pylist([written._asdict()])
+        try:
+            row: dict[str, Any] = self.writer.write(Part(**table.to_pylist()[0]))._asdict()
+        except InputError as error:
+            row = {"mistake": str(error)}
+        return pa.Table.from_pylist([row])
 
 
 def _done(table: pa.Table) -> Done:
