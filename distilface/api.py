@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from sentence_transformers import SentenceTransformer
 
     from distilface.compression.sizes import Shape
-    from distilface.embedding.encoding import Encoded
+    from distilface.embedding.report import Encoded
     from distilface.exporters.parity import Parity
     from distilface.light import LightEncoder
 
@@ -208,8 +208,9 @@ def encode(folder: str | Path, input: str | Path, output: str | Path, **settings
 
     Args:
         folder: a model folder.
-        input: a .txt (a row a line), .csv, .tsv, .jsonl (each also .gz) or .parquet file.
-        output: the file to write.
+        input: a .txt (a row a line), .csv, .tsv, .jsonl (each also .gz) or .parquet file, or a folder of .parquet
+            files: local, or a URL as ``s3://bucket/folder``.
+        output: the file to write; of a folder the folder, also as a URL.
         settings: those of ``distilface encode --help``, as ``variant="int8"``.
 
     Returns:

@@ -17,7 +17,8 @@ from distilface.compression.settings import ShapeSettings
 from distilface.compression.sizes import Shape, shape_lines, shapes_for
 from distilface.console import run_command
 from distilface.data.pairs import read_sts
-from distilface.embedding.encoding import Encoded, encode
+from distilface.embedding.encoding import encode
+from distilface.embedding.report import Encoded
 from distilface.embedding.settings import EncodeSettings
 from distilface.environment import stamp
 from distilface.evaluation.settings import EvaluateSettings, check_settings

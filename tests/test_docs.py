@@ -27,7 +27,10 @@ from distilface.methods import find_method
 from distilface.settings import parse
 
 ROOT = Path(__file__).parents[1]
-PAGES = [*(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "demo/README.md")), *(ROOT / "docs").glob("*.md")]
+PAGES = [
+    *(ROOT / name for name in ("README.md", "CONTRIBUTING.md", "demo/README.md", "examples/cluster/README.md")),
+    *(ROOT / "docs").glob("*.md"),
+]
 BLOCK = re.compile(r"^```(.*)\n((?:.*\n)*?)```$", re.MULTILINE)
 #: What a stranger puts in: nothing to look up.
 PLACEHOLDERS = ("METHOD", "RECIPE")

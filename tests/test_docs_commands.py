@@ -46,6 +46,10 @@ ELSEWHERE = {
     "distilface push models/minilm-l3 --repo-id org/distilface --tag v1": (
         "it asks before it publishes; tests/test_publish.py answers"
     ),
+    "distilface encode models/minilm-l3 texts vectors": "it embeds the reader's files; tests/test_parts.py",
+    "distilface encode models/minilm-l3 s3://bucket/texts s3://bucket/vectors --engine ray --threads 4": (
+        "it needs the extra ray and a store; tests/test_parts_ray.py, where they are installed"
+    ),
     "distilface encode models/minilm-l3 lines.txt vectors.parquet --engine ray --workers 8 --threads 1": (
         "it needs the extra ray; tests/test_encode.py, where that is installed"
     ),

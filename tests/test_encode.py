@@ -33,7 +33,7 @@ from distilface.console import run_command
 from distilface.data import rows
 from distilface.data import text_file as chunks
 from distilface.data.text_file import TextFile
-from distilface.embedding import ray_workers as ray_data
+from distilface.embedding import ray_cluster, ray_workers
 from distilface.embedding import worker as engines
 from distilface.embedding.output import Output
 from distilface.exporters import exporting as export
@@ -502,7 +502,7 @@ def test_a_parquet_without_the_text_is_refused(folder, tmp_path, table, sentence
         (["FOLDER", "IN", "v.npy", "more"], "unexpected words: more"),
         (["nowhere", "IN", "v.npy"], "nowhere does not exist; give a model folder"),
         (["FOLDER", "none.txt", "v.npy"], "none.txt does not exist; give one file of text"),
-        (["FOLDER", ".", "v.npy"], ". is a folder; give one file of text"),
+        (["FOLDER", ".", "v.npy"], "v.npy names a file, and the input is a folder; name a folder for its embeddings"),
         (["FOLDER", "IN", "v.txt"], "v.txt: .txt suffix; embeddings are written to .parquet or .npy"),
         (["FOLDER", "IN", "v.npy", "--keep-text"], "v.npy has no place for text"),
         (["FOLDER", "IN", "v.npy", "--variant", "int4"], "unknown variant 'int4': did you mean 'int8'?"),
@@ -583,27 +583,27 @@ def test_workers_that_would_wait_for_ever_are_refused(device, threads, room):
         {"Alive": False, "Resources": {"CPU": 64.0, "GPU": 8.0}},
     ]
     variant = engines.Variant("m", "fp32", None, batch_size=4, threads=threads, device=device)
-    assert ray_data._workers(nodes, variant, None) == room
-    assert ray_data._workers(nodes, variant, room) == room
-    assert ray_data._workers(nodes, variant, 1) == 1
+    assert ray_cluster.worker_count(nodes, variant, None) == room
+    assert ray_cluster.worker_count(nodes, variant, room) == room
+    assert ray_cluster.worker_count(nodes, variant, 1) == 1
     with pytest.raises(InputError, match=f"Ray has room for {room} workers of {threads} threads.* and {room + 1} are"):
-        ray_data._workers(nodes, variant, room + 1)
+        ray_cluster.worker_count(nodes, variant, room + 1)
     with pytest.raises(InputError, match="room for 0 workers"):
-        ray_data._workers([], variant, None)
+        ray_cluster.worker_count([], variant, None)
 
 
 def test_a_cluster_that_is_not_there_is_told_in_one_sentence(folder, lines, tmp_path, monkeypatch):
     """At once: Ray itself would try for many minutes."""
     with pytest.raises(InputError, match=r"RAY_ADDRESS is ray://a:10001, and the file must be read on a machine of"):
-        ray_data._check_address("ray://a:10001")
+        ray_cluster.check_address("ray://a:10001")
     with socket.create_server(("localhost", 0)) as server:
         address = f"localhost:{server.getsockname()[1]}"
-        ray_data._check_address(address)
+        ray_cluster.check_address(address)
     for wrong in (address, "localhost:99999"):
         with pytest.raises(InputError, match=f"no cluster of Ray answers .*; RAY_ADDRESS is {wrong}: start a"):
-            ray_data._check_address(wrong)
+            ray_cluster.check_address(wrong)
     for left_to_ray in ("", "auto", "local"):
-        ray_data._check_address(left_to_ray)
+        ray_cluster.check_address(left_to_ray)
 
 
 @pytest.fixture(scope="module")
@@ -622,7 +622,7 @@ def on_two(folder: str, source: TextFile, survey: chunks.Survey) -> Generator[en
     _, left = psutil.wait_procs(embedding_workers(), timeout=60)
     assert not left
     variant = engines.Variant(folder, "fp32", None, batch_size=4, threads=1, device="cpu")
-    return ray_data.on_ray(variant, source, survey, range(len(survey.sizes)), 2)
+    return ray_workers.on_ray(variant, source, survey, range(len(survey.sizes)), 2)
 
 
 def embedding_workers() -> list[psutil.Process]:
@@ -708,7 +708,7 @@ def test_a_file_that_changes_under_ray_is_told_in_one_sentence(folder, lines, ca
 
 
 def test_a_worker_of_ray_that_ends_each_time_is_not_started_for_ever(ray_of_two, folder, lines, monkeypatch):
-    monkeypatch.setattr(ray_data, "RESTARTS", 1)
+    monkeypatch.setattr(ray_cluster, "RESTARTS", 1)
     source = TextFile(lines, "text", 8)
     work = on_two(str(folder), source, source.survey())
     killed, over = set(), threading.Event()

@@ -14,8 +14,9 @@ from datasets import Dataset
 from scipy.stats import pearsonr, spearmanr
 from sklearn.metrics import accuracy_score, f1_score, matthews_corrcoef
 
+from distilface.data.columns import checked_text
 from distilface.data.lines import existing_file
-from distilface.data.rows import checked_text, read_rows
+from distilface.data.rows import read_rows
 from distilface.hub_ids import from_hub
 from distilface.settings import InputError
 

@@ -9,8 +9,9 @@ from typing import Any
 
 from datasets import Dataset, load_dataset
 
+from distilface.data.columns import check_columns, checked_text, pick
 from distilface.data.lines import kind_of, names_file
-from distilface.data.rows import check_columns, checked_text, pick, read_rows
+from distilface.data.rows import read_rows
 from distilface.data.samples import sts_sample
 from distilface.data.texts import text_files
 from distilface.hub_ids import from_hub

@@ -11,10 +11,11 @@ from typing import Any
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
+from distilface.data.columns import checked_text
 from distilface.data.distinct import distinct
 from distilface.data.lines import existing_file, is_gzip, kind_of, table_lines
 from distilface.data.mapped import mapped_dataset
-from distilface.data.rows import checked_text, read_rows
+from distilface.data.rows import read_rows
 from distilface.settings import InputError
 
 logger = logging.getLogger(__name__)

@@ -3,19 +3,16 @@
 import csv
 import json
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
-
+from distilface.data.columns import check_once, checked_text, pick
 from distilface.data.lines import decoded_lines, existing_file, kind_of, table_lines
+from distilface.data.parquet import parquet_rows
 from distilface.settings import InputError
 
-#: Rows of a .parquet that are held in memory at a time.
-_PARQUET_ROWS = 1024
 #: The longest field of a table, in characters: the largest number that fits a C long on every platform.
 _LONGEST = 2**31 - 1
 
@@ -36,7 +33,7 @@ def read_rows(path: str | Path, columns: Sequence[str]) -> Iterator[tuple[str, d
         kinds = ".csv, .tsv, .jsonl or .parquet"
         raise InputError(f"{path}: a .txt has no columns; {', '.join(columns)} are read from {kinds}")
     if kind == ".parquet":
-        rows, unit = _parquet_rows(path, columns), "row"
+        rows, unit = parquet_rows(path, columns, str(path)), "row"
     else:
         rows = _json_rows(path, columns) if kind == ".jsonl" else _table_rows(path, columns)
     for number, row in rows:
@@ -75,50 +72,6 @@ def read_column(path: str | Path, column: str) -> Iterator[str]:
             yield checked_text(row[column], f"{where}, column {column!r}")
 
 
-def check_columns(names: Iterable[str], columns: Sequence[str], where: str) -> None:
-    """Check that all ``columns`` are among ``names``.
-
-    Raises:
-        InputError: if one is missing.
-    """
-    for column in columns:
-        if column not in names:
-            raise InputError(f"{where}: no column {column!r}; found {', '.join(map(str, names)) or 'none'}")
-
-
-def pick(row: dict[str, Any], columns: Sequence[str], where: str) -> dict[str, Any]:
-    """Return the ``columns`` of a row.
-
-    Raises:
-        InputError: if one is missing, or holds nothing (``None``).
-    """
-    check_columns(row, columns, where)
-    for column in columns:
-        if row[column] is None:
-            raise InputError(f"{where}: nothing in column {column!r}; fill it or leave the line out")
-    return {column: row[column] for column in columns}
-
-
-def checked_text(value: Any, where: str) -> str:
-    """Return a value that is text.
-
-    Raises:
-        InputError: on a list, a number, bytes, half of a surrogate pair (JSON can hold each but bytes).
-    """
-    try:
-        value.encode()
-    except (AttributeError, UnicodeEncodeError):
-        raise InputError(f"{where}: {value!r:.60} is not text") from None
-    return str(value)
-
-
-def _check_once(names: Sequence[str], columns: Sequence[str], where: str) -> None:
-    """Check that no column to read is named twice: which of the two is meant cannot be known."""
-    for column in columns:
-        if names.count(column) > 1:
-            raise InputError(f"{where}: the column {column!r} is named {names.count(column)} times; rename the others")
-
-
 def _json_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
     for number, line in enumerate(table_lines(path), 1):
         if line.strip():
@@ -149,7 +102,7 @@ def _object_of(columns: Sequence[str], where: str) -> Callable[[list[tuple[str, 
         """Return the dictionary; refuse a column to read that is named twice."""
         row = dict(pairs)
         if len(row) < len(pairs):
-            _check_once([name for name, _ in pairs], columns, where)
+            check_once([name for name, _ in pairs], columns, where)
         return row
 
     return make
@@ -161,7 +114,7 @@ def _table_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[
     number, header = next(rows, (0, []))
     if number and not header:
         raise InputError(f"{path}, line {number}: no header but a blank line; name the columns there")
-    _check_once(header, columns, f"{path}, line {number}")
+    check_once(header, columns, f"{path}, line {number}")
     for number, fields in rows:
         if not fields and len(header) > 1:
             continue
@@ -202,24 +155,3 @@ def _next_row(rows: Iterator[list[str]]) -> list[str] | None:
         return next(rows, None)
     finally:
         csv.field_size_limit(before)
-
-
-def _parquet_rows(path: Path, columns: Sequence[str]) -> Iterator[tuple[int, dict[str, Any]]]:
-    """Read a .parquet, of which only ``columns``; rows count from 1."""
-    number = 0
-    try:
-        # Small buffers hold only a little of a large file in memory.
-        with pq.ParquetFile(path, pre_buffer=False, buffer_size=2**20) as file:
-            names = file.schema_arrow.names
-            check_columns(names, columns, str(path))
-            _check_once(names, columns, str(path))
-            for batch in file.iter_batches(_PARQUET_ROWS, columns=list(columns)):
-                for values in zip(*map(batch.column, columns), strict=True):
-                    number += 1
-                    yield number, {c: value.as_py() for c, value in zip(columns, values, strict=True)}
-    except UnicodeDecodeError as error:
-        bad = error.object[error.start]
-        raise InputError(f"{path}, row {number}: byte 0x{bad:02x} is not UTF-8; write the file again") from None
-    except (pa.ArrowException, OSError) as error:
-        problem = " ".join(str(error).split())[:200]
-        raise InputError(f"{path} cannot be read as Parquet ({problem}); write it again") from None

@@ -10,10 +10,11 @@ from weakref import WeakKeyDictionary
 import numpy as np
 from datasets import Dataset, concatenate_datasets
 
+from distilface.data.columns import checked_text
 from distilface.data.distinct import distinct
 from distilface.data.lines import KINDS, existing_file, is_readable, kind_of, names_file
 from distilface.data.mapped import mapped_dataset
-from distilface.data.rows import checked_text, read_column
+from distilface.data.rows import read_column
 from distilface.data.samples import python_texts
 from distilface.hub_ids import HUB_TEXTS, from_hub
 from distilface.settings import InputError

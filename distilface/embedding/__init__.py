@@ -3,7 +3,8 @@
 Imports settings, storage, data, model, runtimes and exporters; training, methods and the commands import it.
 """
 
-from distilface.embedding.encoding import Encoded, encode
+from distilface.embedding.encoding import encode
+from distilface.embedding.report import Encoded
 from distilface.embedding.settings import EncodeSettings
 from distilface.embedding.teacher_cache import embed
 

@@ -7,55 +7,30 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-import pyarrow as pa
 from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
 
 from distilface.data.text_file import Survey, TextFile
-from distilface.embedding.output import Output
+from distilface.embedding.output import Output, columns_of
+from distilface.embedding.partitions import encode_folder
 from distilface.embedding.ray_workers import on_ray
-from distilface.embedding.settings import EncodeSettings, check, check_free, key_of, variant_of
+from distilface.embedding.report import Encoded
+from distilface.embedding.settings import (
+    EncodeSettings,
+    check,
+    check_free,
+    difference,
+    is_of_folders,
+    key_of,
+    model_of,
+    variant_of,
+)
 from distilface.embedding.worker import Variant, in_process
 from distilface.model.folder import open_folder
 from distilface.model.static import length_limit
 from distilface.settings import InputError
 
 logger = logging.getLogger(__name__)
-
-
-@dataclass(frozen=True)
-class Encoded:
-    """The report of an encoding.
-
-    Attributes:
-        output: the file.
-        rows: in it.
-        width: of an embedding.
-        empty: rows without text, of zeros.
-        truncated: rows that the model has not read to their end.
-        limit: the most tokens that it reads; ``None`` where it reads every text to its end.
-        megabytes: of 10^6 bytes, of the file.
-        computed: rows that this run has computed; the others were there.
-        seconds: that they took.
-    """
-
-    output: str
-    rows: int
-    width: int
-    empty: int
-    truncated: int
-    limit: int | None
-    megabytes: float
-    computed: int
-    seconds: float
-
-    def __str__(self) -> str:
-        rate = f", {self.computed / self.seconds:,.0f} rows a second" if self.computed else ""
-        cut = "none cut" if self.limit is None else f"{self.truncated:,} cut at {self.limit} tokens"
-        return (
-            f"{self.output}: {self.rows:,} rows of {self.width} numbers, {self.megabytes:,.1f} MB{rate}; "
-            f"{self.empty:,} empty (zeros), {cut}"
-        )
 
 
 @dataclass(frozen=True)
@@ -78,9 +53,10 @@ class _Task:
 def encode(settings: EncodeSettings) -> Encoded:
     """Embed every row of a file, in order, into one file; an interrupted pass goes on where it stopped.
 
-    The input is read once for its mistakes. Then chunks of it are embedded, and each is kept as a shard in
-    ``<output>.shards/``; at the end the shards become the output in one step, and are dropped. The same file, folder
-    and settings give the same bytes, resumed or not: the batches are the same.
+    A folder is embedded part by part (:func:`~distilface.embedding.partitions.encode_folder`). A file is read once for
+    its mistakes. Then chunks of it are embedded, and each is kept as a shard in ``<output>.shards/``; at the end the
+    shards become the output in one step, and are dropped. The same file, folder and settings give the same bytes,
+    resumed or not: the batches are the same.
 
     A .parquet has the columns ``row`` (from 0), ``text`` if asked, and ``embedding``, a list of fixed size; a .npy is
     an array of shape (rows, width). Both are float32. A row without text keeps its place and is zeros; of a text that
@@ -91,6 +67,8 @@ def encode(settings: EncodeSettings) -> Encoded:
             shards of another encoding, a disk without room, or a model that gives NaN.
         KeyboardInterrupt: on Ctrl-C, saying how to go on.
     """
+    if is_of_folders(settings):
+        return encode_folder(settings)
     output = Output(Path(settings.output), settings.folder)
     source = TextFile(Path(settings.input), settings.text_column, settings.chunk_rows)
     output.drop_empty()
@@ -98,11 +76,8 @@ def encode(settings: EncodeSettings) -> Encoded:
     source.check()
     folder = open_folder(settings.folder)
     variant = variant_of(settings, folder)
-    # Ray's workers load their own model, where the device is; of this one only the width and the length are used.
-    elsewhere = settings.engine == "local" and settings.device != "cpu"
-    model = folder.load(settings.device) if elsewhere else folder.model
-    task = _Task(settings, output, source, source.survey(), variant, model)
-    key = key_of(settings, folder, variant, task.survey)
+    task = _Task(settings, output, source, source.survey(), variant, model_of(settings, folder))
+    key = key_of(settings, folder, variant, task.survey.text_sha256)
     with output.locked():
         report = _settled(output, key)
         if report is None:
@@ -128,15 +103,12 @@ def _begin(settings: EncodeSettings, output: Output, key: dict[str, Any]) -> Non
     if before == key:
         return
     if before is not None:
-        name = next(name for name in key if before.get(name) != key[name])
-        known = {"folder": "the model was another", "input": "the text was another", "export": "the export was another"}
-        difference = known.get(name, f"--{name} was {before.get(name)} and is {key[name]}")
         if not settings.overwrite:
             raise InputError(
-                f"{output.folder} holds the beginning of another encoding ({difference}); go on with what it was "
-                "begun with, begin anew with --overwrite, or name another output"
+                f"{output.folder} holds the beginning of another encoding ({difference(before, key)}); go on with "
+                "what it was begun with, begin anew with --overwrite, or name another output"
             )
-        logger.warning("%s: the beginning of another encoding is dropped (%s)", output.folder, difference)
+        logger.warning("%s: the beginning of another encoding is dropped (%s)", output.folder, difference(before, key))
     output.begin(key)
 
 
@@ -194,9 +166,6 @@ def _write(task: _Task, missing: list[int], rows: int) -> None:
     bar = tqdm(total=survey.rows, initial=survey.rows - rows, desc="encode", unit=" rows", unit_scale=True)
     with bar, contextlib.closing(chunks):
         for chunk in chunks:
-            first = chunk.number * settings.chunk_rows
-            columns = {"row": pa.array(range(first, first + len(chunk.texts)), pa.int64())}
-            if settings.keep_text:
-                columns["text"] = pa.array(chunk.texts, pa.large_string())
+            columns = columns_of(chunk.number * settings.chunk_rows, chunk.texts, settings.keep_text)
             task.output.write(chunk.number, chunk.texts, chunk.embeddings, columns, chunk.truncated)
             bar.update(len(chunk.texts))

@@ -82,6 +82,14 @@ class Output(Store):
             file.unlink(missing_ok=True)
 
 
+def columns_of(first: int, texts: Sequence[str], keep_text: bool) -> dict[str, pa.Array]:
+    """Return what stands before the embeddings of texts: the number of each row, from ``first`` on, and its text."""
+    columns: dict[str, pa.Array] = {"row": pa.array(range(first, first + len(texts)), pa.int64())}
+    if keep_text:
+        columns["text"] = pa.array(texts, pa.large_string())
+    return columns
+
+
 def _write_npy(file: BinaryIO, tables: Iterator[pa.Table], rows: int, width: int) -> None:
     order = "<" if sys.byteorder == "little" else ">"
     header = {"descr": f"{order}f4", "fortran_order": False, "shape": (rows, width)}

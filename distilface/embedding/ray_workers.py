@@ -1,28 +1,18 @@
-"""Chunks of text on Ray Data: read on this machine, embedded by workers that each hold the model, in any order."""
+"""Text on Ray Data, embedded in any order: chunks that this machine reads, or parts that workers read and write."""
 
-import contextlib
 import dataclasses
-import logging
-import os
-import socket
-import warnings
-from collections.abc import Collection, Generator, Iterator
+from collections.abc import Collection, Generator, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import pyarrow as pa
 
-from distilface.console import quiet_logger
+from distilface.data.parquet_folder import Part
 from distilface.data.text_file import Survey, TextFile
+from distilface.embedding.part_writer import PartTask, PartWriter, Written
+from distilface.embedding.ray_cluster import cluster_for, each_row, ray_data
 from distilface.embedding.worker import Done, Variant, Worker
 from distilface.settings import InputError
-
-#: How often a dead worker is restarted and its chunk computed again: without a limit, a chunk that kills its worker
-#: would be tried for ever.
-RESTARTS = 3
-#: How long a cluster may take to answer.
-CONNECT_SECONDS = 10
-UNSET = "RAY_ADDRESS is {address}: start a cluster there, or unset it to use this machine alone"
 
 
 def on_ray(
@@ -30,8 +20,8 @@ def on_ray(
 ) -> Generator[Done, None, None]:
     """Embed chunks on Ray Data, in the order in which they get done.
 
-    A running cluster is used (``RAY_ADDRESS``), or one is started on this machine. The input is read on this machine
-    alone; the folder must lie at the same path on every machine, and distilface be installed there.
+    The cluster is that of :func:`~distilface.embedding.ray_cluster.cluster_for`. The input is read on this machine
+    alone.
 
     Args:
         variant: what each worker computes.
@@ -41,29 +31,36 @@ def on_ray(
         workers: how many; ``None`` takes as many as the cluster has CPUs for.
 
     Raises:
-        InputError: where no cluster answers at ``RAY_ADDRESS`` or it has no room for the workers, where a worker cannot
-            load the model or ends again and again, or where the file was changed since the survey.
+        InputError: as ``cluster_for``, or where the file was changed since the survey.
     """
-    import ray
-    from ray.exceptions import RayActorError, RayError, RayTaskError
+    with cluster_for(variant, workers) as count:
+        embedded = _embedded_chunks(variant, source, survey, numbers, count)
+        for table in embedded.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
+            yield _done(table)
 
-    try:
-        # Its progress would mix with the bar of rows; errors are raised all the same.
-        with _cluster(), quiet_logger("ray.data", logging.CRITICAL):
-            count = _workers(ray.nodes(), variant, workers)
-            embedded = _embedded_chunks(variant, source, survey, numbers, count)
-            for table in embedded.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
-                yield _done(table)
-    except RayTaskError as error:
-        if isinstance(error.cause, InputError):
-            raise InputError(str(error.cause).splitlines()[0]) from None  # Ray Data adds its advice
-        raise
-    except RayError as error:
-        problem = str(error).strip().splitlines()[-1].removeprefix(f"{InputError.__module__}.InputError: ")
-        place = f"; {variant.folder} must lie at that path on every machine" if isinstance(error, RayActorError) else ""
-        raise InputError(
-            f"Ray has ended before the work ({problem:.200}){place}; run the same command again to go on"
-        ) from None
+
+def parts_on_ray(task: PartTask, parts: Sequence[Part], workers: int | None = None) -> Generator[Written, None, None]:
+    """Embed the parts of a folder on Ray Data, each read and written by one worker, in the order they get done.
+
+    Local folders must lie at the same path on every machine; a store's credentials are those of each worker.
+
+    Args:
+        task: what is to be done.
+        parts: that are missing.
+        workers: how many; ``None`` takes as many as the cluster has CPUs for.
+
+    Raises:
+        InputError: as ``cluster_for``, and as :meth:`~distilface.embedding.part_writer.PartWriter.write`.
+    """
+    with cluster_for(task.variant, workers) as count:
+        with ray_data() as data:
+            rows = data.from_arrow([pa.Table.from_pylist([dataclasses.asdict(part)]) for part in parts])
+            written = each_row(rows, _Writing, task, task.variant, min(count, len(parts)))
+        for table in written.iter_batches(batch_size=1, batch_format="pyarrow", prefetch_batches=0):
+            row = table.to_pylist()[0]
+            if "mistake" in row:
+                raise InputError(row["mistake"])
+            yield Written(**row)
 
 
 def _embedded_chunks(variant: Variant, source: TextFile, survey: Survey, numbers: Collection[int], count: int) -> Any:
@@ -73,105 +70,20 @@ def _embedded_chunks(variant: Variant, source: TextFile, survey: Survey, numbers
     that was lost with its worker is computed anew by another.
     """
     import ray
-    from ray.data import ActorPoolStrategy, DataContext
-    from ray.util.annotations import RayDeprecationWarning
 
     here = {"ray.io/node-id": ray.get_runtime_context().get_node_id()}
     there = dataclasses.replace(source, path=source.path.absolute())  # an actor works in a folder of its own
-    context = DataContext.get_current().copy()
-    context.target_max_block_size = 1  # one row a block
-    context.execution_no_progress_timeout_s = -1  # a chunk may take as long as it takes
-    context.enable_progress_bars = False
-    context.print_on_execution_start = False
-    with DataContext.current(context), warnings.catch_warnings():
-        warnings.simplefilter("ignore", RayDeprecationWarning)  # of the limits, which 2.64 is to drop
-        start = ray.data.from_arrow(pa.table({"start": [0]}))
-        chunks = start.map_batches(
+    with ray_data() as data:
+        chunks = data.from_arrow(pa.table({"start": [0]})).map_batches(
             _Reading,
             fn_constructor_args=(there, survey, numbers),
-            compute=ActorPoolStrategy(size=1),
+            compute=data.ActorPoolStrategy(size=1),
             batch_format="pyarrow",
             num_cpus=0,
             label_selector=here,
             max_restarts=0,
         )
-        return chunks.map_batches(
-            _Embedding,
-            fn_constructor_args=(variant,),
-            compute=ActorPoolStrategy(size=count),
-            batch_size=1,
-            batch_format="pyarrow",
-            num_cpus=variant.threads,
-            num_gpus=int(_needs_gpu(variant)),
-            max_restarts=RESTARTS,
-            max_task_retries=RESTARTS,
-        )
-
-
-@contextlib.contextmanager
-def _cluster() -> Iterator[None]:
-    """Use the cluster that the program is connected to, or connect to one or start it for the time of the work."""
-    import ray
-    from ray.exceptions import RayError
-
-    if ray.is_initialized():
-        yield
-        return
-    address = os.environ.get("RAY_ADDRESS", "")
-    _check_address(address)
-    logger = logging.getLogger("ray")
-    level = logger.level
-    chosen = "RAY_USAGE_STATS_ENABLED" in os.environ
-    try:
-        if not chosen:
-            os.environ["RAY_USAGE_STATS_ENABLED"] = "0"  # by default Ray reports its use over the network
-        try:
-            ray.init(include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, RuntimeError, ValueError, RayError) as error:
-            problem = " ".join(str(error).split())
-            remedy = UNSET.format(address=address) if address else "leave out --engine ray"
-            raise InputError(f"Ray cannot be used ({problem:.200}); {remedy}") from None
-        yield
-    finally:
-        ray.shutdown()
-        logger.setLevel(level)
-        if not chosen:
-            del os.environ["RAY_USAGE_STATS_ENABLED"]
-
-
-def _check_address(address: str) -> None:
-    """Refuse a cluster that could not read the file, or that does not answer: Ray would try it for many minutes."""
-    if "://" in address:
-        raise InputError(
-            f"RAY_ADDRESS is {address}, and the file must be read on a machine of the cluster; run the command there, "
-            "with the address as HOST:PORT or auto"
-        )
-    host, _, port = address.rpartition(":")
-    if not (host and port.isdecimal()):
-        return
-    try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=CONNECT_SECONDS).close()
-    except (OSError, OverflowError) as error:
-        raise InputError(f"no cluster of Ray answers ({error}); {UNSET.format(address=address)}") from None
-
-
-def _needs_gpu(variant: Variant) -> bool:
-    return variant.device.startswith("cuda")
-
-
-def _workers(nodes: list[dict[str, Any]], variant: Variant, workers: int | None) -> int:
-    """Return how many workers to start; more than the machines have room for would wait for ever."""
-    room = 0
-    for resources in (node["Resources"] for node in nodes if node["Alive"]):
-        fit = int(resources.get("CPU", 0)) // variant.threads
-        room += min(fit, int(resources.get("GPU", 0))) if _needs_gpu(variant) else fit
-    if (workers or 1) > room:
-        gpu = " and a GPU" if _needs_gpu(variant) else ""
-        raise InputError(
-            f"Ray has room for {room} workers of {variant.threads} threads{gpu} each, and {workers or 1} are wanted; "
-            "ask for fewer --workers or --threads"
-        )
-    return workers or room
+        return each_row(chunks, _Embedding, variant, variant, count)
 
 
 class _Reading:
@@ -199,6 +111,20 @@ class _Embedding:
         done = self.worker.encode(table["number"][0].as_py(), table["texts"][0].as_py())
         flat = pa.array([done.embeddings.reshape(-1)], pa.large_list(pa.float32()))
         return table.append_column("embeddings", flat).append_column("truncated", pa.array([done.truncated]))
+
+
+class _Writing:
+    """Embeds and writes the part of a table of one row; a mistake is handed over: Ray would add its own words."""
+
+    def __init__(self, task: PartTask) -> None:
+        self.writer = PartWriter(task)
+
+    def __call__(self, table: pa.Table) -> pa.Table:
+        try:
+            row: dict[str, Any] = self.writer.write(Part(**table.to_pylist()[0]))._asdict()
+        except InputError as error:
+            row = {"mistake": str(error)}
+        return pa.Table.from_pylist([row])
 
 
 def _done(table: pa.Table) -> Done:

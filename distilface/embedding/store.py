@@ -114,19 +114,13 @@ class Store:
         Raises:
             InputError: on NaN or infinity. Kept, it would be blamed on the shard, and be the same computed anew.
         """
-        self._check_finite(texts, embeddings, f"{self.model} gives NaN or infinity for", "use another model")
+        check_finite(texts, embeddings, f"{self.model} gives NaN or infinity for", "use another model")
         kept = rounded(np.ascontiguousarray(embeddings, np.float32), self.dtype)
-        self._check_finite(texts, kept, f"{self.dtype} is too small for what {self.model} gives for", "keep float32")
-        lists = pa.FixedSizeListArray.from_arrays(pa.array(kept.reshape(-1)), kept.shape[1])
-        table = pa.table({**(columns or {}), self.column: lists}, metadata={"truncated": str(truncated)})
+        check_finite(texts, kept, f"{self.dtype} is too small for what {self.model} gives for", "keep float32")
+        table = pa.table({**(columns or {}), self.column: fixed_lists(kept)}, metadata={"truncated": str(truncated)})
         # A stream, not a file of random access: the only kind that `datasets` maps.
         with whole_file(self.path_of(number)) as file, pa.ipc.new_stream(file, table.schema) as writer:
             writer.write_table(table)
-
-    def _check_finite(self, texts: Sequence[str], embeddings: np.ndarray, problem: str, remedy: str) -> None:
-        bad = ~np.isfinite(embeddings).all(axis=1)
-        if bad.any():
-            raise InputError(f"{problem} {texts[int(bad.argmax())]!r:.60}; {remedy}")
 
     def shards(self, sizes: Sequence[int]) -> Iterator[MemoryMappedTable]:
         """Map the shards in order, each of so many rows.
@@ -148,3 +142,19 @@ class Store:
     def dataset(self, sizes: Sequence[int]) -> Dataset:
         """Return all shards as one data set, which stays on the disk."""
         return concatenate_datasets([Dataset(shard) for shard in self.shards(sizes)])
+
+
+def check_finite(texts: Sequence[str], embeddings: np.ndarray, problem: str, remedy: str) -> None:
+    """Check that embeddings hold no NaN and no infinity.
+
+    Raises:
+        InputError: naming the first text whose embedding does.
+    """
+    bad = ~np.isfinite(embeddings).all(axis=1)
+    if bad.any():
+        raise InputError(f"{problem} {texts[int(bad.argmax())]!r:.60}; {remedy}")
+
+
+def fixed_lists(embeddings: np.ndarray) -> pa.FixedSizeListArray:
+    """Return the rows of an array as lists of one size."""
+    return pa.FixedSizeListArray.from_arrays(pa.array(embeddings.reshape(-1)), embeddings.shape[1])

@@ -6,8 +6,9 @@ from typing import Any
 
 from datasets import Dataset, DatasetDict
 
+from distilface.data.columns import checked_text, pick
 from distilface.data.pairs import read_pairs
-from distilface.data.rows import checked_text, pick, read_objects, read_rows
+from distilface.data.rows import read_objects, read_rows
 from distilface.evaluation.local_tasks import in_orders, search_data
 from distilface.settings import InputError
 
