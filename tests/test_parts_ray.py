@@ -151,6 +151,7 @@ def test_a_damaged_file_of_s3_and_a_bucket_that_is_not_there_are_named(model, bu
     assert SECRET not in said
 
 
+@pytest.mark.timeout(900)  # two starts of Ray
 def test_a_command_that_is_killed_goes_on(model, bucket, endpoint, tmp_path):
     """The whole command, with a Ray of its own and the endpoint by fsspec's own variable; no secret is printed."""
     for number in range(40):

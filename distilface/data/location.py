@@ -78,9 +78,7 @@ class Location:
     @property
     def path(self) -> Path:
         """The path of a local folder."""
-        path = self._store[1]
-        assert path is not None
-        return path
+        return Path(self._store[1] or self.place)
 
     @property
     def _store(self) -> tuple[Any, Path | None, str]:
@@ -104,7 +102,7 @@ class Location:
         except Exception as error:
             if not is_url(self.place):
                 raise
-            problem = f"{type(error).__name__}: {' '.join(str(error).split()):.200}"
+            problem = f"{type(error).__name__}: {' '.join(str(error).replace(self.place, str(self)).split()):.200}"
             remedy = "check the URL, its credentials and that its library is installed, then run again"
             raise InputError(f"{self} cannot be {what} ({problem}); {remedy}") from None
 
