@@ -206,8 +206,9 @@ def test_the_front_is_of_the_committed_results(tmp_path):
     rows = list(json.loads(speed.read_text()).values())[-1]["rows"]
     scored = json.loads((ROOT / "benchmarks/results/minilm-10mb-q4.json").read_text())["scores"]
     mean = statistics.mean(scored[task] for task in ("STS12", "STS13", "STS14", "STS15", "STSBenchmark"))
-    row = rows["minilm-10mb, q4"]
-    for axes, x in zip(figure.axes, (row["megabytes"], row["short"]["texts_per_second"]), strict=True):
+    own = [row for name, row in rows.items() if name.startswith("minilm-10mb, ")]
+    fastest = max(row["short"]["texts_per_second"] for row in own)
+    for axes, x in zip(figure.axes, (rows["minilm-10mb, q4"]["megabytes"], fastest), strict=True):
         points = {note.get_text(): note.xy for note in axes.texts}
         np.testing.assert_allclose(points["minilm-10mb"], (x, mean), atol=1e-3)
     names = {note.get_text() for note in figure.axes[0].texts}

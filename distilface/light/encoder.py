@@ -123,7 +123,7 @@ class LightEncoder:
             raise InputError(f"batch_size {batch_size} is out of range; it must be 1 or more")
         ids = self._tokens.ids([before + row for row in rows])
         order = np.argsort([len(row) for row in ids], kind="stable")
-        size = min(batch_size, -(-len(ids) // self._session.streams) or 1)  # some for each of those that run at once
+        size = min(batch_size, -(-len(ids) // self._session.parts) or 1)
         batches = [order[start : start + size] for start in range(0, len(ids), size)]
         outputs: Any = self._session.run(self._tokens.padded([ids[row] for row in batch]) for batch in batches)
         if show_progress_bar:

@@ -30,7 +30,8 @@ class OpenVinoSession:
             "PERFORMANCE_HINT": "THROUGHPUT",
         }
         self.compiled: Any = import_silent("openvino").Core().compile_model(str(file), "CPU", settings)
-        self.streams = threads
+        # Several for each thread: of two batches, OpenVINO often gives both to one.
+        self.parts = 1 if threads == 1 else 4 * threads
         self.width = int(self.compiled.output(OUTPUT).get_partial_shape()[-1].get_length())
 
     def run(self, batches: Iterable[dict[str, np.ndarray]]) -> Iterator[np.ndarray]:

@@ -28,8 +28,8 @@ def usable_threads() -> int:
 class OnnxSession:
     """An opened file, which runs a batch at a time on all its threads."""
 
-    #: Batches that run at once.
-    streams = 1
+    #: Batches that some texts are at least cut into.
+    parts = 1
 
     def __init__(self, session: Any) -> None:
         self._session = session
