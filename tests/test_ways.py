@@ -19,6 +19,7 @@ from distilface.light import LightEncoder, expanding, fastest, ways
 from distilface.light.openvino import OpenVinoSession, multiplies_bf16
 from distilface.model.folder import load, save_folder
 from distilface.model.precision import has_bf16
+from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 
@@ -164,6 +165,24 @@ def test_a_way_with_other_vectors_is_not_measured(on_grid, monkeypatch):
     monkeypatch.setattr(fastest, "measure", measure)
     distilface.load(on_grid, runtime="auto")
     assert measured == ["q4"]
+
+
+def test_a_way_that_cannot_be_opened_is_not_one(on_grid, monkeypatch, caplog):
+    def full(*_):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(expanding, "expand", full)
+    caplog.set_level("INFO")
+    auto = distilface.load(on_grid, runtime="auto")
+    assert auto.file.name == "model_q4.onnx"
+    assert "cannot be run as q4 in fp32: [Errno 28] No space left on device" in caplog.text
+    (on_grid / "onnx" / "model_q4.onnx").rename(on_grid / "onnx" / "whole")
+    (on_grid / "onnx" / "model_q4.onnx").write_bytes(b"damaged")
+    try:
+        with pytest.raises(InputError, match="cannot be opened"):
+            distilface.load(on_grid, runtime="auto")
+    finally:
+        (on_grid / "onnx" / "whole").replace(on_grid / "onnx" / "model_q4.onnx")
 
 
 def test_without_the_packages_there_is_the_file_alone(on_grid, monkeypatch):

@@ -1,5 +1,6 @@
 """A model on onnxruntime alone: text to vectors, with the vectors of the folder's exported file."""
 
+import logging
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
@@ -13,6 +14,8 @@ from distilface.light.similarity import SIMILARITIES
 from distilface.light.tokens import Tokens, read_settings
 from distilface.light.ways import Way, agree, runs_here, ways_of
 from distilface.settings import InputError, check_known
+
+logger = logging.getLogger(__name__)
 
 
 class LightEncoder:
@@ -179,7 +182,15 @@ def _fastest_way(encoder: LightEncoder, folder: Path, threads: int | None) -> Wa
 
     def opened() -> dict[str, Any]:
         """Open each of them that gives the vectors of the smallest file."""
-        encoders = {name: encoder.running(way, threads) for name, way in ways.items() if runs_here(way)}
+        encoders = {}
+        for name, way in ways.items():
+            try:
+                if runs_here(way):
+                    encoders[name] = encoder.running(way, threads)
+            except Exception as error:  # another exporter's file, a full disk: each has errors of its own
+                if way == smallest:
+                    raise
+                logger.info("%s cannot be run as %s: %s", way.file, name, " ".join(str(error).split())[:200])
         vectors = {name: each.encode(TEXTS) for name, each in encoders.items()}
         same = next(iter(vectors.values()))
         return {name: encoders[name].encode for name, each in vectors.items() if agree(each, same)}
