@@ -26,7 +26,15 @@ from distilface.run import read_run
 from distilface.settings import InputError, parse
 from distilface.training.teacher import load_teacher
 
-pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache", "in_fp32")
+
+
+@pytest.fixture
+def in_fp32(monkeypatch):
+    """Have the teachers compute in fp32, also where the processor multiplies bf16: exact cosines are compared."""
+    monkeypatch.setattr("distilface.embedding.teacher_cache.has_bf16", lambda: False)
+
+
 TEXTS = list(dict.fromkeys(sentences(120)))[:80]
 
 
