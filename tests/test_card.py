@@ -22,7 +22,7 @@ from sentence_transformers.base.modules import Normalize
 from tiny import tiny_model
 
 import distilface
-from distilface import cli
+from distilface import cli, extras
 from distilface.cards import card
 from distilface.cards.facts import data_folder, read_facts
 from distilface.cards.papers import paper_of
@@ -32,7 +32,6 @@ from distilface.methods import methods
 from distilface.model import folder as folder_module
 from distilface.model.folder import Folder, load, save_folder
 from distilface.run import Run
-from distilface.runtimes import extras
 from distilface.runtimes.files import file_fingerprint, read_exports
 from distilface.settings import InputError
 from distilface.storage import write_whole

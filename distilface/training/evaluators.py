@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from distilface.embedding.agreement import agreement
-from distilface.runtimes.endpoint import announce_cost
+from distilface.runtimes.endpoint import announce_cost, client_of
 from distilface.settings import InputError
 
 #: Mean pairwise cosine of unrelated sentences above which the embeddings tell nothing apart.
@@ -120,8 +120,10 @@ class DevAndAgreementEvaluator(DevEvaluator):
         self.agreement = agreement
 
     def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Return what :class:`DevEvaluator` returns, ``recall``, and the mean of the two scores."""
+        """Return what :class:`DevEvaluator` returns, and of a student ``recall`` and the mean of the two scores."""
         scores = super().__call__(model, *args, **kwargs)
+        if client_of(model) is not None:  # the teacher itself: each text that it is asked for may be paid for
+            return scores
         recall = self.agreement.agreement(model)[AgreementEvaluator.key]
         return {**scores, AgreementEvaluator.key: recall, self.chooses: (scores[self.key] + recall) / 2}
 
