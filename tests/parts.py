@@ -7,9 +7,10 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 from sentence_transformers import SentenceTransformer
-from tiny import sentences
+from tiny import sentences, tiny_model
 
 from distilface import cli
+from distilface.model.folder import save_folder
 
 #: Row groups of 10: by the settings below the second file is cut into two parts. Some texts are empty or cut.
 FILES = {
@@ -36,6 +37,18 @@ def write_files(folder: Path) -> Path:
 
 def run(model: Path, source: object, output: object, *words: str) -> Any:
     return cli.run(["encode", str(model), str(source), str(output), *SMALL, *words])
+
+
+def save_model(place: Path) -> Path:
+    """Save a tiny model, and return its folder."""
+    save_folder(tiny_model(place / "made"), place / "m")
+    return place / "m"
+
+
+def embed_files(model: Path, place: Path) -> tuple[Path, Path, Any]:
+    """Write the files and embed them without Ray: the input, the output, and what is told of it."""
+    write_files(place / "in")
+    return place / "in", place / "out", run(model, place / "in", place / "out", "--keep-text")
 
 
 def expected(model: Path) -> np.ndarray:

@@ -11,7 +11,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 from filelock import FileLock
-from parts import FILES, PARTS, TEXTS, content, expected, run, write_files
+from parts import FILES, PARTS, TEXTS, content, embed_files, expected, run, save_model, write_files
 from refusals import refusal
 from tiny import tiny_model
 from warm import kill_at
@@ -26,17 +26,13 @@ pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    place = tmp_path_factory.mktemp("parts")
-    save_folder(tiny_model(place / "made"), place / "m")
-    return place / "m"
+    return save_model(tmp_path_factory.mktemp("parts"))
 
 
 @pytest.fixture(scope="module")
 def whole(model, tmp_path_factory):
     """Embed the folder once: the input, and what is made of it."""
-    place = tmp_path_factory.mktemp("whole")
-    write_files(place / "in")
-    return place / "in", place / "out", run(model, place / "in", place / "out", "--keep-text")
+    return embed_files(model, tmp_path_factory.mktemp("whole"))
 
 
 @pytest.fixture

@@ -16,13 +16,12 @@ import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
-from parts import PARTS, SMALL, TEXTS, content, expected, run, write_files
+from parts import PARTS, SMALL, TEXTS, content, embed_files, expected, run, save_model
 from refusals import refusal
-from tiny import sentences, tiny_model
+from tiny import sentences
 
 from distilface import cli
 from distilface.embedding.part_writer import PartWriter
-from distilface.model.folder import save_folder
 
 ray = pytest.importorskip("ray", reason="needs ray (the extra 'ray')")
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
@@ -76,17 +75,13 @@ def bucket(endpoint, whole):
 
 @pytest.fixture(scope="module")
 def model(tmp_path_factory):
-    place = tmp_path_factory.mktemp("parts")
-    save_folder(tiny_model(place / "made"), place / "m")
-    return place / "m"
+    return save_model(tmp_path_factory.mktemp("parts"))
 
 
 @pytest.fixture(scope="module")
 def whole(model, tmp_path_factory):
     """Embed the folder without Ray: the input, and what is made of it."""
-    place = tmp_path_factory.mktemp("whole")
-    write_files(place / "in")
-    return place / "in", place / "out", run(model, place / "in", place / "out", "--keep-text")
+    return embed_files(model, tmp_path_factory.mktemp("whole"))
 
 
 def parts_of(store, folder: str) -> dict[str, bytes]:

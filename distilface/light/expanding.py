@@ -92,14 +92,12 @@ def _computed(model: Any, given: Mapping[str, np.ndarray], output: str) -> np.nd
     import onnxruntime
     from onnx import helper
 
-    part = type(model)()
-    part.CopyFrom(model)
     nodes = _leading_to(model.graph.node, output, given)
-    _put(part.graph, nodes, model.graph.initializer)
-    del part.graph.input[:], part.graph.output[:]
-    for name, array in given.items():
-        kind = helper.np_dtype_to_tensor_dtype(array.dtype)
-        part.graph.input.append(helper.make_tensor_value_info(name, kind, array.shape))
-    part.graph.output.append(helper.make_empty_tensor_value_info(output))
+    read = {name for node in nodes for name in node.input}
+    kinds = {name: helper.np_dtype_to_tensor_dtype(array.dtype) for name, array in given.items()}
+    inputs = [helper.make_tensor_value_info(name, kinds[name], array.shape) for name, array in given.items()]
+    constants = [tensor for tensor in model.graph.initializer if tensor.name in read]
+    graph = helper.make_graph(nodes, "part", inputs, [helper.make_empty_tensor_value_info(output)], constants)
+    part = helper.make_model(graph, opset_imports=model.opset_import, ir_version=model.ir_version)
     session = onnxruntime.InferenceSession(part.SerializeToString(), providers=["CPUExecutionProvider"])
     return np.asarray(session.run([output], dict(given))[0])

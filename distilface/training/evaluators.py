@@ -16,7 +16,7 @@ from transformers import (
 )
 
 from distilface.embedding.agreement import agreement
-from distilface.runtimes.endpoint import announce_cost, client_of
+from distilface.runtimes.endpoint import announce_cost
 from distilface.settings import InputError
 
 #: Mean pairwise cosine of unrelated sentences above which the embeddings tell nothing apart.
@@ -64,6 +64,10 @@ class DevEvaluator(EmbeddingSimilarityEvaluator):
             "mean_cosine": self.mean_cosine(model),
         }
 
+    def score(self, model: Any) -> float:
+        """Return the score alone."""
+        return self(model)[self.key]
+
     def mean_cosine(self, model: SentenceTransformer) -> float:
         """Return the mean cosine over all pairs of different sentences."""
         return mean_cosine(model, self.sentences, self.batch_size)
@@ -97,6 +101,10 @@ class AgreementEvaluator(BaseEvaluator):
         """Return ``recall``, and the ``mean_cosine`` of different texts."""
         return {self.key: self.agreement(model)[self.key], "mean_cosine": self.mean_cosine(model)}
 
+    def score(self, model: Any) -> float:
+        """Return the score alone."""
+        return self(model)[self.key]
+
     def mean_cosine(self, model: SentenceTransformer) -> float:
         """Return the mean cosine over all pairs of up to 256 of the texts."""
         return mean_cosine(model, self.texts[:256], self.batch_size)
@@ -120,12 +128,14 @@ class DevAndAgreementEvaluator(DevEvaluator):
         self.agreement = agreement
 
     def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Return what :class:`DevEvaluator` returns, and of a student ``recall`` and the mean of the two scores."""
+        """Return what :class:`DevEvaluator` returns, ``recall``, and the mean of the two scores."""
         scores = super().__call__(model, *args, **kwargs)
-        if client_of(model) is not None:  # the teacher itself: each text that it is asked for may be paid for
-            return scores
         recall = self.agreement.agreement(model)[AgreementEvaluator.key]
         return {**scores, AgreementEvaluator.key: recall, self.chooses: (scores[self.key] + recall) / 2}
+
+    def score(self, model: Any) -> float:
+        """Return the correlation alone: of a teacher behind an endpoint each text may have to be paid for."""
+        return super().__call__(model)[self.key]
 
 
 class CollapseAlarm(TrainerCallback):

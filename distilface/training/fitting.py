@@ -98,7 +98,7 @@ def encoder_trainer(
     judge: Any = evaluator or DevEvaluator(dev)
     measure = Measure(
         judge.measured,
-        lambda m: judge(m)[judge.key],
+        judge.score,
         lambda m, folder: save_folder(m, folder, name=Path(settings.output_dir).name),
         lambda folder: load(folder),
         key=f"eval_{judge.key}",
