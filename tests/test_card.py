@@ -22,16 +22,18 @@ from sentence_transformers.base.modules import Normalize
 from tiny import tiny_model
 
 import distilface
-from distilface import cli, extras
+from distilface import cli
 from distilface.cards import card
 from distilface.cards.facts import data_folder, read_facts
 from distilface.cards.papers import paper_of
 from distilface.evaluation.scores import STS_TASKS
 from distilface.exporters import exporting as export
+from distilface.extras import import_silent
 from distilface.methods import methods
 from distilface.model import folder as folder_module
 from distilface.model.folder import Folder, load, save_folder
 from distilface.run import Run
+from distilface.runtimes import extras
 from distilface.runtimes.files import file_fingerprint, read_exports
 from distilface.settings import InputError
 from distilface.storage import write_whole
@@ -236,7 +238,7 @@ def test_the_python_snippets_give_the_folders_vectors(folders, kind, repo_id, mo
     assert list(code) == here + ["fastembed"] * (kind in ("mean", "cls")) + others + ["optimum"] * exported
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **_: repo)
     for name in OPENVINO_HERE:
-        extras.import_silent(name)  # a snippet that imports it first would report its use
+        import_silent(name)  # a snippet that imports it first would report its use
     for runtime in here:
         snippet = code[runtime].replace(json.dumps(repo_id or kind), json.dumps(str(folders[kind])))
         assert snippet != code[runtime]
