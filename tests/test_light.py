@@ -235,9 +235,8 @@ def no_toolkit(monkeypatch):
     monkeypatch.setattr(extras, "find_spec", lambda name: None)
 
 
-def test_the_family_is_measured_beside_the_usual_model(folder, students, tmp_path, capsys, monkeypatch):
+def test_the_family_is_measured_beside_the_usual_model(folder, students, tmp_path, capsys):
     """What another processor gave stays; a folder without a file is refused before minutes of work."""
-    monkeypatch.setattr("distilface.light.ways.find_spec", lambda package: None)  # tests/test_ways.py has OpenVINO
     output = tmp_path / "r.json"
     output.write_text('{"another processor": {"rows": {}}}')
     words = ["--folders", str(folder), "--usual", str(students["mean"]), "--turns", "1", "--output", str(output)]

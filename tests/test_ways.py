@@ -1,6 +1,8 @@
 """The ways to run a folder: its small file in fp32, and on OpenVINO, with the vectors of the small file."""
 
 import shutil
+import subprocess
+import sys
 from itertools import pairwise
 from pathlib import Path
 
@@ -20,6 +22,23 @@ from distilface.light.openvino import OpenVinoSession, multiplies_bf16
 from distilface.model.folder import load, save_folder
 from distilface.model.precision import has_bf16
 from distilface.settings import InputError
+
+#: Opens a file, has another thread let it go, writes over the memory that is free, and presses Ctrl-C.
+LET_GO = """
+import gc, signal, sys, threading
+from distilface.light.openvino import OpenVinoSession
+
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sessions = [OpenVinoSession(sys.argv[1], 1)]
+closing = threading.Thread(target=lambda: (sessions.clear(), gc.collect()))
+closing.start()
+closing.join()
+others = [bytearray(20_000) for _ in range(1000)]
+try:
+    signal.raise_signal(signal.SIGINT)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 
@@ -119,6 +138,15 @@ def test_openvino_gives_batches_in_their_order(on_grid, tmp_path):
         assert cosines(np.concatenate(list(session.run(batches))), encoder.encode(texts)).min() > 0.99999
     assert list(session.run([])) == []
     assert session.width == encoder.dimension
+
+
+def test_a_signal_is_handled_after_a_session_was_let_go(on_grid, tmp_path):
+    """OpenVINO gives the thread a stack for signals, which must not be freed from under it by another thread."""
+    expanding.expand(on_grid / "onnx" / "model_q4.onnx", tmp_path / "fp32.onnx")
+    done = subprocess.run(
+        [sys.executable, "-c", LET_GO, str(tmp_path / "fp32.onnx")], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (0, "interrupted\n"), done.stderr
 
 
 def test_bf16_is_used_where_the_processor_has_it():

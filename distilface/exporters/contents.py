@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distilface.extras import import_silent
+from distilface.light.openvino import openvino_core
 from distilface.runtimes.base import INPUTS
 
 OUTPUTS = ("last_hidden_state", "sentence_embedding")
@@ -78,7 +78,7 @@ def _tensors(model: Any) -> Iterator[Any]:
 
 
 def _openvino_contents(file: Path) -> Contents:
-    model: Any = import_silent("openvino").Core().read_model(str(file))
+    model: Any = openvino_core().read_model(str(file))
     constants = [
         (_openvino_type(node), tuple(node.get_output_shape(0)), int(node.get_byte_size()))
         for node in model.get_ops()

@@ -10,6 +10,7 @@ import numpy as np
 
 from distilface.console import quiet_logger
 from distilface.extras import import_silent
+from distilface.light.openvino import openvino_core
 
 #: SmoothQuant's alpha, from 0 to 1 (arXiv 2211.10438, Eq. 4). Of 0.5, 0.75 and NNCF's own 0.95 it is the one whose
 #: worst short sentence came nearest to its fp32 vector, with three layers of all-MiniLM-L6-v2.
@@ -24,7 +25,7 @@ def to_openvino(source: Path, target: Path) -> None:
         target: the ``.xml``; its ``.bin`` is written beside it.
     """
     openvino = import_silent("openvino")
-    openvino.save_model(openvino.Core().read_model(str(source)), str(target), compress_to_fp16=True)
+    openvino.save_model(openvino_core().read_model(str(source)), str(target), compress_to_fp16=True)
 
 
 def to_openvino_int8(source: Path, target: Path, samples: Sequence[dict[str, np.ndarray]]) -> None:
@@ -41,7 +42,7 @@ def to_openvino_int8(source: Path, target: Path, samples: Sequence[dict[str, np.
         samples: inputs whose activations set the scales, by name, each of shape (1, T).
     """
     openvino, nncf = import_silent("openvino"), import_silent("nncf")
-    model: Any = openvino.Core().read_model(str(source))
+    model: Any = openvino_core().read_model(str(source))
     advanced = nncf.AdvancedQuantizationParameters(
         smooth_quant_alphas=nncf.AdvancedSmoothQuantParameters(matmul=SMOOTHING),
         activations_range_estimator_params=nncf.quantization.range_estimator.RangeEstimatorParametersSet.MINMAX,

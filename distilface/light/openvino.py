@@ -1,5 +1,6 @@
 """An ONNX file or one of OpenVINO's own on OpenVINO."""
 
+import functools
 from collections import deque
 from collections.abc import Iterable, Iterator
 from pathlib import Path
@@ -9,6 +10,16 @@ import numpy as np
 
 from distilface.extras import import_silent
 from distilface.light.session import OUTPUT
+
+
+@functools.cache
+def openvino_core() -> Any:
+    """Return OpenVINO's core, one for the life of the process.
+
+    Where the processor has AMX, it gives the thread a stack on which signals are handled, and frees it with itself. If
+    that happens on another thread, the next signal, as of Ctrl-C, ends the process.
+    """
+    return import_silent("openvino").Core()
 
 
 class OpenVinoSession:
@@ -29,7 +40,7 @@ class OpenVinoSession:
             "NUM_STREAMS": threads,
             "PERFORMANCE_HINT": "THROUGHPUT",
         }
-        self.compiled: Any = import_silent("openvino").Core().compile_model(str(file), "CPU", settings)
+        self.compiled: Any = openvino_core().compile_model(str(file), "CPU", settings)
         # Several for each thread: of two batches, OpenVINO often gives both to one.
         self.parts = 1 if threads == 1 else 4 * threads
         self.width = int(self.compiled.output(OUTPUT).get_partial_shape()[-1].get_length())
@@ -61,5 +72,4 @@ class OpenVinoSession:
 
 def multiplies_bf16() -> bool:
     """Return whether this processor multiplies bf16 matrices in hardware, as OpenVINO sees it."""
-    capabilities: Any = import_silent("openvino").Core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-    return "BF16" in capabilities
+    return "BF16" in openvino_core().get_property("CPU", "OPTIMIZATION_CAPABILITIES")

@@ -6,8 +6,7 @@ from pathlib import Path
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
-from distilface.extras import import_silent
-from distilface.light.openvino import OpenVinoSession
+from distilface.light.openvino import OpenVinoSession, openvino_core
 from distilface.runtimes.base import Batch, FileEncoder
 from distilface.runtimes.extras import OPENVINO
 
@@ -27,7 +26,7 @@ class OpenVinoEncoder(FileEncoder):
 
     def table_bytes(self, shape: Sequence[int]) -> int | None:
         """Return the size of the weights of a shape, without their scales; ``None`` if the file holds none such."""
-        for node in import_silent("openvino").Core().read_model(str(self.file)).get_ops():
+        for node in openvino_core().read_model(str(self.file)).get_ops():
             if node.get_type_name() == "Constant" and list(node.get_output_shape(0)) == list(shape):
                 return int(node.get_byte_size())
         return None
