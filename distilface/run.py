@@ -6,7 +6,7 @@ from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
-from distilface.hub_ids import HUB_STSB, HUB_TEXTS, cached_revision
+from distilface.hub_ids import HUB_STSB, HUB_TEXTS, HUB_URL, HubText, cached_revision
 from distilface.json_files import read_json
 from distilface.settings import InputError
 
@@ -188,17 +188,21 @@ def _was_hub(source: Source) -> bool:
     return source.name in HUB_TEXTS if source.role == "data" else bool(_HUB_ID.fullmatch(source.name))
 
 
+def _located(source: Source) -> Source:
+    """Add where a source that was just read is from."""
+    if source.name.startswith(HUB_URL):
+        text = HubText.of(source.name)
+        return replace(source, name=text.id, hub=True, revision=text.commit())
+    hub = _was_hub(source)
+    return replace(source, hub=hub, revision=cached_revision(source.name, source.kind) if hub else None)
+
+
 def with_sources(run: Run) -> Run:
     """Add where each model and text is from to the run of a training that has just ended here.
 
-    The Hub is not asked again: its cache knows the revision.
+    The Hub is not asked again: its cache knows the revision, or the process that has read from it.
     """
-    sources = []
-    for source in _names(run):
-        hub = _was_hub(source)
-        revision = cached_revision(source.name, source.kind) if hub else None
-        sources.append(replace(source, hub=hub, revision=revision))
-    return replace(run, version=VERSION, sources=sources)
+    return replace(run, version=VERSION, sources=[_located(source) for source in _names(run)])
 
 
 def read_run(file: Path) -> Run:

@@ -145,11 +145,17 @@ class Handler(BaseHTTPRequestHandler):
         self.send_json(entries)
 
     def file(self, kind: str, id: str, rev: str, name: str) -> None:
-        """Answer with a whole file; no library here asks for a part of one."""
+        """Answer with a file, or with the part of it that is asked for."""
         repo = self.repo(kind, id, rev)
         if (path := repo.path(name)) is None:
             raise Missing("EntryNotFound", repo.sha)
-        self.send_bytes(200, path.read_bytes(), {"ETag": f'"{repo.etag(name)}"', "X-Repo-Commit": repo.sha})
+        content, headers = path.read_bytes(), {"ETag": f'"{repo.etag(name)}"', "X-Repo-Commit": repo.sha}
+        if asked := re.fullmatch(r"bytes=(\d+)-(\d*)", self.headers.get("Range") or ""):
+            first, last = int(asked[1]), min(int(asked[2] or len(content) - 1), len(content) - 1)
+            headers["Content-Range"] = f"bytes {first}-{last}/{len(content)}"
+            self.send_bytes(206, content[first : last + 1], headers)
+            return
+        self.send_bytes(200, content, headers)
 
     _ID = r"(?P<id>[^/]+(?:/[^/]+)?)"
     _API = rf"/api/(?P<kind>models|datasets|spaces)/{_ID}"

@@ -25,7 +25,7 @@ _ROWS, _CHARACTERS = 1000, 2**26
 _SMALL = 2**20
 
 
-def mapped_dataset(rows: Iterator[Sequence[str]], columns: Sequence[str]) -> Dataset:
+def mapped_dataset(rows: Iterator[Sequence[str]], columns: Sequence[str], key: str | None = None) -> Dataset:
     """Write rows into the cache of the ``datasets`` library as they come, and return them memory-mapped.
 
     The file is named after the sha256 of its rows: the same rows are kept once, and what is computed of them (an order,
@@ -34,9 +34,13 @@ def mapped_dataset(rows: Iterator[Sequence[str]], columns: Sequence[str]) -> Dat
     Args:
         rows: a text for each of the columns.
         columns: their names.
+        key: what names the rows before they are read: they are not, if they are there. ``None``: their own digest.
     """
     folder = _folder()
     _drop_leftovers(folder)
+    known = folder / f"{'-'.join(columns)}-{key}.arrow"
+    if key and known.is_file():
+        return Dataset.from_file(str(known))
     new, digest = folder / f"{secrets.token_hex(8)}.new", hashlib.sha256()
     schema = pa.schema([(name, pa.string()) for name in columns])
     with _marked(new):
@@ -45,7 +49,7 @@ def mapped_dataset(rows: Iterator[Sequence[str]], columns: Sequence[str]) -> Dat
                 table = pa.record_batch([pa.array(values, pa.string()) for values in zip(*batch, strict=True)], schema)
                 digest.update(table.serialize())
                 writer.write_batch(table)
-        path = folder / f"{'-'.join(columns)}-{digest.hexdigest()}.arrow"
+        path = known if key else folder / f"{'-'.join(columns)}-{digest.hexdigest()}.arrow"
         if not path.is_file():  # else its time stays: it is part of the key of what was computed of these rows
             new.replace(path)
     return Dataset.from_file(str(path))

@@ -3,19 +3,22 @@
 import functools
 import hashlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from weakref import WeakKeyDictionary
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
+from tqdm import tqdm
 
 from distilface.data.columns import checked_text
 from distilface.data.distinct import distinct
 from distilface.data.lines import KINDS, existing_file, is_readable, kind_of, names_file
+from distilface.data.location import is_url
 from distilface.data.mapped import mapped_dataset
 from distilface.data.rows import read_column
 from distilface.data.samples import python_texts
+from distilface.data.streams import Stream, stream_of
 from distilface.hub_ids import HUB_TEXTS, from_hub
 from distilface.settings import InputError
 
@@ -23,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 #: Entries of a folder that a warning names; the others are counted.
 _NAMED = 10
+#: A file, text over the network, or (``None``) that of Python's own documentation.
+Part = Path | Stream | None
 _FINGERPRINTS: WeakKeyDictionary[Dataset, dict[str, str]] = WeakKeyDictionary()
 
 
@@ -68,7 +73,9 @@ def read_texts(sources: Sequence[str], limit: int | None = None, column: str = "
     Args:
         sources: .txt (a sentence a line), .csv, .tsv, .jsonl (.gz of these) or .parquet files, folders of them,
             ``princeton-nlp/datasets-for-simcse`` on the Hub, or ``python`` for the sentences of Python's own
-            documentation.
+            documentation. A URL is read while it is fetched: of any data set of the Hub
+            (:class:`~distilface.hub_ids.HubText`), or of a folder of .parquet in a store that fsspec knows. What URLs
+            alone give is not fetched again while it does not change.
         limit: keep at most this many, drawn at random over all sources; ``None`` keeps all, in order.
         column: the column that holds the text in files with columns.
         seed: the seed of that draw.
@@ -81,16 +88,39 @@ def read_texts(sources: Sequence[str], limit: int | None = None, column: str = "
         raise InputError("no text given; name at least one file with --data FILE")
     if limit is not None and limit < 2:
         raise InputError(f"{limit} sentences are too few to train on; ask for at least 2")
-    paths = [path for source in sources for path in ([None] if source == "python" else text_files(source))]
-    for path in filter(None, paths):  # before any of them is read
-        kind_of(path)
-    texts = mapped_dataset(_distinct(paths, column), ["text"])
+    parts = [part for source in sources for part in _parts_of(source, column)]
+    for part in parts:  # before any of them is read
+        if isinstance(part, Path):
+            kind_of(part)
+    texts = mapped_dataset(_distinct(parts, column), ["text"], _key(parts))
     if limit is not None and limit < len(texts):
         texts = texts.shuffle(seed=seed).select(range(limit)).flatten_indices()
     return texts
 
 
-def _distinct(paths: Sequence[Path | None], column: str) -> Iterator[tuple[str]]:
+def _parts_of(source: str, column: str) -> list[Part]:
+    if is_url(source):
+        return [stream_of(source, column)]
+    return [None] if source == "python" else [*text_files(source)]
+
+
+def _key(parts: Sequence[Part]) -> str | None:
+    """Return what names the text of streams before it is read, ``None`` where a file is among them."""
+    streams = [part for part in parts if part is not None and not isinstance(part, Path)]
+    if len(streams) < len(parts):
+        return None
+    return hashlib.sha256("\n".join(stream.key() for stream in streams).encode()).hexdigest()
+
+
+def _rows_of(part: Part, column: str) -> Iterable[str]:
+    if part is None:
+        return _python()
+    if isinstance(part, Path):
+        return read_column(part, column)
+    return tqdm(part.rows(), desc="text", unit=" rows", unit_scale=True)
+
+
+def _distinct(parts: Sequence[Part], column: str) -> Iterator[tuple[str]]:
     """Yield each distinct sentence once, in order, without white space at its ends; log what is left out.
 
     Raises:
@@ -101,24 +131,24 @@ def _distinct(paths: Sequence[Path | None], column: str) -> Iterator[tuple[str]]
     def full() -> Iterator[str]:
         """Yield the texts that are not empty."""
         nonlocal count, empty
-        for path in paths:
+        for part in parts:
             before = count
-            for row in _python() if path is None else read_column(path, column):
+            for row in _rows_of(part, column):
                 text = row.strip()
                 count, empty = count + bool(text), empty + (not text)
                 if text:
                     yield text
             if count == before:
-                raise InputError(f"{path} holds no sentence; it is empty")
+                raise InputError(f"{part} holds no sentence; it is empty")
 
     for text in distinct(full(), str.encode):
         kept += 1
         yield (text,)
     if kept < 2:
         raise InputError(
-            f"{paths[0]}: one sentence only; at least two are needed"
+            f"{parts[0]}: one sentence only; at least two are needed"
             if count == 1
-            else f"{paths[0]}: all {count} sentences are equal ({text!r:.60}); nothing can be learned from them"
+            else f"{parts[0]}: all {count} sentences are equal ({text!r:.60}); nothing can be learned from them"
         )
     _log_left_out(count - kept, empty, count + empty)
 
@@ -209,7 +239,7 @@ def _checked_dataset(data: Dataset) -> Dataset:
 
 def _names_text(item: str) -> bool:
     """Return whether an item names a source of text; a file that does not exist is known by its suffix."""
-    if item == "python" or item in HUB_TEXTS:
+    if item == "python" or item in HUB_TEXTS or (is_url(item) and len(item.split()) == 1):
         return True
     words = str(item).split()
     if len(words) == 1 and names_file(words[0]):

@@ -42,7 +42,7 @@ class TrainSettings:
     """Options of every training."""
 
     data: list[str] = setting(
-        [], "text: .txt (a sentence a line), .csv, .tsv, .jsonl (each also .gz), .parquet; or folders of them"
+        [], "text: .txt (a sentence a line), .csv, .tsv, .jsonl (each also .gz), .parquet; folders of them; or URLs"
     )
     output_dir: str = setting("models/distilface", "the model folder to write")
     text_column: str = setting("text", "the column of the text, in files with columns")
