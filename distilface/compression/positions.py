@@ -20,11 +20,11 @@ def cut_positions(model: SentenceTransformer) -> int | None:
         return None
     encoder: Any = model[0].model
     length = model.max_seq_length
-    tables = [module for module in encoder.modules() if isinstance(_table(module), nn.Embedding)]
+    tables = [module for module in encoder.modules() if position_table(module)]
     if not tables or padding_position(encoder) is not None or length is None:
         return None
     for owner in tables:
-        table: Any = _table(owner)
+        table: Any = position_table(owner)
         if table.num_embeddings <= length:
             return None
         owner.position_embeddings = nn.Embedding.from_pretrained(table.weight.detach()[:length].clone(), freeze=False)
@@ -35,5 +35,7 @@ def cut_positions(model: SentenceTransformer) -> int | None:
     return length
 
 
-def _table(module: nn.Module) -> Any:
-    return getattr(module, "position_embeddings", None)
+def position_table(module: nn.Module) -> nn.Embedding | None:
+    """Return the table of absolute positions that a module holds itself, or ``None``."""
+    table = getattr(module, "position_embeddings", None)
+    return table if isinstance(table, nn.Embedding) else None

@@ -33,7 +33,7 @@ Metric = Literal["mse", "cosine", "l2"]
 #: What a student without a transformer does not have, or does not obey.
 NO_LAYERS = [
     *("backbone", "layers", "pooling", "max_seq_length"),
-    *("dropout", "train_max_length", "megabytes", "batch_tokens", "table_rank"),
+    *("dropout", "train_max_length", "megabytes", "batch_tokens", "table_rank", "table_from"),
 ]
 
 

@@ -17,7 +17,7 @@ from transformers import TrainerCallback, set_seed
 from distilface import processes
 from distilface.data.texts import fingerprint
 from distilface.model.folder import load, save_folder
-from distilface.model.precision import uses_bf16
+from distilface.model.precision import uses_bf16, uses_fp16
 from distilface.training.batches import LengthBatchSampler
 from distilface.training.checkpoints import WholeCheckpoints, drop_partial, last_whole, stoppable
 from distilface.training.evaluators import AgreementEvaluator, CollapseAlarm, DevEvaluator
@@ -54,6 +54,8 @@ def arguments(settings: TrainSettings, measure: Measure) -> dict[str, Any]:
         "warmup_steps": settings.warmup,
         "seed": settings.seed,
         "bf16": uses_bf16(settings.bf16),
+        "fp16": uses_fp16(settings.bf16),
+        "torch_compile": settings.compile,
         "use_cpu": not torch.cuda.is_available(),
         "eval_strategy": "steps",
         "save_strategy": "steps",

@@ -58,7 +58,10 @@ class TrainSettings:
     train_max_length: int = setting(32, "tokens of a sentence that training reads; the model keeps its own limit")
     eval_steps: int = setting(125, "steps between two scores on the development set, each with a checkpoint")
     seed: int = setting(42, "seed of the initial weights, the dropout and the order of the data")
-    bf16: str = setting("auto", "autocast to bf16: 'auto' (where the machine has it), 'yes' or 'no'")
+    bf16: str = setting(
+        "auto", "autocast to bf16: 'auto' (where the machine has it; else to fp16 on a GPU), 'yes' or 'no'"
+    )
+    compile: bool = setting(False, "compile the model (torch.compile), which takes minutes: for long trainings on GPUs")
     resume: bool = setting(False, "go on with the unfinished run of this output folder")
     overwrite: bool = setting(False, "replace the output folder, and drop an unfinished run of it")
 
@@ -100,6 +103,9 @@ class TeacherSettings(StudentSettings):
     feed_forward: int | None = setting(None, "narrow the feed-forward maps of every layer to this width")
     table_rank: int | None = setting(
         None, "numbers of a piece in the token table: makes the student an Electra", excludes=["megabytes"]
+    )
+    table_from: str | None = setting(
+        None, "a static student's folder, whose token vectors the student starts with: for one or two layers"
     )
     batch_size: int = setting(128, "sentences a step")
     learning_rate: float = setting(3e-4, "peak learning rate of AdamW")

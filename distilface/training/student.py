@@ -1,6 +1,7 @@
 """The student of a training, made smaller by the steps that its settings name."""
 
 import logging
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -11,12 +12,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from distilface.compression.low_rank import factor_table
 from distilface.compression.pruning import prune_vocabulary
 from distilface.compression.student import Step, load_student
+from distilface.compression.table import take_table
 from distilface.compression.width import narrow_feed_forward
 from distilface.model.families import dropouts_of
+from distilface.model.folder import load
 from distilface.training.settings import StudentSettings
 
 logger = logging.getLogger(__name__)
 
+#: A step of compression that also gives its figures.
+Changed = tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]
+Change = Callable[[PreTrainedModel, PreTrainedTokenizerBase], Changed]
 #: Texts by which the neurons are chosen that a narrower feed-forward keeps, and the directions of a token table.
 NARROWING_TEXTS = 600
 
@@ -36,6 +42,46 @@ def _sample(texts: Dataset) -> list[str]:
     return list(texts.select(rows)["text"][:])
 
 
+def _changes(settings: StudentSettings, texts: Dataset) -> list[tuple[str, Change]]:
+    """Return the changes that settings ask for, in their order, each with its name in ``run.json``."""
+    size, table, width, rank = (
+        getattr(settings, name, None) for name in ("vocabulary", "table_from", "feed_forward", "table_rank")
+    )
+
+    def prune(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
+        """Keep the pieces that the texts use."""
+        smaller, pruning = prune_vocabulary(encoder, tokenizer, texts, size or 0)
+        return encoder, smaller, pruning.as_dict()
+
+    def take(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
+        """Start from the token vectors of a static student."""
+        return encoder, tokenizer, {"from": table, **take_table(encoder, tokenizer, load(table or ""), str(table))}
+
+    def narrow(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
+        """Keep the neurons that the texts use."""
+        return encoder, tokenizer, narrow_feed_forward(encoder, tokenizer, _sample(texts), width or 0)
+
+    def factor(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
+        """Keep so many numbers of each piece."""
+        electra, lost = factor_table(encoder, tokenizer, _sample(texts), rank or 0)
+        return electra, tokenizer, lost
+
+    known = [("vocabulary", size, prune), ("table", table, take), ("width", width, narrow), ("low rank", rank, factor)]
+    return [(name, change) for name, asked, change in known if asked is not None]
+
+
+def _noted(name: str, change: Change, record: list[dict[str, Any]]) -> Step:
+    """Return a change as a step that adds its figures to a record."""
+
+    def step(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:
+        """Make the change."""
+        encoder, tokenizer, figures = change(encoder, tokenizer)
+        record.append({"step": name, **figures})
+        return encoder, tokenizer
+
+    return step
+
+
 def make_student(
     settings: StudentSettings,
     source: str,
@@ -53,36 +99,8 @@ def make_student(
         record: each step is added, for ``run.json``.
         normalize: end in unit length.
     """
-    steps: list[Step] = []
+    changes = [] if texts is None else _changes(settings, texts)
     noted = [] if record is None else record
-    size, width, rank = (getattr(settings, name, None) for name in ("vocabulary", "feed_forward", "table_rank"))
-    if size is not None and texts is not None:
-
-        def prune(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:
-            """Keep the pieces that the texts use."""
-            tokenizer, pruning = prune_vocabulary(encoder, tokenizer, texts, size)
-            noted.append({"step": "vocabulary", **pruning.as_dict()})
-            return encoder, tokenizer
-
-        steps.append(prune)
-    if width is not None and texts is not None:
-
-        def narrow(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:
-            """Keep the neurons that the texts use."""
-            lost = narrow_feed_forward(encoder, tokenizer, _sample(texts), width)
-            noted.append({"step": "width", **lost})
-            return encoder, tokenizer
-
-        steps.append(narrow)
-    if rank is not None and texts is not None:
-
-        def factor(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Any:
-            """Keep so many numbers of each piece."""
-            student, lost = factor_table(encoder, tokenizer, _sample(texts), rank)
-            noted.append({"step": "low rank", **lost})
-            return student, tokenizer
-
-        steps.append(factor)
     student = load_student(
         source,
         settings.layers,
@@ -90,7 +108,7 @@ def make_student(
         normalize=normalize,
         max_seq_length=settings.max_seq_length,
         dropout=settings.dropout,
-        steps=steps,
+        steps=[_noted(name, change, noted) for name, change in changes],
     )
     check_dropout(student, settings.dropout)
     return student
