@@ -14,6 +14,9 @@ from typing import Any, BinaryIO
 from distilface.locks import beside, check_writable, locked, temporary_folder
 from distilface.settings import InputError
 
+#: One of these is in every folder of a model: that of an encoder, or sentence-transformers' own.
+MODEL_FILES = ("config.json", "modules.json")
+
 
 @contextmanager
 def whole_folder(path: str | Path, overwrite: bool = False) -> Iterator[Path]:
@@ -59,7 +62,7 @@ def check_output(path: str | Path, overwrite: bool = False) -> None:
     if path.is_dir() and any(path.iterdir()):
         if not overwrite:
             raise InputError(f"{path} is not empty; name another folder or remove it")
-        if not (path / "config.json").is_file():
+        if not any((path / name).is_file() for name in MODEL_FILES):
             raise InputError(f"{path} is not empty and no model, so it is not replaced; name another folder")
     check_writable(path)
 

@@ -5,9 +5,14 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 from five import contents, make
 from safetensors import SafetensorError
+from sentence_transformers import SentenceTransformer
+from sentence_transformers.sentence_transformer.modules import StaticEmbedding
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
 
 from distilface import storage
 from distilface.model import folder
@@ -135,6 +140,15 @@ def test_only_a_model_that_may_be_replaced_is_not_kept(tmp_path):
         with pytest.raises(InputError, match=sentence):
             put_in_place(saved.path, tmp_path / name, overwrite)
     assert contents(tmp_path) == before
+
+
+def test_a_model_without_a_transformer_may_be_replaced(tmp_path):
+    """It has no config.json at its root."""
+    vectors = np.ones((2, 4), np.float32)
+    static = StaticEmbedding(Tokenizer(WordLevel({"a": 0, "b": 1}, unk_token="a")), embedding_weights=vectors)
+    for number in (1, 2):
+        saved = save_folder(SentenceTransformer(modules=[static]), tmp_path / "m", {"seed": number}, overwrite=True)
+        assert saved.run == Run(seed=number)
 
 
 def test_an_empty_directory_a_new_path_and_a_link_are_taken(tmp_path):
