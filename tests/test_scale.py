@@ -112,11 +112,11 @@ def test_the_default_cache_is_what_it_was(teacher, texts, tmp_path):
 
 
 def test_a_row_of_zeros_stays_and_large_numbers_are_refused(tmp_path):
-    rows = np.zeros((1, 3), np.float32)
+    rows, one = np.zeros((1, 3), np.float32), Dataset.from_dict({"text": ["a"]})
     for dtype in ("float16", "int8"):
         store = Store(tmp_path, "label", "the teacher", dtype)
         store.write(0, ["a"], rows)
-        assert np.array_equal(restored(np.asarray(store.dataset([1])["label"][:])), rows)
+        assert np.array_equal(restored(np.asarray(store.beside(one, [1])["label"][:])), rows)
     with pytest.raises(InputError, match="float16 is too small for what the teacher gives for 'a'; keep float32"):
         Store(tmp_path, "label", "the teacher", "float16").write(0, ["a"], rows + 1e6)
 

@@ -1,6 +1,8 @@
 """The size of a student before it is made, the shapes for a budget, and the training that fills one."""
 
+import itertools
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from tiny import PAIRS, sentences, tiny_albert, tiny_model, write_pairs
 from transformers import BertConfig, BertModel
 
 from distilface import cli
+from distilface.compression import sizes
 from distilface.compression.bits import Rounding, on_grid, rounded_modules
 from distilface.compression.pruning import prune_vocabulary
 from distilface.compression.sizes import shape_lines, shape_of, shapes, spread
@@ -22,6 +25,7 @@ from distilface.model.folder import load, save_folder
 from distilface.settings import InputError, parse
 from distilface.training.evaluators import AgreementEvaluator, DevEvaluator
 
+ROOT = Path(__file__).parent.parent
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 
 
@@ -104,6 +108,26 @@ def test_shapes_fill_the_budget_the_best_first(teacher, monkeypatch):
     assert smaller.lost > found[0].lost
     assert smaller.feed_forward < 512
     assert [spread(12, count) for count in (1, 3, 12)] == [(0,), (0, 6, 11), tuple(range(12))]
+
+
+def test_the_shares_that_stay_are_fitted_to_trained_shapes():
+    """By the equations of least squares, of the losses after 200 steps."""
+    rows = json.loads((ROOT / "benchmarks" / "results" / "shapes-trained.json").read_text())["results"]
+    losses = {"layers": sizes.LOST_LAYERS, "neurons": sizes.LOST_NEURONS, "pieces": sizes.LOST_PIECES}
+    wholes = {"layers": 6, "neurons": 1536, "pieces": 30522}
+
+    def lost(row: dict, step: str) -> float:
+        """Interpolate what a step loses untrained, between the two shares that were measured."""
+        kept = (len(row[step]) if step == "layers" else row[step]) / wholes[step]
+        points = sorted(losses[step].items())
+        (left, high), (right, low) = next((a, b) for a, b in itertools.pairwise(points) if a[0] <= kept <= b[0])
+        return high + (low - high) * (kept - left) / (right - left)
+
+    matrix = np.array([[*(lost(row, step) for step in losses), 1.0] for row in rows])
+    found = np.linalg.solve(matrix.T @ matrix, matrix.T @ np.array([row["loss"]["200"] for row in rows]))
+    shares = [sizes.STAYS_LAYERS, sizes.STAYS_NEURONS, sizes.STAYS_PIECES]
+    np.testing.assert_allclose(found[:3], shares, atol=0.006)
+    assert np.abs(matrix @ found - [row["loss"]["200"] for row in rows]).max() < 0.005
 
 
 def test_what_cannot_be_shaped_is_refused(teacher, tmp_path, capsys):

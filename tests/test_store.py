@@ -7,14 +7,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from datasets import Dataset
 from filelock import FileLock
 
+from distilface.data.mapped import mapped_dataset
 from distilface.embedding.output import Output
 from distilface.embedding.store import Store
 from distilface.settings import InputError
 
 SIZES = (8, 8, 3)
 TEXTS = [f"text {row}" for row in range(sum(SIZES))]
+ROWS = Dataset.from_dict({"text": TEXTS})
 VECTORS = np.random.default_rng(0).standard_normal((sum(SIZES), 5)).astype(np.float32)
 Usage = namedtuple("Usage", "free")
 
@@ -37,15 +40,33 @@ def test_shards_are_found_again_in_their_order(store):
     assert Store(store.folder, "label", "m").missing(3) == [1]
     write(store, 1)
     assert store.missing(3) == []
-    dataset = store.dataset(SIZES)
+    dataset = store.beside(ROWS, SIZES)
     assert np.array_equal(np.array(dataset["label"][:], np.float32), VECTORS)
+    assert dataset["text"][:] == TEXTS
     assert dataset.features["label"].feature.dtype == "float32"
+
+
+def test_texts_in_another_order_stay_beside_their_embeddings(store):
+    write(store, 0, 1, 2)
+    turned = Dataset.from_dict({"text": TEXTS[::-1]}).select(range(18, -1, -1))
+    assert store.beside(turned, SIZES)["text"][:] == TEXTS
+    with pytest.raises(InputError, match="holds 3 rows, not 8"):
+        store.beside(turned, (8, 8, 8))
+
+
+def test_a_shard_is_joined_to_its_own_rows_alone(store, own_cache):
+    """Of a mapped text, each piece remembers how it was cut: alike, however many shards are before it."""
+    texts = mapped_dataset(((text,) for text in TEXTS), ["text"])
+    for number in range(19):
+        store.write(number, TEXTS[number : number + 1], VECTORS[number : number + 1])
+    blocks = store.beside(texts, [1] * 19).data.blocks
+    assert len({len(cut[0].replays) for cut in blocks}) == 1
 
 
 def test_a_data_set_stays_on_the_disk(store):
     """Also in the workers of a loader, to which it is pickled."""
     write(store, 0, 1, 2)
-    dataset = store.dataset(SIZES)
+    dataset = store.beside(ROWS, SIZES)
     assert [Path(file["filename"]) for file in dataset.cache_files] == [store.path_of(number) for number in range(3)]
     copied = pickle.loads(pickle.dumps(dataset)).with_format("numpy")
     assert np.array_equal(copied[[18, 0, 9]]["label"], VECTORS[[18, 0, 9]])
@@ -67,7 +88,7 @@ def test_a_shard_that_is_not_whole_is_not_there(store, monkeypatch, error):
     assert len(list(store.folder.iterdir())) == isinstance(error, SystemExit)
     assert store.missing(3) == [0, 1, 2]
     write(store, 0, 1, 2)
-    assert len(store.dataset(SIZES)) == 19
+    assert len(store.beside(ROWS, SIZES)) == 19
     assert len(list(store.folder.iterdir())) == 3
 
 
@@ -96,7 +117,7 @@ def test_a_shard_cut_short_anywhere_is_refused(store):
         assert str(caught.value).endswith(f"; {remedy}")
     file.unlink()
     with pytest.raises(InputError, match="cannot be read"):
-        store.dataset(SIZES)
+        store.beside(ROWS, SIZES)
     assert store.missing(3) == [1]
 
 
@@ -109,7 +130,7 @@ def test_a_shard_of_another_length_is_refused(tmp_path, rows, output):
     write(store, 0, 1, 2)
     store.write(1, TEXTS[:rows], VECTORS[:rows])
     with pytest.raises(InputError) as caught:
-        store.join(SIZES, 5) if output else store.dataset(SIZES)
+        store.join(SIZES, 5) if output else store.beside(ROWS, SIZES)
     remedy = "delete it and run again, and it is computed anew"
     assert str(caught.value) == f"{store.path_of(1)} holds {rows} rows, not 8; {remedy}"
 

@@ -25,6 +25,10 @@ LOST_LAYERS = {0.0: 1.0, 0.5: 0.292, 0.667: 0.156, 0.833: 0.068, 1.0: 0.0}
 LOST_NEURONS = {0.0: 0.5, 0.313: 0.179, 0.479: 0.110, 0.729: 0.027, 1.0: 0.0}
 LOST_PIECES = {0.0: 1.0, 0.115: 0.426, 0.164: 0.283, 0.229: 0.194, 0.295: 0.137, 0.374: 0.094, 0.459: 0.059, 1.0: 0.0}
 LOST_BITS = {4: 0.001, 2: 0.023}
+#: The share of each loss that stays after a short training: a least-squares fit to five shapes of 5 MB after 200 steps
+#: (``benchmarks/results/shapes-trained.json``), all of one table of 2 bits. So a training gives layers back, and hardly
+#: any pieces.
+STAYS_LAYERS, STAYS_NEURONS, STAYS_PIECES = 0.27, 0.44, 1.05
 #: Shares of the neurons of a layer that are tried.
 NEURONS = (1.0, 0.75, 0.5, 0.375)
 #: A vocabulary of fewer pieces is not proposed: with little more than its characters, a word takes many tokens.
@@ -44,7 +48,8 @@ class Shape:
         feed_forward: neurons of a layer.
         of_feed_forward: neurons of a layer of the teacher.
         table_bits: bits of a weight of the token table.
-        lost: an estimate of 1 - cosine to the teacher before any training, the sum of what each step loses alone.
+        lost: an estimate of what a short training leaves of 1 - cosine to the teacher: the sum of what each step loses
+            alone, of which a share stays.
         parts: bytes of each part: ``table``, ``layers``, ``positions``, ``graph``, ``tokenizer``.
     """
 
@@ -135,9 +140,9 @@ def shape_of(
         "tokenizer": round(_TOKENIZER + vocabulary * _piece_bytes(tokenizer, len(tokenizer))),
     }
     lost = (
-        _interpolated(LOST_LAYERS, len(layers) / config.num_hidden_layers)
-        + _interpolated(LOST_NEURONS, neurons / _neurons(config))
-        + _interpolated(LOST_PIECES, vocabulary / len(tokenizer))
+        STAYS_LAYERS * _interpolated(LOST_LAYERS, len(layers) / config.num_hidden_layers)
+        + STAYS_NEURONS * _interpolated(LOST_NEURONS, neurons / _neurons(config))
+        + STAYS_PIECES * _interpolated(LOST_PIECES, vocabulary / len(tokenizer))
         + LOST_BITS[table_bits]
     )
     return Shape(
@@ -165,7 +170,7 @@ def shapes(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, megabyt
     """Return the shapes that fill a budget, for each number of layers the best: of least :attr:`Shape.lost`.
 
     Tried are the shares :data:`NEURONS` of the neurons and a table of 4 or 2 bits, each with as many pieces as fit.
-    What each loses was measured on one model, and training wins back another part of each: an estimate.
+    What each loses, and what a training wins back of it, was measured on one model: of others it is an estimate.
 
     Args:
         encoder: the teacher's, a BERT or a DistilBERT.

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
 from distilface import processes
@@ -152,7 +152,7 @@ def make_space(
 
     processes.from_first(keep)
     space = Space(teachers, parts, None if width is None else Axes.load(file))
-    return concatenate_datasets([texts.select_columns(["text"]), store.dataset(sizes)], axis=1), space
+    return store.beside(texts.select_columns(["text"]), sizes), space
 
 
 def _axes(file: Path, joined: Space, width: int) -> Axes:

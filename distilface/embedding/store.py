@@ -1,6 +1,7 @@
 """Embeddings that are computed shard by shard: each shard is written whole, found again after a kill, and mapped."""
 
 import contextlib
+import itertools
 import logging
 import shutil
 from collections.abc import Iterator, Mapping, Sequence
@@ -139,9 +140,25 @@ class Store:
                 raise InputError(f"{file} holds {len(shard)} rows, not {rows}; {remedy}")
             yield shard
 
-    def dataset(self, sizes: Sequence[int]) -> Dataset:
-        """Return all shards as one data set, which stays on the disk."""
-        return concatenate_datasets([Dataset(shard) for shard in self.shards(sizes)])
+    def beside(self, texts: Dataset, sizes: Sequence[int]) -> Dataset:
+        """Return a data set with the embeddings of its rows in one more column; both stay on the disk.
+
+        Each shard is put beside its own rows. Upstream slices what is left of the texts anew for each of the shards,
+        and its time and memory grow with the square of their number: of 800 shards it took 20 s for 3.
+
+        Args:
+            texts: as many rows as there are embeddings.
+            sizes: the rows of each shard.
+
+        Raises:
+            InputError: as :meth:`shards`.
+        """
+        texts = texts if texts._indices is None else texts.flatten_indices()
+        rows = (range(end - size, end) for size, end in zip(sizes, itertools.accumulate(sizes), strict=True))
+        both = zip(rows, self.shards(sizes), strict=True)
+        return concatenate_datasets(
+            [concatenate_datasets([texts.select(part), Dataset(shard)], axis=1) for part, shard in both]
+        )
 
 
 def check_finite(texts: Sequence[str], embeddings: np.ndarray, problem: str, remedy: str) -> None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from datasets import Dataset, concatenate_datasets
+from datasets import Dataset
 from datasets.config import HF_DATASETS_CACHE
 from sentence_transformers import SentenceTransformer
 from tqdm import tqdm
@@ -100,7 +100,7 @@ def embed(
             missing = processes.from_first(lambda: _begin(store, len(sizes)))
             _compute(teacher, texts, store, sizes, missing, batch_size, bf16)
             processes.wait()
-    return concatenate_datasets([texts, store.dataset(sizes)], axis=1)
+    return store.beside(texts, sizes)
 
 
 def _begin(store: Store, count: int) -> list[int]:
