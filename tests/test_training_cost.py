@@ -9,11 +9,12 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from refusals import refusal
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
 from tiny import sentences, tiny_model
 
-from benchmarks.training_cost import memory, step, teacher, throughput
+from benchmarks.training_cost import memory, plot_memory, step, teacher, throughput
 from distilface.compression.student import load_student
 from distilface.data.texts import read_texts
 from distilface.methods import embedding
@@ -122,6 +123,22 @@ def test_memory_end_to_end(model, tmp_path):
     for stage in ("read", "fingerprint", "teacher", "train"):
         assert result[stage]["seconds"] >= 0
         assert result[stage]["megabytes"] > 10
+
+
+def test_the_memory_is_drawn_against_the_rows(tmp_path):
+    def run(rows: int) -> dict:
+        stage = {"seconds": rows / 100, "megabytes": 400 + rows // 1000}
+        return {"rows": rows, "start_megabytes": 390, **dict.fromkeys(("read", "order", "teacher", "train"), stage)}
+
+    (tmp_path / "m.json").write_text(json.dumps({"stages": [run(5000), run(1000)]}))
+    left, right = plot_memory.draw({"stages": [run(5000), run(1000)]}, str(tmp_path / "f.png")).axes
+    drawn = {line.get_label(): [*map(list, line.get_data())] for line in left.lines}
+    assert drawn["training"] == [[1000, 5000], [401, 405]]
+    assert {tuple(line.get_ydata()) for line in right.lines} == {(100.0, 100.0)}
+    plot_memory.main(["--result", str(tmp_path / "m.json"), "--output", str(tmp_path / "g.png")])
+    assert (tmp_path / "g.png").stat().st_size > 1000
+    (tmp_path / "n.json").write_text("{}")
+    assert "n.json says nothing of stages" in refusal(plot_memory.main, ["--result", str(tmp_path / "n.json")])
 
 
 def test_the_most_memory_of_a_stage_is_noted():

@@ -155,15 +155,16 @@ def _interpolated(points: dict[float, float], share: float) -> float:
 
 
 def spread(layers: int, count: int) -> tuple[int, ...]:
-    """Return ``count`` layers from the first to the last, evenly spread, of two as near the later one.
+    """Return ``count`` layers from the first to the last, evenly spread, of two as near the later one; of one the last.
 
     The later layers of a sentence encoder are needed more: all-MiniLM-L6-v2 without its layer 1 loses less than half of
     what it loses without its layer 4.
 
     >>> spread(6, 5), spread(6, 4), spread(6, 2), spread(12, 1)
-    ((0, 2, 3, 4, 5), (0, 2, 4, 5), (0, 5), (0,))
+    ((0, 2, 3, 4, 5), (0, 2, 4, 5), (0, 5), (11,))
     """
-    return tuple(np.ceil(np.linspace(0, layers - 1, count) - 1e-9).astype(int).tolist())
+    first = 0 if count > 1 else layers - 1
+    return tuple(np.ceil(np.linspace(first, layers - 1, count) - 1e-9).astype(int).tolist())
 
 
 def shapes(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, megabytes: float, length: int) -> list[Shape]:
@@ -202,7 +203,9 @@ def shapes(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, megabyt
         if fitting := [shape for shape in tried if shape is not None]:
             found.append(min(fitting, key=lambda shape: shape.lost))
     if not found:
-        least = shape_of(encoder, tokenizer, (0,), LEAST_PIECES, length, min(widths), 2).megabytes
+        least = shape_of(
+            encoder, tokenizer, spread(config.num_hidden_layers, 1), LEAST_PIECES, length, min(widths), 2
+        ).megabytes
         raise InputError(
             f"--megabytes {megabytes:g} is too small: one layer with {LEAST_PIECES:,} pieces takes {least:.1f}"
         )
