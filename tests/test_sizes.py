@@ -121,7 +121,8 @@ def test_the_shares_that_stay_are_fitted_to_trained_shapes():
         kept = (len(row[step]) if step == "layers" else row[step]) / wholes[step]
         points = sorted(losses[step].items())
         (left, high), (right, low) = next((a, b) for a, b in itertools.pairwise(points) if a[0] <= kept <= b[0])
-        return high + (low - high) * (kept - left) / (right - left)
+        whole = len(row["layers"]) / wholes["layers"] if step == "neurons" else 1
+        return whole * (high + (low - high) * (kept - left) / (right - left))
 
     matrix = np.array([[*(lost(row, step) for step in losses), 1.0] for row in rows])
     found = np.linalg.solve(matrix.T @ matrix, matrix.T @ np.array([row["loss"]["200"] for row in rows]))

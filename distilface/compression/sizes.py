@@ -25,10 +25,10 @@ LOST_LAYERS = {0.0: 1.0, 0.5: 0.292, 0.667: 0.156, 0.833: 0.068, 1.0: 0.0}
 LOST_NEURONS = {0.0: 0.5, 0.313: 0.179, 0.479: 0.110, 0.729: 0.027, 1.0: 0.0}
 LOST_PIECES = {0.0: 1.0, 0.115: 0.426, 0.164: 0.283, 0.229: 0.194, 0.295: 0.137, 0.374: 0.094, 0.459: 0.059, 1.0: 0.0}
 LOST_BITS = {4: 0.001, 2: 0.023}
-#: The share of each loss that stays after a short training: a least-squares fit to five shapes of 5 MB after 200 steps
-#: (``benchmarks/results/shapes-trained.json``), all of one table of 2 bits. So a training gives layers back, and hardly
-#: any pieces.
-STAYS_LAYERS, STAYS_NEURONS, STAYS_PIECES = 0.27, 0.44, 1.05
+#: The share of each loss that stays after a short training, of the neurons' for each layer that is kept. Fitted by
+#: least squares to five shapes of 5 MB after 200 steps, with tables of 2 bits
+#: (``benchmarks/results/shapes-trained.json``): a training gives layers back, and no pieces.
+STAYS_LAYERS, STAYS_NEURONS, STAYS_PIECES = 0.37, 0.68, 1.0
 #: Shares of the neurons of a layer that are tried.
 NEURONS = (1.0, 0.75, 0.5, 0.375)
 #: A vocabulary of fewer pieces is not proposed: with little more than its characters, a word takes many tokens.
@@ -139,9 +139,10 @@ def shape_of(
         "graph": GRAPH + LAYER_GRAPH * len(layers),
         "tokenizer": round(_TOKENIZER + vocabulary * _piece_bytes(tokenizer, len(tokenizer))),
     }
+    kept = len(layers) / config.num_hidden_layers
     lost = (
-        STAYS_LAYERS * _interpolated(LOST_LAYERS, len(layers) / config.num_hidden_layers)
-        + STAYS_NEURONS * _interpolated(LOST_NEURONS, neurons / _neurons(config))
+        STAYS_LAYERS * _interpolated(LOST_LAYERS, kept)
+        + STAYS_NEURONS * kept * _interpolated(LOST_NEURONS, neurons / _neurons(config))
         + STAYS_PIECES * _interpolated(LOST_PIECES, vocabulary / len(tokenizer))
         + LOST_BITS[table_bits]
     )
