@@ -66,8 +66,11 @@ ELSEWHERE = {
     "python benchmarks/run_works_with.py --output works-with.json": (
         "it makes environments from PyPI and npm; tests/test_run_works_with.py"
     ),
-    "python -m benchmarks.training_cost.memory --rows 1000000 5000000": (
+    "python -m benchmarks.training_cost.memory --rows 1000000 5000000 20000000 --output memory.json": (
         "an hour; tests/test_training_cost.py runs it in small"
+    ),
+    "python -m benchmarks.training_cost.plot_memory --result memory.json --output memory.png": (
+        "it draws what an hour measured; tests/test_training_cost.py draws"
     ),
     "python benchmarks/run_glue.py --max-train 8000 --epochs 2 --learning-rate 1e-4 --data-dir GLUE --ways ce kd "
     '"kd+l2 weight=0.1" "kd+codir weight=0.3"': "sixty trainings; tests/test_glue.py runs it in small",
