@@ -52,7 +52,7 @@ def draw(result: dict[str, Any], file: str) -> Figure:
     right.set_yscale("log")
     for axes in (left, right):
         axes.set_xscale("log")
-        axes.legend(frameon=False, fontsize=8)
+    left.legend(frameon=False, fontsize=8)
     save_figure(figure, file)
     return figure
 
