@@ -96,7 +96,7 @@ def test_a_small_file_is_expanded_to_the_weights_it_stands_for(on_grid, tmp_path
     assert np.abs(difference).max() < 2e-6
 
 
-@pytest.mark.parametrize("name", ["minilm-5mb", "minilm-static"])
+@pytest.mark.parametrize("name", ["minilm-5mb", "minilm-2mb", "minilm-static"])
 def test_the_shipped_files_are_expanded(name, tmp_path):
     folder = Path("models") / name
     way = ways.ways_of(folder)["q4 in fp32"]
