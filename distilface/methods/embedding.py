@@ -218,6 +218,10 @@ class Distillation(EncoderMethod):
 
         distilface train distill --config minilm-static --data TEXT.txt
 
+    One layer over the token vectors of such a student, in 2.5 MB:
+
+        distilface train distill --config minilm-2mb --table-from FOLDER --data TEXT.txt
+
     Of several teachers side by side, or of one on its principal axes, so that the first numbers are the best ones:
 
         distilface train distill --teacher A B --backbone ID_OR_FOLDER --data TEXT.txt
