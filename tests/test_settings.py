@@ -166,9 +166,7 @@ def test_wrong_recipes(recipe, text, seen):
 
 
 def test_a_recipe_that_cannot_be_read(tmp_path):
-    assert "the shipped ones are distilface, minilm, minilm-2mb," in mistake(
-        "--config", str(tmp_path / "none.yaml")
-    )
+    assert "the shipped ones are distilface, minilm, minilm-2mb," in mistake("--config", str(tmp_path / "none.yaml"))
     assert "recipe minilm-13 does not exist; did you mean 'minilm-l3'? the" in mistake("--config", "minilm-13")
     assert "cannot be read" in mistake("--config", str(tmp_path))
     (tmp_path / "latin.yaml").write_bytes("normalize: café".encode("latin-1"))
