@@ -42,8 +42,8 @@ def six_layers(folder: Path) -> None:
         "intermediate_size": 512,
         "num_hidden_layers": 6,
         "num_attention_heads": 4,
+        "initializer_range": 0.3,  # else all texts are alike
     }
-    sizes["initializer_range"] = 0.3  # else all texts are alike
     BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes)).save_pretrained(folder / "b")
     tokenizer.save_pretrained(folder / "b")
     save_folder(load_student(str(folder / "b"), normalize=True), folder, overwrite=True)

@@ -204,9 +204,7 @@ def shapes(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, megabyt
         if fitting := [shape for shape in tried if shape is not None]:
             found.append(min(fitting, key=lambda shape: shape.lost))
     if not found:
-        least = shape_of(
-            encoder, tokenizer, spread(config.num_hidden_layers, 1), LEAST_PIECES, length, min(widths), 2
-        ).megabytes
+        least = shape_of(encoder, tokenizer, (0,), LEAST_PIECES, length, min(widths), 2).megabytes
         raise InputError(
             f"--megabytes {megabytes:g} is too small: one layer with {LEAST_PIECES:,} pieces takes {least:.1f}"
         )

@@ -46,8 +46,9 @@ def take_table(
             f"{name} has {vectors.shape[1]} numbers a token and the student's table {table.weight.shape[1]}; "
             "name a static student of the same teacher"
         )
-    known, special = static.tokenizer.get_vocab(), set(tokenizer.all_special_tokens)
-    pairs = [(row, known[piece]) for piece, row in tokenizer.get_vocab().items() if piece in known.keys() - special]
+    known, own = static.tokenizer.get_vocab(), tokenizer.get_vocab()
+    shared = own.keys() & known.keys() - set(tokenizer.all_special_tokens)
+    pairs = [(own[piece], known[piece]) for piece in shared]
     if not pairs:
         raise InputError(f"{name} knows no token of the student's; name a static student of the same teacher")
     rows, sources = torch.tensor(sorted(pairs)).T

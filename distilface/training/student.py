@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -42,32 +43,45 @@ def _sample(texts: Dataset) -> list[str]:
     return list(texts.select(rows)["text"][:])
 
 
+def _prune(texts: Dataset, size: int, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
+    """Keep the pieces that the texts use."""
+    smaller, pruning = prune_vocabulary(encoder, tokenizer, texts, size)
+    return encoder, smaller, pruning.as_dict()
+
+
+def _take(texts: Dataset, folder: str, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
+    """Start from the token vectors of a static student."""
+    return encoder, tokenizer, {"from": folder, **take_table(encoder, tokenizer, load(folder), folder)}
+
+
+def _narrow(texts: Dataset, width: int, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
+    """Keep the neurons that the texts use."""
+    return encoder, tokenizer, narrow_feed_forward(encoder, tokenizer, _sample(texts), width)
+
+
+def _factor(texts: Dataset, rank: int, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
+    """Keep so many numbers of each piece."""
+    electra, lost = factor_table(encoder, tokenizer, _sample(texts), rank)
+    return electra, tokenizer, lost
+
+
+#: The changes in their order: the setting that asks for each, its name in ``run.json``, and what makes it.
+CHANGES: dict[str, tuple[str, Callable[..., Changed]]] = {
+    "vocabulary": ("vocabulary", _prune),
+    "table_from": ("table", _take),
+    "feed_forward": ("width", _narrow),
+    "table_rank": ("low rank", _factor),
+}
+
+
 def _changes(settings: StudentSettings, texts: Dataset) -> list[tuple[str, Change]]:
     """Return the changes that settings ask for, in their order, each with its name in ``run.json``."""
-    size, table, width, rank = (
-        getattr(settings, name, None) for name in ("vocabulary", "table_from", "feed_forward", "table_rank")
-    )
-
-    def prune(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
-        """Keep the pieces that the texts use."""
-        smaller, pruning = prune_vocabulary(encoder, tokenizer, texts, size or 0)
-        return encoder, smaller, pruning.as_dict()
-
-    def take(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
-        """Start from the token vectors of a static student."""
-        return encoder, tokenizer, {"from": table, **take_table(encoder, tokenizer, load(table or ""), str(table))}
-
-    def narrow(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
-        """Keep the neurons that the texts use."""
-        return encoder, tokenizer, narrow_feed_forward(encoder, tokenizer, _sample(texts), width or 0)
-
-    def factor(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
-        """Keep so many numbers of each piece."""
-        electra, lost = factor_table(encoder, tokenizer, _sample(texts), rank or 0)
-        return electra, tokenizer, lost
-
-    known = [("vocabulary", size, prune), ("table", table, take), ("width", width, narrow), ("low rank", rank, factor)]
-    return [(name, change) for name, asked, change in known if asked is not None]
+    asked = {setting: getattr(settings, setting, None) for setting in CHANGES}
+    return [
+        (name, partial(change, texts, asked[setting]))
+        for setting, (name, change) in CHANGES.items()
+        if asked[setting] is not None
+    ]
 
 
 def _noted(name: str, change: Change, record: list[dict[str, Any]]) -> Step:
