@@ -13,8 +13,8 @@ from torch import nn
 from distilface.compression.bits import BLOCK, Rounding, on_grid, rounded_modules, table_bits, table_block
 from distilface.compression.gptq import gptq, round_weights, second_moments
 from distilface.compression.positions import cut_positions
+from distilface.exporters.four_bits import to_q4
 from distilface.exporters.onnx import to_onnx
-from distilface.exporters.smaller import to_q4
 from distilface.model.folder import load, save_folder
 from distilface.runtimes import open_file
 

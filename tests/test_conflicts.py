@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from distilface.cli import ExportSettings
 from distilface.embedding.settings import EncodeSettings
+from distilface.exporters.settings import ExportSettings
 from distilface.hub.settings import PushSettings
 from distilface.methods import methods
 from distilface.settings import InputError, parse

@@ -17,9 +17,10 @@ from tiny import PAIRS, write_content, write_pairs
 
 from distilface import hub_ids as hub_module
 from distilface.data import texts as data
+from distilface.data.fingerprints import fingerprint
 from distilface.data.pairs import read_sts
 from distilface.data.rows import read_rows
-from distilface.data.texts import fingerprint, read_texts
+from distilface.data.texts import read_texts
 
 pytestmark = pytest.mark.usefixtures("own_cache")
 SENTENCES = ["A cat sat.", 'She said "no", twice.', "Grüße — naïve café", "A cat sat.", "  a, b\tc  ", "", "The end."]

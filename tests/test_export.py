@@ -22,7 +22,8 @@ from distilface import cli
 from distilface.exporters import exporting, parity
 from distilface.exporters.exporting import calibration_texts, export, tokenised
 from distilface.exporters.formats import FORMATS, Format
-from distilface.exporters.smaller import to_fp16, to_int8_weights, to_q4
+from distilface.exporters.four_bits import to_q4
+from distilface.exporters.smaller import to_fp16, to_int8_weights
 from distilface.model import folder as folder_module
 from distilface.model.folder import Folder, load
 from distilface.runtimes import FILES, extras, open_file, read_exports

@@ -17,7 +17,7 @@ PACKAGE = ROOT / "distilface"
 ROOMS = [
     *("settings", "extras", "json_files", "locks", "storage", "processes", "console", "environment", "hub_ids"),
     *("light", "run", "data", "model", "compression", "runtimes", "embedding", "exporters"),
-    *("training", "methods", "routing", "evaluation", "cards", "hub", "api", "cli", "__main__"),
+    *("training", "methods", "routing", "evaluation", "cards", "hub", "api", "verbs", "cli", "__main__"),
 ]
 
 IMPORT_ALL = """

@@ -15,10 +15,11 @@ from refusals import refusal
 from tiny import write_content
 
 from distilface.data import lines, mapped
+from distilface.data.fingerprints import fingerprint
 from distilface.data.pairs import read_pairs, read_sts
 from distilface.data.parallel import read_parallel
 from distilface.data.text_file import TextFile
-from distilface.data.texts import as_texts, fingerprint, read_texts
+from distilface.data.texts import as_texts, read_texts
 from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("own_cache")

@@ -18,8 +18,8 @@ from distilface.compression.sizes import shape_lines, shape_of, shapes, spread
 from distilface.compression.student import load_backbone, load_student
 from distilface.compression.width import narrow_feed_forward
 from distilface.data.texts import as_texts
+from distilface.exporters.four_bits import to_q4
 from distilface.exporters.onnx import to_onnx
-from distilface.exporters.smaller import to_q4
 from distilface.methods import find_method
 from distilface.model.folder import load, save_folder
 from distilface.settings import InputError, parse

@@ -15,8 +15,8 @@ from torch import nn
 
 import distilface
 from distilface.compression.bits import Rounding, rounded_modules
+from distilface.exporters.four_bits import to_q4
 from distilface.exporters.onnx import to_onnx
-from distilface.exporters.smaller import to_q4
 from distilface.light import LightEncoder, expanding, fastest, ways
 from distilface.light.openvino import OpenVinoSession, multiplies_bf16
 from distilface.model.folder import load, save_folder

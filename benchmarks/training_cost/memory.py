@@ -27,8 +27,9 @@ from sentence_transformers.sentence_transformer.modules import StaticEmbedding
 
 from benchmarks.files import read_result, save_result
 from distilface.console import run_command
+from distilface.data.fingerprints import fingerprint
 from distilface.data.pairs import read_sts
-from distilface.data.texts import fingerprint, read_texts
+from distilface.data.texts import read_texts
 from distilface.embedding.teacher_cache import embed
 from distilface.environment import stamp
 from distilface.hub_ids import DEFAULT_TEACHER

@@ -17,7 +17,8 @@ from datasets import Dataset
 import distilface
 from benchmarks.files import save_result
 from distilface.console import run_command
-from distilface.data.texts import fingerprint, read_texts
+from distilface.data.fingerprints import fingerprint
+from distilface.data.texts import read_texts
 from distilface.embedding.rounding import DTYPES, bytes_of, restored
 from distilface.embedding.teacher_cache import embed
 from distilface.environment import stamp

@@ -29,8 +29,8 @@ from benchmarks.files import save_result
 from benchmarks.training_cost.common import read_sentences, seconds
 from distilface.compression.student import load_student
 from distilface.console import run_command
+from distilface.data.fingerprints import fingerprint
 from distilface.data.samples import sts_sample
-from distilface.data.texts import fingerprint
 from distilface.embedding.teacher_cache import embed
 from distilface.environment import stamp
 from distilface.hub_ids import DEFAULT_TEACHER

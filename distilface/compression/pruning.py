@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -12,6 +12,7 @@ from datasets import Dataset
 from torch import nn
 from transformers import AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
+from distilface.compression.pieces import kept_pieces, prune_json
 from distilface.json_files import read_json
 from distilface.locks import scratch_folder
 from distilface.model.families import family_name, padding_position
@@ -65,113 +66,6 @@ def _tokens(texts: Dataset, tokenizer: PreTrainedTokenizerBase) -> Iterator[np.n
         yield np.fromiter((piece for row in rows["input_ids"] for piece in row), np.int64)
 
 
-def _singles(pieces: Iterable[str], mark: str) -> dict[str, set[str]]:
-    """Return what each piece falls back to: its characters as pieces of their own, after the first with the mark."""
-    fallback = {}
-    for piece in pieces:
-        bare, first = piece.removeprefix(mark), mark if mark and piece.startswith(mark) else ""
-        fallback[piece] = {first + bare[:1], *(mark + character for character in bare[1:])}
-    return fallback
-
-
-def _needed(model: dict[str, Any]) -> tuple[dict[str, int], dict[str, set[str]]]:
-    """Return the ids of a tokenizer's pieces, and the shorter pieces that each is made of.
-
-    A piece that falls back to a piece that does not exist cannot be dropped: what it stands for would be unknown.
-    """
-    kind = model["type"]
-    if kind == "Unigram":
-        ids = {piece: number for number, (piece, _) in enumerate(model["vocab"])}
-        return ids, _singles(ids, "")
-    ids = dict(model["vocab"])
-    if kind == "WordPiece":
-        return ids, _singles(ids, model["continuing_subword_prefix"])
-    mark = model.get("continuing_subword_prefix") or ""
-    made: dict[str, set[str]] = {}
-    for one, other in _merges(model):
-        made.setdefault(one + other.removeprefix(mark), {one, other})
-    return ids, {piece: made.get(piece, {piece}) for piece in ids}
-
-
-def _merges(model: dict[str, Any]) -> list[tuple[str, str]]:
-    pairs = (merge.split(" ") if isinstance(merge, str) else merge for merge in model["merges"])
-    return [(one, other) for one, other in pairs]
-
-
-def _with_all_it_needs(piece: str, needs: dict[str, set[str]]) -> set[str]:
-    """Return a piece and, in turn, all that it is made of."""
-    found, new = set(), [piece]
-    while new:
-        each = new.pop()
-        if each not in found:
-            found.add(each)
-            new += needs.get(each, set())
-    return found
-
-
-def _kept(model: dict[str, Any], always: set[int], counts: np.ndarray, size: int) -> np.ndarray:
-    """Return the ids of the pieces to keep, in their order.
-
-    Args:
-        model: of the tokenizer, as its JSON has it.
-        always: ids of special and added tokens.
-        counts: of each piece in the text.
-        size: how many to keep.
-    """
-    ids, needs = _needed(model)
-    kept = always | {
-        ids[piece] for piece in ids if needs[piece] <= {piece} or not all(need in ids for need in needs[piece])
-    }
-    kept |= {ids[p] for piece in ids if ids[piece] in kept for p in _with_all_it_needs(piece, needs) if p in ids}
-    if size < len(kept):
-        raise InputError(
-            f"--vocabulary {size} is too small: {len(kept):,} pieces are single characters or special, without which "
-            f"text would become unknown; keep {len(kept)} or more"
-        )
-    pieces = {number: piece for piece, number in ids.items()}
-    for number in np.argsort(-counts, kind="stable").tolist():
-        if number in kept or number not in pieces:
-            continue
-        chain = {ids[piece] for piece in _with_all_it_needs(pieces[number], needs)}
-        if len(kept | chain) <= size:
-            kept |= chain
-        if len(kept) == size:
-            break
-    return np.asarray(sorted(kept))
-
-
-def _renumber(node: Any, new: dict[int, int]) -> Any:
-    """Return a post-processor's JSON with the new ids of its special tokens."""
-    if isinstance(node, list):
-        return [_renumber(each, new) for each in node]
-    if not isinstance(node, dict):
-        return node
-    ends = {name: [node[name][0], new[node[name][1]]] for name in ("sep", "cls") if isinstance(node.get(name), list)}
-    ids = {"ids": [new[number] for number in node["ids"]]} if "ids" in node else {}
-    return {key: _renumber(value, new) for key, value in node.items()} | ends | ids
-
-
-def _prune_json(content: dict[str, Any], new: dict[int, int]) -> dict[str, Any]:
-    """Return a ``tokenizer.json`` with the kept pieces alone, under their new ids."""
-    model = dict(content["model"])
-    if model["type"] == "Unigram":
-        model["vocab"] = [row for number, row in enumerate(model["vocab"]) if number in new]
-        model["unk_id"] = None if model.get("unk_id") is None else new[model["unk_id"]]
-    else:
-        model["vocab"] = {piece: new[number] for piece, number in model["vocab"].items() if number in new}
-    if model["type"] == "BPE":
-        mark = model.get("continuing_subword_prefix") or ""
-        model["merges"] = [
-            [one, other]
-            for one, other in _merges(model)
-            if {one, other, one + other.removeprefix(mark)} <= set(model["vocab"])
-        ]
-    added = [{**token, "id": new[token["id"]]} for token in content["added_tokens"]]
-    padding = content.get("padding") and {**content["padding"], "pad_id": new[content["padding"]["pad_id"]]}
-    processor = _renumber(content.get("post_processor"), new)
-    return {**content, "model": model, "added_tokens": added, "padding": padding, "post_processor": processor}
-
-
 def _rebuilt(tokenizer: PreTrainedTokenizerBase, new: dict[int, int]) -> PreTrainedTokenizerBase:
     """Write a tokenizer, its pieces renumbered, and read it again as any loader would."""
     with scratch_folder() as folder:
@@ -179,7 +73,7 @@ def _rebuilt(tokenizer: PreTrainedTokenizerBase, new: dict[int, int]) -> PreTrai
         for name in _SLOW:
             (Path(folder) / name).unlink(missing_ok=True)
         file, config = Path(folder) / "tokenizer.json", Path(folder) / "tokenizer_config.json"
-        file.write_text(json.dumps(_prune_json(json.loads(file.read_bytes()), new), ensure_ascii=False), "utf-8")
+        file.write_text(json.dumps(prune_json(json.loads(file.read_bytes()), new), ensure_ascii=False), "utf-8")
         settings = read_json(config)
         if "added_tokens_decoder" in settings:
             added = settings["added_tokens_decoder"].items()
@@ -217,7 +111,7 @@ def prune_vocabulary(
         raise InputError(f"a {content['model']['type']} vocabulary cannot be cut; WordPiece, BPE or Unigram can")
     always = {token["id"] for token in content["added_tokens"]} | set(tokenizer.all_special_ids)
     counts = count_pieces(texts, tokenizer)
-    kept = _kept(content["model"], always, counts, min(size, len(tokenizer)))
+    kept = kept_pieces(content["model"], always, counts, min(size, len(tokenizer)))
     new = {old: number for number, old in enumerate(kept.tolist())}
     counted = padding_position(encoder)
     if counted is not None and new[counted] != counted:

@@ -5,7 +5,6 @@ import hashlib
 import logging
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from weakref import WeakKeyDictionary
 
 import numpy as np
 from datasets import Dataset, concatenate_datasets
@@ -28,7 +27,6 @@ logger = logging.getLogger(__name__)
 _NAMED = 10
 #: A file, text over the network, or (``None``) that of Python's own documentation.
 Part = Path | Stream | None
-_FINGERPRINTS: WeakKeyDictionary[Dataset, dict[str, str]] = WeakKeyDictionary()
 
 
 @functools.cache
@@ -156,38 +154,6 @@ def _distinct(parts: Sequence[Part], column: str) -> Iterator[tuple[str]]:
 def _log_left_out(repeated: int, empty: int, rows: int) -> None:
     if repeated or empty:
         logger.info(f"text: {repeated:,} of {rows:,} rows repeat another and {empty:,} are empty; they are left out")
-
-
-def fingerprint(dataset: Dataset, column: str = "text") -> str:
-    """Return the sha256 (16 hex digits) of a text column, row by row in order; computed once for a data set.
-
-    A row ends in a line feed. A line feed inside a text gets a NUL before it, and so does a NUL: data sets whose texts
-    break at different places must differ.
-
-    Raises:
-        InputError: on a row that is not text.
-    """
-    known = _FINGERPRINTS.setdefault(dataset, {})
-    if column not in known:
-        digest, first = hashlib.sha256(), 1
-        for batch in dataset.select_columns([column]).iter(batch_size=10_000):
-            digest.update(_joined(batch[column], first, column))
-            first += len(batch[column])
-        known[column] = digest.hexdigest()[:16]
-    return known[column]
-
-
-def _joined(rows: Sequence[str], first: int, column: str) -> bytes:
-    """Return rows as one string of bytes, from which they could be read back; ``first`` is the number of the first."""
-    try:
-        joined = "\n".join(rows)
-        if "\0" in joined or joined.count("\n") != len(rows) - 1:
-            joined = "\n".join(row.replace("\0", "\0\0").replace("\n", "\0\n") for row in rows)
-        return joined.encode() + b"\n"
-    except (TypeError, UnicodeEncodeError):
-        for number, row in enumerate(rows, first):
-            checked_text(row, f"the data set, row {number}, column {column!r}")
-        raise
 
 
 def numbered(dataset: Dataset) -> Dataset:

@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from distilface import processes
 from distilface.console import duration
-from distilface.data.texts import fingerprint
+from distilface.data.fingerprints import fingerprint
 from distilface.embedding.rounding import bytes_of
 from distilface.embedding.store import Store
 from distilface.model import identity

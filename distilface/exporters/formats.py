@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+from distilface.exporters.four_bits import to_q4
 from distilface.exporters.openvino import to_openvino, to_openvino_int8
-from distilface.exporters.smaller import to_fp16, to_int8, to_int8_weights, to_q4
+from distilface.exporters.smaller import to_fp16, to_int8, to_int8_weights
 from distilface.extras import Extra
 from distilface.runtimes.extras import ONNX, OPENVINO, OPENVINO_INT8
 

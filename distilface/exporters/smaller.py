@@ -1,4 +1,4 @@
-"""How the smaller ONNX files are made of the one in fp32: fp16, int8 and 4 bits."""
+"""How the ONNX files in fp16 and int8 are made of the one in fp32."""
 
 import contextlib
 import logging
@@ -9,12 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from distilface.compression.bits import BLOCK, table_block
-from distilface.exporters.two_bits import on_two_bits, two_bit_products, two_bit_table
 from distilface.runtimes.base import INPUTS
-
-#: The opset of ONNX that knows numbers of 4 bits.
-OPSET_OF_4_BITS = 21
 
 
 def to_fp16(source: Path, target: Path) -> None:
@@ -26,7 +21,7 @@ def to_fp16(source: Path, target: Path) -> None:
 
 
 @contextlib.contextmanager
-def _root_logger_kept() -> Iterator[None]:
+def root_logger_kept() -> Iterator[None]:
     """Keep the quantisers from configuring logging for the whole program, which their ``logging.warning`` does."""
     root = logging.getLogger()
     level, handlers = root.level, list(root.handlers)
@@ -38,11 +33,11 @@ def _root_logger_kept() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def _optimised(source: Path) -> Iterator[Path]:
+def optimised(source: Path) -> Iterator[Path]:
     """Yield the file after onnxruntime's optimiser; without it, weights that layers share would stay in fp32."""
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
-    with tempfile.TemporaryDirectory() as folder, _root_logger_kept():
+    with tempfile.TemporaryDirectory() as folder, root_logger_kept():
         file = Path(folder) / "optimised.onnx"
         quant_pre_process(source, file, skip_symbolic_shape=True)
         yield file
@@ -60,12 +55,12 @@ def to_int8(source: Path, target: Path, signed: bool) -> None:
     """
     from onnxruntime.quantization import QuantType, quantize_dynamic
 
-    with _optimised(source) as optimised:
-        if not _has_products(optimised):  # nothing to compute in int8: the file of int8 weights is all there can be
+    with optimised(source) as clean:
+        if not _has_products(clean):  # nothing to compute in int8: the file of int8 weights is all there can be
             to_int8_weights(source, target)
             return
         kind = QuantType.QInt8 if signed else QuantType.QUInt8
-        quantize_dynamic(optimised, target, per_channel=True, weight_type=kind)
+        quantize_dynamic(clean, target, per_channel=True, weight_type=kind)
 
 
 def _has_products(file: Path) -> bool:
@@ -108,7 +103,7 @@ def _int8_rows(source: Path) -> Any:
     return model
 
 
-def _int8_tables(source: Path, *excluded: Any) -> Any:
+def int8_tables(source: Path, *excluded: Any) -> Any:
     """Return the model of an ONNX file with its embedding tables in int8, and its other weights as they were.
 
     Args:
@@ -129,29 +124,6 @@ def _int8_tables(source: Path, *excluded: Any) -> Any:
     return onnx.load(tables)
 
 
-def _q4_table(model: Any) -> Any:
-    """Return a model with its table of token embeddings in 4 bits, if a row of it is whole blocks."""
-    from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
-
-    widths = {tensor.name: tensor.dims[-1] for tensor in model.graph.initializer if tensor.dims}
-    gathers = [node for node in model.graph.node if node.op_type == "Gather"]
-    table = [node for node in gathers if node.input[1] == INPUTS[0] and table_block(widths[node.input[0]])]
-    if not table:
-        return model
-    for entry in model.opset_import:
-        if entry.domain in ("", "ai.onnx"):
-            entry.version = max(entry.version, OPSET_OF_4_BITS)  # as the quantiser would, with a warning of its own
-    others = [node.name for node in gathers if node not in table]
-    block = table_block(widths[table[0].input[0]])
-    config = DefaultWeightOnlyQuantConfig(
-        block_size=block, is_symmetric=True, op_types_to_quantize=("Gather",), quant_axes={"Gather": 1}
-    )
-    quantizer = MatMulNBitsQuantizer(model, nodes_to_exclude=others, algo_config=config)
-    with np.errstate(invalid="ignore"):  # it divides a block of zeros by its scale, and then takes zeros
-        quantizer.process()
-    return quantizer.model.model
-
-
 def to_int8_weights(source: Path, target: Path) -> None:
     """Write an ONNX file whose weights are int8, a scale for each channel, and whose activations are not.
 
@@ -166,8 +138,8 @@ def to_int8_weights(source: Path, target: Path) -> None:
     import onnx
     from onnx import helper, numpy_helper
 
-    with _optimised(source) as optimised:
-        model = _int8_tables(optimised) if _has_products(optimised) else _int8_rows(optimised)
+    with optimised(source) as clean:
+        model = int8_tables(clean) if _has_products(clean) else _int8_rows(clean)
     graph = model.graph
     products = [node for node in graph.node if node.op_type in ("MatMul", "Gemm")]
     weights = {node.input[1] for node in products}
@@ -192,62 +164,3 @@ def to_int8_weights(source: Path, target: Path) -> None:
     graph.initializer.extend(kept)
     graph.node.extend(nodes)
     onnx.save(model, target)
-
-
-def to_q4(source: Path, target: Path) -> None:
-    """Write an ONNX file with its weights and its table of token embeddings in 4 bits, or the table in 2.
-
-    Weights are ``MatMulNBits``, the table is ``GatherBlockQuantized``, both ``scale * code`` with a scale in fp16
-    for each block: the grid of :func:`distilface.compression.bits.on_grid`, so that weights which are on it are
-    written as they are. What was trained in 2 bits is written so (:mod:`~distilface.exporters.two_bits`).
-    The small tables of positions and types are in int8. The activations stay in fp32, so that a sentence has one
-    embedding in every batch; the gain is the size of the file.
-
-    Args:
-        source: in fp32, of a model whose weights are on the grid (:func:`distilface.compression.gptq.round_weights`);
-            others are rounded to it.
-        target: the file to write.
-    """
-    import onnx
-
-    with _root_logger_kept():  # its import configures logging
-        from onnxruntime.quantization.matmul_nbits_quantizer import MatMulNBitsQuantizer
-    with _optimised(source) as optimised:
-        model = onnx.load(optimised)
-        if table := on_two_bits(model):
-            small = two_bit_table(_int8_tables(optimised, table))
-        else:
-            file = optimised.with_name("table.onnx")
-            onnx.save(_q4_table(model), file)
-            small = _int8_tables(file)
-        small = two_bit_products(small)  # which leaves no product of theirs to the quantiser
-        quantizer = MatMulNBitsQuantizer(small, bits=4, block_size=BLOCK, is_symmetric=True)
-        quantizer.process()
-    graph = quantizer.model.model.graph
-    # A weight that layers share is added for each of its products, under one name, which onnxruntime refuses.
-    once = {tensor.name: tensor for tensor in graph.initializer}
-    del graph.initializer[:]
-    graph.initializer.extend(once.values())
-    _halve_scales(graph)
-    del graph.value_info[:]  # shapes that onnxruntime infers itself
-    onnx.save(quantizer.model.model, target)
-
-
-def _halve_scales(graph: Any) -> None:
-    """Store the scales of 4-bit weights in fp16; onnxruntime casts them once, as it opens the file."""
-    import onnx
-    from onnx import helper, numpy_helper
-
-    scales = {node.input[2] for node in graph.node if node.op_type in ("MatMulNBits", "GatherBlockQuantized")}
-    kept, casts = [], []
-    for tensor in graph.initializer:
-        if tensor.name not in scales:
-            kept.append(tensor)
-            continue
-        half = numpy_helper.to_array(tensor).astype(np.float16)
-        kept.append(numpy_helper.from_array(half, f"{tensor.name}_half"))
-        casts.append(helper.make_node("Cast", [f"{tensor.name}_half"], [tensor.name], to=onnx.TensorProto.FLOAT))
-    nodes = [*casts, *graph.node]
-    del graph.initializer[:], graph.node[:]
-    graph.initializer.extend(kept)
-    graph.node.extend(nodes)

@@ -15,7 +15,7 @@ from torch import nn
 from transformers import TrainerCallback, set_seed
 
 from distilface import processes
-from distilface.data.texts import fingerprint
+from distilface.data.fingerprints import fingerprint
 from distilface.model.folder import load, save_folder
 from distilface.model.precision import uses_bf16, uses_fp16
 from distilface.training.batches import LengthBatchSampler

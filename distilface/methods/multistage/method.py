@@ -13,8 +13,9 @@ from transformers import set_seed
 from distilface import processes
 from distilface.compression.recurrent import check_recurrent
 from distilface.compression.student import load_backbone
+from distilface.data.fingerprints import fingerprint
 from distilface.data.parallel import held_out_split, read_parallel, sentences
-from distilface.data.texts import fingerprint, numbered
+from distilface.data.texts import numbered
 from distilface.hub_ids import resolve
 from distilface.methods.base import Method
 from distilface.methods.multistage.evaluators import CrossLingualEvaluator

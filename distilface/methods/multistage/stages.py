@@ -12,7 +12,7 @@ from distilface import processes
 from distilface.compression.recurrent import recurrent_student
 from distilface.compression.student import load_student
 from distilface.compression.vocabulary import make_assistant
-from distilface.data.texts import fingerprint
+from distilface.data.fingerprints import fingerprint
 from distilface.embedding.teacher_cache import embed
 from distilface.methods.base import Task
 from distilface.methods.multistage.evaluators import BottleneckEvaluator, CrossLingualEvaluator
