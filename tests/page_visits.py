@@ -13,7 +13,7 @@ from distilface.compression.student import load_student
 from distilface.data.pairs import read_sts
 from distilface.exporters.exporting import export
 from distilface.model.folder import save_folder
-from distilface.runtimes.onnx import OnnxEncoder
+from distilface.runtimes import open_file
 
 VIOLIN = "She practises the violin for an hour every evening."
 TEXTS = [
@@ -87,5 +87,5 @@ def unit(rows: np.ndarray) -> np.ndarray:
 
 def alone(folder: Path, texts: list[str]) -> np.ndarray:
     """Embed each text alone with Python's runtime."""
-    encoder = OnnxEncoder(folder / INT8, folder)
+    encoder = open_file(folder / INT8, folder)
     return np.concatenate([encoder.encode([text]) for text in texts])

@@ -191,7 +191,7 @@ def test_the_folders_own_prompt_is_applied(tmp_path, lines, exported):
     assert np.abs(expected - model.encode([TEXTS[row] for row in rows], prompt="")).max() > 0.01
     np.testing.assert_allclose(np.load(tmp_path / "v.npy")[rows], expected, atol=1e-5)
     file = opening.choose(Folder(exported), "int8")  # of the same weights, without the prompt
-    variant = engines.Variant(str(tmp_path / "m"), "int8", str(file), batch_size=4, threads=1, device="cpu")
+    variant = engines.Variant(str(tmp_path / "m"), "int8", file, batch_size=4, threads=1, device="cpu")
     embeddings = engines.Worker(variant).encode(0, TEXTS[:8]).embeddings
     prompted = opening.open_file(file, exported).encode([f"big dog {text}" for text in TEXTS[:8]], batch_size=4)
     assert np.array_equal(embeddings, prompted)
@@ -248,7 +248,7 @@ def test_the_export_is_the_processors(exported, monkeypatch, machine, vnni, file
     """Weights from -128 on an x86 without VNNI overflow without a word."""
     monkeypatch.setattr(opening.platform, "machine", lambda: machine)
     monkeypatch.setattr(torch.cpu, "_is_vnni_supported", lambda: vnni)
-    assert opening.choose(Folder(exported), "int8").name == file
+    assert opening.choose(Folder(exported), "int8").file.name == file
 
 
 def test_without_an_export_of_these_weights_int8_is_refused(folder, exported, lines, tmp_path):

@@ -1,6 +1,7 @@
 """The file that is fastest on this processor: how it is found, remembered and used."""
 
 import json
+import shutil
 import time
 
 import numpy as np
@@ -10,6 +11,7 @@ from tiny import sentences
 import distilface
 from distilface import cli, environment
 from distilface.light import LightEncoder, fastest, ways
+from distilface.light.openvino import multiplies_bf16
 from distilface.model.folder import open_folder
 from distilface.runtimes import opening
 from distilface.settings import InputError
@@ -100,8 +102,6 @@ def test_a_measurement_is_remembered(tmp_path, home, slow, monkeypatch):
 @pytest.fixture
 def exported(students, tmp_path):
     """Return a folder with files of fp32, of int8 weights, and of dynamic int8."""
-    import shutil
-
     folder = shutil.copytree(students["mean"], tmp_path / "model")
     distilface.export(folder, formats=["onnx", "int8", "quantized"])
     return folder
@@ -130,26 +130,64 @@ def test_encode_takes_the_fastest_of_those_with_one_vector(exported, slow, tmp_p
     text.write_text("\n".join(sentences(20)) + "\n")
     folder = open_folder(str(exported))
     assert opening.known_fastest(folder) is None
-    assert set(opening.fastest_format(folder).rates) == {"onnx", "int8"}
-    assert opening.choose(folder, "auto").name == "model_int8.onnx"
-    assert opening.choose(folder, "int8").name == "model_quantized.onnx", "the dynamic one, to those who ask for it"
+    steady = {"onnx", "int8", "onnx on OpenVINO", "int8 on OpenVINO"}
+    bf16 = {f"{name} in bf16" for name in ("onnx on OpenVINO", "int8 on OpenVINO") if multiplies_bf16()}
+    assert set(opening.fastest_format(folder).rates) == steady | bf16
+    assert opening.choose(folder, "auto").file.name == "model_int8.onnx"
+    assert opening.choose(folder, "int8").file.name == "model_quantized.onnx", (
+        "the dynamic one, to those who ask for it"
+    )
     cli.run(["encode", str(exported), str(text), str(tmp_path / "auto.npy"), "--variant", "auto"])
     light = LightEncoder(exported, "int8").encode(sentences(20))
     np.testing.assert_allclose(np.load(tmp_path / "auto.npy"), light, atol=1e-6)
     capsys.readouterr()
     cli.run(["info", str(exported)])
-    assert "--variant auto: int8 is the fastest here (a processor): 2 short texts a second; onnx 1" in (
-        capsys.readouterr().out
+    assert "--variant auto: int8 is the fastest here (a processor): 2 short texts a second; " in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("precision", ["f32", "bf16"])
+def test_encode_runs_what_the_light_encoder_would(exported, slow, tmp_path, precision):
+    """The fastest way may be another runtime than the file's own, and another precision."""
+    if precision == "bf16" and not multiplies_bf16():
+        pytest.skip("this processor has no bf16")
+    name = "onnx on OpenVINO" + (" in bf16" if precision == "bf16" else "")
+    slow(name)
+    (tmp_path / "text.txt").write_text("\n".join(sentences(20)) + "\n")
+    report = cli.run(
+        ["encode", str(exported), str(tmp_path / "text.txt"), str(tmp_path / "auto.npy"), "--variant", "auto"]
     )
+    assert report.rows == 20
+    light = LightEncoder(exported).running(ways.ways_of(exported)[name], 1)
+    np.testing.assert_allclose(np.load(tmp_path / "auto.npy"), light.encode(sentences(20)), atol=1e-6)
+    way = opening.choose(open_folder(str(exported)), "auto")
+    encoder = opening.open_file(way, exported)
+    assert encoder.name == "onnx/model.onnx " + name.removeprefix("onnx ")
+    assert encoder.precision == ("bf16" if precision == "bf16" else "fp32")
+    assert encoder.fingerprint != opening.open_file(way.file, exported).fingerprint
+
+
+def test_a_file_of_4_bits_is_expanded_for_encode(students, tmp_path, slow):
+    """Of the folder that people download there is this file alone."""
+    folder = shutil.copytree(students["mean"], tmp_path / "small", ignore=shutil.ignore_patterns("onnx", "export.json"))
+    distilface.export(folder, formats=["q4"])
+    slow("q4 in fp32")
+    (tmp_path / "text.txt").write_text("\n".join(sentences(20)) + "\n")
+    for variant in ("q4", "auto"):
+        cli.run(
+            ["encode", str(folder), str(tmp_path / "text.txt"), str(tmp_path / f"{variant}.npy"), "--variant", variant]
+        )
+    way = opening.choose(open_folder(str(folder)), "auto")
+    assert (way.words, way.path().parent.name) == ("in fp32", "expanded")
+    np.testing.assert_allclose(np.load(tmp_path / "auto.npy"), np.load(tmp_path / "q4.npy"), atol=1e-5)
 
 
 def test_what_is_measured_is_what_is_taken(exported, monkeypatch):
     """The name int8 is also that of the dynamic file, which was once measured in its place."""
     opened, open_file = [], opening.open_file
-    monkeypatch.setattr(opening, "open_file", lambda file, *more: opened.append(file.name) or open_file(file, *more))
+    monkeypatch.setattr(opening, "open_file", lambda way, *more: opened.append(way.file.name) or open_file(way, *more))
     monkeypatch.setattr(fastest, "SECONDS", 0.01)
     choice = opening.fastest_format(open_folder(str(exported)))
-    assert opened == ["model.onnx", "model_int8.onnx"]
+    assert set(opened) == {"model.onnx", "model_int8.onnx"}
     assert choice.rates[choice.name] == max(choice.rates.values())
 
 

@@ -24,7 +24,7 @@ from distilface.light import LightEncoder, files
 from distilface.light.session import usable_threads
 from distilface.light.ways import runs_here, ways_of
 from distilface.model.folder import load
-from distilface.runtimes import FILES, OnnxEncoder
+from distilface.runtimes import FILES, open_file
 from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
@@ -57,7 +57,7 @@ def nearest(one: np.ndarray, other: np.ndarray) -> float:
 @each_family
 def test_the_vectors_are_those_of_the_file(folders, family):
     """On texts at the edges, alone and in a batch, with each prompt and none: against the path through torch."""
-    light, whole = LightEncoder(folders[family]), OnnxEncoder(folders[family] / FILE, folders[family])
+    light, whole = LightEncoder(folders[family]), open_file(folders[family] / FILE, folders[family])
     assert (light.dimension, light.max_seq_length) == (32, whole.model.max_seq_length)
     assert light.prompts == PROMPTS
     for prompt in ("", *PROMPTS.values()):

@@ -183,7 +183,7 @@ def test_a_way_with_other_vectors_is_not_measured(on_grid, monkeypatch):
         "same file": ways.Way(on_grid / "onnx" / "model_q4.onnx"),
     }
     monkeypatch.setattr("distilface.light.encoder.ways_of", lambda folder: others)
-    monkeypatch.setattr("distilface.light.encoder.agree", lambda one, same: one is same)
+    monkeypatch.setattr("distilface.light.fastest.agree", lambda one, same: one is same)
     measured = []
 
     def measure(encoders):

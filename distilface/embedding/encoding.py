@@ -148,7 +148,8 @@ def _announce(task: _Task, rows: int) -> None:
     each = task.width * 4 + (8 if task.output.file.suffix == ".parquet" else 0)
     size = survey.rows * each + (survey.bytes if task.settings.keep_text else 0)
     kept = f", {survey.rows - rows:,} are there" if rows < survey.rows else ""
-    kind = f"{variant.name} ({Path(variant.export).name})" if variant.export else variant.name
+    export = variant.export
+    kind = f"{variant.name} ({export.file.name} {export.words}".rstrip() + ")" if export else variant.name
     logger.info(
         f"encode: {rows:,} of {survey.rows:,} rows to compute{kept}; {kind}, {task.width} dimensions, "
         f"about {size / 1e6:,.1f} MB in {task.output.file}"

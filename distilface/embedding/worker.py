@@ -11,6 +11,7 @@ from sentence_transformers import SentenceTransformer
 
 from distilface.data.text_file import is_empty
 from distilface.light.files import AUTO
+from distilface.light.ways import Way
 from distilface.model.folder import load
 from distilface.model.prompts import default_prompt
 from distilface.model.static import length_limit
@@ -51,7 +52,7 @@ class Variant:
     Attributes:
         folder: the model folder.
         name: of :data:`VARIANTS`.
-        export: the exported file, or ``None`` for torch.
+        export: the exported file and how it is run, or ``None`` for torch.
         batch_size: texts in one forward pass, of similar lengths.
         threads: of one process.
         device: of torch.
@@ -59,7 +60,7 @@ class Variant:
 
     folder: str
     name: str
-    export: str | None
+    export: Way | None
     batch_size: int
     threads: int
     device: str

@@ -1,6 +1,5 @@
 """A model on onnxruntime alone: text to vectors, with the vectors of the folder's exported file."""
 
-import logging
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
@@ -12,10 +11,8 @@ from distilface.light.dimensions import first_numbers
 from distilface.light.files import AUTO, TOKENIZER, ends_in_unit_length, find_files
 from distilface.light.similarity import SIMILARITIES
 from distilface.light.tokens import Tokens, read_settings
-from distilface.light.ways import Way, agree, runs_here, ways_of
+from distilface.light.ways import Way, ways_of
 from distilface.settings import InputError, check_known
-
-logger = logging.getLogger(__name__)
 
 
 class LightEncoder:
@@ -173,26 +170,14 @@ def _pools_without_prompt(folder: Path) -> bool:
 
 def _fastest_way(encoder: LightEncoder, folder: Path, threads: int | None) -> Way:
     """Return the way to run a folder that is fastest on this processor, of those that give a text one vector."""
-    from distilface.light.fastest import TEXTS, fastest  # its imports take a while
+    from distilface.light.fastest import agreeing, fastest  # its imports take a while
 
     ways = ways_of(folder)
-    smallest = next(iter(ways.values()))
     if len(ways) == 1:
-        return smallest
+        return next(iter(ways.values()))
 
     def opened() -> dict[str, Any]:
         """Open each of them that gives the vectors of the smallest file."""
-        encoders = {}
-        for name, way in ways.items():
-            try:
-                if runs_here(way):
-                    encoders[name] = encoder.running(way, threads)
-            except Exception as error:  # another exporter's file, a full disk: each has errors of its own
-                if way == smallest:
-                    raise
-                logger.info("%s cannot be run as %s: %s", way.file, name, " ".join(str(error).split())[:200])
-        vectors = {name: each.encode(TEXTS) for name, each in encoders.items()}
-        same = next(iter(vectors.values()))
-        return {name: encoders[name].encode for name, each in vectors.items() if agree(each, same)}
+        return agreeing(ways, lambda way: encoder.running(way, threads).encode)
 
     return ways[fastest({name: [way.file] for name, way in ways.items()}, threads or 0, opened).name]

@@ -11,11 +11,13 @@ from statistics import median
 from typing import Any
 
 from distilface.environment import cores, package_version, processor
-from distilface.light.ways import home
+from distilface.light.ways import Way, agree, home, runs_here
 from distilface.storage import write_whole
 
 logger = logging.getLogger(__name__)
 
+#: What embeds texts.
+Encode = Callable[[Sequence[str]], Any]
 #: Seconds that a measurement takes, beside the first pass of each file, and the turns that each has at least.
 SECONDS, LEAST_TURNS = 1.0, 3
 _TEXT = "the search shows what somebody wrote long ago about the weather in the north and how the boats came home"
@@ -45,7 +47,7 @@ class Choice:
         )
 
 
-def measure(encoders: Mapping[str, Callable[[Sequence[str]], Any]]) -> Choice:
+def measure(encoders: Mapping[str, Encode]) -> Choice:
     """Have encoders embed :data:`TEXTS` in turns, for :data:`SECONDS`; return which was the fastest.
 
     They take turns, so that what else the machine does falls on all of them alike.
@@ -66,7 +68,7 @@ def measure(encoders: Mapping[str, Callable[[Sequence[str]], Any]]) -> Choice:
 def fastest(
     files: Mapping[str, Iterable[Path]],
     threads: int,
-    opened: Callable[[], Mapping[str, Callable[[Sequence[str]], Any]]],
+    opened: Callable[[], Mapping[str, Encode]],
 ) -> Choice:
     """Return which of some files is the fastest, as it was measured on this processor; if it was not, measure it.
 
@@ -83,6 +85,27 @@ def fastest(
     _place(key).parent.mkdir(parents=True, exist_ok=True)
     write_whole(_place(key), asdict(choice))
     return choice
+
+
+def agreeing(ways: Mapping[str, Way], opened: Callable[[Way], Encode]) -> dict[str, Encode]:
+    """Return what embeds texts in each way that can run here and gives the vectors of the first.
+
+    Args:
+        ways: by their names.
+        opened: opens a way, and returns what embeds texts.
+    """
+    encoders, vectors = {}, {}
+    for name, way in ways.items():
+        try:
+            if runs_here(way):
+                encoders[name] = opened(way)
+                vectors[name] = encoders[name](TEXTS)
+        except Exception as error:  # another exporter's file, a full disk: each has errors of its own
+            if not vectors:
+                raise
+            logger.info("%s cannot be run as %s: %s", way.file, name, " ".join(str(error).split())[:200])
+    first = next(iter(vectors.values()))
+    return {name: encoders[name] for name, each in vectors.items() if agree(each, first)}
 
 
 def remembered(files: Mapping[str, Iterable[Path]], threads: int) -> Choice | None:

@@ -14,6 +14,8 @@ from distilface.light.session import open_session, usable_threads
 
 logger = logging.getLogger(__name__)
 
+#: In which OpenVINO computes.
+PRECISIONS = ("f32", "bf16")
 #: The least cosine between what a way gives of a text and what the folder's smallest file gives.
 LEAST_COSINE = 0.999
 
@@ -32,6 +34,24 @@ class Way:
     expanded: bool = False
     openvino: str | None = None
 
+    @property
+    def words(self) -> str:
+        """What differs from the file on its own runtime, as ``in fp32 on OpenVINO in bf16``; empty if nothing does."""
+        described = self.file.suffix == ".xml"
+        words = ["in fp32"] if self.expanded else []
+        if self.openvino is not None:
+            words += [] if described else ["on OpenVINO"]
+            words += ["in bf16"] if self.openvino == "bf16" else []
+        return " ".join(words)
+
+    def path(self) -> Path:
+        """Return the file that runs: the folder's, or the expanded one, which is made if it is not there."""
+        if not self.expanded:
+            return self.file
+        from distilface.light.expanding import kept
+
+        return kept(self.file, home() / "expanded")
+
     def open(self, threads: int | None = None) -> tuple[Any, int]:
         """Return a session, which runs batches, and the width of its embeddings.
 
@@ -41,11 +61,7 @@ class Way:
         Raises:
             InputError: if the file is damaged, or is not an exported file of a sentence encoder.
         """
-        file = self.file
-        if self.expanded:
-            from distilface.light.expanding import kept
-
-            file = kept(file, home() / "expanded")
+        file = self.path()
         if self.openvino is None:
             return open_session(file, threads)
         from distilface.light.openvino import OpenVinoSession
@@ -75,8 +91,8 @@ def ways_of(folder: Path) -> dict[str, Way]:
     ways |= plain
     if find_spec("openvino"):
         for name, way in plain.items():
-            for precision, words in {"f32": "on OpenVINO", "bf16": "on OpenVINO in bf16"}.items():
-                ways[f"{name} {words}"] = Way(way.file, way.expanded, precision)
+            on_openvino = [Way(way.file, way.expanded, precision) for precision in PRECISIONS]
+            ways |= {f"{name} {other.words.removeprefix('in fp32 ')}": other for other in on_openvino}
     return ways
 
 

@@ -13,6 +13,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from distilface.extras import Extra
 from distilface.light.dimensions import first_numbers
 from distilface.light.tokens import pad_rows
+from distilface.light.ways import Way
 from distilface.model import identity
 from distilface.model.dimensions import needs_length
 from distilface.model.folder import load
@@ -30,7 +31,7 @@ class Encoder(ABC):
     """A model on a runtime: it embeds text.
 
     Attributes:
-        name: ``torch``, or the exported file, as ``onnx/model_int8.onnx``.
+        name: ``torch``, or the exported file, as ``onnx/model_int8.onnx``, with how it is run where not as usual.
         precision: in which its matrix products are computed, as ``fp32``, ``bf16`` or ``int8``.
         model: of which it has the tokenizer, the prompts and the similarity; for an exported file, its folder's.
     """
@@ -97,7 +98,7 @@ class FileEncoder(Encoder):
     """An exported file on its runtime: each runtime runs batches in its own way.
 
     Args:
-        file: that :func:`distilface.exporters.exporting.export` wrote.
+        way: to run a file that :func:`distilface.exporters.exporting.export` wrote.
         source: the model folder of the file, or the model of that folder where it is loaded already.
         threads: of the computation; ``None`` takes torch's number.
 
@@ -109,14 +110,14 @@ class FileEncoder(Encoder):
     #: The packages of the runtime.
     extra: ClassVar[Extra]
 
-    def __init__(self, file: str | Path, source: str | Path | SentenceTransformer, threads: int | None = None) -> None:
+    def __init__(self, way: Way, source: str | Path | SentenceTransformer, threads: int | None = None) -> None:
         self.extra.check()
-        self.file = Path(file)
+        self.way, self.file = way, way.file
         for piece in pieces(self.file):
             if not piece.is_file():
                 raise InputError(f"{piece} does not exist; make it first: distilface export FOLDER")
-        self.name = "/".join(self.file.parts[-2:])
-        self.precision = precision_of(self.file)
+        self.name = " ".join(("/".join(self.file.parts[-2:]), way.words)).strip()
+        self.precision = "bf16" if way.openvino == "bf16" else precision_of(self.file)
         self.model = source if isinstance(source, SentenceTransformer) else load(source)
         if reason := file_refusal(self.model):
             raise InputError(f"{self.file} does not give the vectors of its folder: {reason}")
@@ -137,8 +138,8 @@ class FileEncoder(Encoder):
 
     @property
     def fingerprint(self) -> str:
-        """Of the file and of its folder's model: :func:`distilface.runtimes.files.file_fingerprint`."""
-        return file_fingerprint(identity.fingerprint(self.model), self.file)
+        """Of the file, how it is run, and its folder's model: :func:`distilface.runtimes.files.file_fingerprint`."""
+        return file_fingerprint(identity.fingerprint(self.model), self.file, self.way.words)
 
     def encode(self, texts: Sequence[str], batch_size: int = 32, prompt: str = "") -> np.ndarray:
         """Embed texts, each with the prompt before it: float32 of shape (n, dimension), in the order given.

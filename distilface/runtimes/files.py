@@ -65,14 +65,15 @@ def digest(file: Path) -> str:
     return content.hexdigest()
 
 
-def file_fingerprint(folder: str, file: Path) -> str:
+def file_fingerprint(folder: str, file: Path, words: str = "") -> str:
     """Return the sha256, in hex, of an export and of its folder's model, which has the tokenizer and the prompts.
 
     Args:
         folder: the :func:`distilface.model.identity.fingerprint` of the folder's model.
         file: the export.
+        words: how it is run, if not on its own runtime.
     """
-    return hashlib.sha256(f"{folder} {digest(file)}".encode()).hexdigest()
+    return hashlib.sha256(f"{folder} {digest(file)} {words}".rstrip().encode()).hexdigest()
 
 
 def read_exports(folder: Folder) -> dict[str, Any]:

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
+from distilface.light.ways import Way
 from distilface.runtimes.base import Batch, FileEncoder
 from distilface.runtimes.extras import ONNX
 
@@ -15,14 +16,14 @@ class OnnxEncoder(FileEncoder):
 
     extra = ONNX
 
-    def __init__(self, file: str | Path, source: str | Path | SentenceTransformer, threads: int | None = None) -> None:
-        super().__init__(file, source, threads)
+    def __init__(self, way: Way, source: str | Path | SentenceTransformer, threads: int | None = None) -> None:
+        super().__init__(way, source, threads)
         import onnxruntime
 
         options = onnxruntime.SessionOptions()
         # Its own number is that of the machine, and twice as slow where the process may use fewer.
         options.intra_op_num_threads = self.threads
-        self.session = onnxruntime.InferenceSession(str(self.file), options, providers=["CPUExecutionProvider"])
+        self.session = onnxruntime.InferenceSession(str(way.path()), options, providers=["CPUExecutionProvider"])
 
     def run(self, batches: Iterable[Batch]) -> list[np.ndarray]:
         """Embed batches, in their order: each of shape (B, dimension)."""

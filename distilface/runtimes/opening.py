@@ -7,8 +7,9 @@ from typing import Any
 import torch
 from sentence_transformers import SentenceTransformer
 
-from distilface.light.fastest import Choice, fastest, remembered
+from distilface.light.fastest import Choice, agreeing, fastest, remembered
 from distilface.light.files import AUTO
+from distilface.light.ways import Way, ways_of
 from distilface.model.folder import Folder
 from distilface.runtimes.base import FileEncoder, file_refusal
 from distilface.runtimes.files import FILES, pieces, read_exports
@@ -34,13 +35,25 @@ def runtime_of(file: str | Path) -> type[FileEncoder]:
     return RUNTIMES[suffix]
 
 
-def open_file(file: str | Path, source: str | Path | SentenceTransformer, threads: int | None = None) -> FileEncoder:
-    """Open an exported file on its runtime; the arguments are those of :class:`FileEncoder`.
+def way_of(file: str | Path) -> Way:
+    """Return how an exported file runs on its own runtime.
+
+    Raises:
+        InputError: if its suffix is none of :data:`RUNTIMES`.
+    """
+    return Way(Path(file), openvino="f32" if runtime_of(file) is OpenVinoEncoder else None)
+
+
+def open_file(
+    file: str | Path | Way, source: str | Path | SentenceTransformer, threads: int | None = None
+) -> FileEncoder:
+    """Open an exported file on its own runtime, or as a way says; the arguments are those of :class:`FileEncoder`.
 
     Raises:
         InputError: without the packages of the runtime, or if the file or the folder is not there.
     """
-    return runtime_of(file)(file, source, threads)
+    way = file if isinstance(file, Way) else way_of(file)
+    return (OnnxEncoder if way.openvino is None else OpenVinoEncoder)(way, source, threads)
 
 
 def int8_formats() -> list[str]:
@@ -53,13 +66,13 @@ def int8_formats() -> list[str]:
     return ["vnni", "avx2"] if torch.cpu._is_vnni_supported() else ["avx2"]
 
 
-def choose(folder: Folder, variant: str, threads: int | None = None) -> Path:
-    """Return an exported file of a folder.
+def choose(folder: Folder, variant: str, threads: int | None = None) -> Way:
+    """Return an exported file of a folder, and how it is to be run.
 
     Args:
         folder: the model folder.
         variant: a name of :data:`FILES`; ``int8`` for the file of int8 that this processor runs best; or ``auto`` for
-            the fastest here of those that give a text one vector in every batch (:func:`fastest_format`).
+            the fastest way here, of those that give a text one vector in every batch (:func:`fastest_format`).
         threads: that ``auto`` is measured with; ``None`` takes torch's number.
 
     Raises:
@@ -67,8 +80,9 @@ def choose(folder: Folder, variant: str, threads: int | None = None) -> Path:
             no such file of its weights.
     """
     if variant == AUTO:
-        return folder.path / FILES[fastest_format(folder, threads).name].path
-    return _exported(folder, [*int8_formats(), "quantized"] if variant == "int8" else [variant], variant)
+        choice = fastest_format(folder, threads)
+        return _steady(folder)[choice.name]
+    return way_of(_exported(folder, [*int8_formats(), "quantized"] if variant == "int8" else [variant], variant))
 
 
 def _exported(folder: Folder, formats: list[str], variant: str) -> Path:
@@ -93,19 +107,27 @@ def _exported(folder: Folder, formats: list[str], variant: str) -> Path:
     )
 
 
-def _steady(folder: Folder) -> dict[str, Path]:
-    """Return the files of :data:`STEADY` that a folder has of its weights, and whose runtime is installed."""
+def _steady(folder: Folder) -> dict[str, Way]:
+    """Return the ways to run the files of :data:`STEADY` that a folder has of its weights, with what is installed."""
     found = {}
     for name in STEADY:
         try:
-            found[name] = _exported(folder, [name], name)  # not choose: its int8 is the dynamic one
+            found[name] = way_of(_exported(folder, [name], name))  # not choose: its int8 is the dynamic one
         except InputError:  # which says what is lacking, to those who ask for it by its name
             continue
-    return found
+    files = {way.file for way in found.values()}
+    others = {name: way for name, way in ways_of(folder.path).items() if way.file in files}
+    described = {
+        f"{name} in bf16": Way(way.file, openvino="bf16") for name, way in found.items() if way.file.suffix == ".xml"
+    }
+    return found | others | described
 
 
 def fastest_format(folder: Folder, threads: int | None = None) -> Choice:
-    """Return which exported file of a folder is the fastest here, measured for a second if that is not known yet.
+    """Return which way to run a folder's exported files is the fastest here, measured for a second if not known yet.
+
+    A file of 4 bits may be expanded to fp32, and OpenVINO may run what is ONNX, in bf16 where the processor has it:
+    whatever gives the vectors of the first file (:func:`distilface.light.fastest.agreeing`).
 
     Args:
         folder: the model folder.
@@ -114,19 +136,20 @@ def fastest_format(folder: Folder, threads: int | None = None) -> Choice:
     Raises:
         InputError: if the folder has no such file.
     """
-    files = _steady(folder)
-    if not files:
+    ways = _steady(folder)
+    if not ways:
         _exported(folder, [STEADY[0]], STEADY[0])  # raises, and says why there is none
     threads = threads or torch.get_num_threads()
 
     def opened() -> dict[str, Any]:
-        """Open each file."""
-        return {name: open_file(file, folder.model, threads).encode for name, file in files.items()}
+        """Open each way."""
+        return agreeing(ways, lambda way: open_file(way, folder.model, threads).encode)
 
-    return fastest({name: pieces(file) for name, file in files.items()}, threads, opened)
+    return fastest({name: pieces(way.file) for name, way in ways.items()}, threads, opened)
 
 
 def known_fastest(folder: Folder) -> Choice | None:
     """Return what was measured of a folder's files on this processor, or ``None``; nothing is measured."""
-    files = _steady(folder)
-    return remembered({name: pieces(file) for name, file in files.items()}, torch.get_num_threads()) if files else None
+    ways = _steady(folder)
+    files = {name: pieces(way.file) for name, way in ways.items()}
+    return remembered(files, torch.get_num_threads()) if ways else None

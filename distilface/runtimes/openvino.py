@@ -7,18 +7,19 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from distilface.light.openvino import OpenVinoSession, openvino_core
+from distilface.light.ways import Way
 from distilface.runtimes.base import Batch, FileEncoder
 from distilface.runtimes.extras import OPENVINO
 
 
 class OpenVinoEncoder(FileEncoder):
-    """An OpenVINO file, several batches at a time, each on a thread; the arguments are :class:`FileEncoder`'s."""
+    """A file on OpenVINO, several batches at a time, each on a thread; the arguments are :class:`FileEncoder`'s."""
 
     extra = OPENVINO
 
-    def __init__(self, file: str | Path, source: str | Path | SentenceTransformer, threads: int | None = None) -> None:
-        super().__init__(file, source, threads)
-        self.session = OpenVinoSession(self.file, self.threads)
+    def __init__(self, way: Way, source: str | Path | SentenceTransformer, threads: int | None = None) -> None:
+        super().__init__(way, source, threads)
+        self.session = OpenVinoSession(way.path(), self.threads, way.openvino or "f32")
 
     def run(self, batches: Iterable[Batch]) -> list[np.ndarray]:
         """Embed batches, in their order: each of shape (B, dimension)."""
@@ -26,7 +27,7 @@ class OpenVinoEncoder(FileEncoder):
 
     def table_bytes(self, shape: Sequence[int]) -> int | None:
         """Return the size of the weights of a shape, without their scales; ``None`` if the file holds none such."""
-        for node in openvino_core().read_model(str(self.file)).get_ops():
+        for node in openvino_core().read_model(str(self.way.path())).get_ops():
             if node.get_type_name() == "Constant" and list(node.get_output_shape(0)) == list(shape):
                 return int(node.get_byte_size())
         return None
