@@ -10,6 +10,7 @@ from tokenizers.normalizers import BertNormalizer
 
 from distilface.json_files import read_json
 from distilface.light.files import TOKENIZER
+from distilface.light.words import Words, ids_of, knows_words
 from distilface.settings import InputError
 
 #: Families that count their positions from the id of their padding: of 514 positions, 512 are of a text.
@@ -71,7 +72,10 @@ class Tokens:
         self._static = _is_static(folder)
         self.length = _length(folder, [*asked, *([ENDLESS] if self._static else [])], encoder)
         self._tokenizer.no_padding()
-        self._tokenizer.enable_truncation(self.length, direction=settings.get("truncation_side", "right"))
+        side = settings.get("truncation_side", "right")
+        self._tokenizer.enable_truncation(self.length, direction=side)
+        known = side == "right" and knows_words(self._tokenizer)
+        self._words = Words(self._tokenizer, not self._static) if known else None
 
     def _lower_first(self) -> None:
         """Lower the case before all else, as sentence-transformers does on ``do_lower_case``."""
@@ -80,7 +84,10 @@ class Tokens:
 
     def ids(self, texts: Sequence[str]) -> list[list[int]]:
         """Return the tokens of each text, cut at the length."""
-        encodings = self._tokenizer.encode_batch(list(texts), add_special_tokens=not self._static)
+        return ids_of(texts, self._words, self.length, self._by_library)
+
+    def _by_library(self, texts: list[str]) -> list[list[int]]:
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=not self._static)
         return [encoding.ids for encoding in encodings]
 
     def padded(self, rows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:

@@ -9,15 +9,17 @@ import numpy as np
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling
+from tokenizers import Tokenizer
 
 from distilface.extras import Extra
 from distilface.light.dimensions import first_numbers
 from distilface.light.tokens import pad_rows
 from distilface.light.ways import Way
+from distilface.light.words import Words, ids_of, knows_words
 from distilface.model import identity
 from distilface.model.dimensions import needs_length
 from distilface.model.folder import load
-from distilface.model.static import is_static, token_rows
+from distilface.model.static import is_static, length_limit, token_rows
 from distilface.runtimes.files import file_fingerprint, megabytes, pieces, precision_of
 from distilface.settings import InputError
 
@@ -60,14 +62,44 @@ class Encoder(ABC):
         """Embed texts, each with the prompt before it: float32 of shape (n, dimension), in the order given."""
 
 
-def token_ids(model: SentenceTransformer, texts: Sequence[str], prompt: str = "") -> list[list[int]]:
-    """Return the tokens of each text, with the prompt before it, as the model's own ``encode`` makes and cuts them."""
-    if not texts:  # which a tokenizer refuses
-        return []
-    if is_static(model):  # which gives the tokens of all texts in one row
-        return token_rows(model, [prompt + text for text in texts])
+#: Text that words must cut as the model does, once and many times over, or they are not asked.
+_PROBE = "The dog's 2 bones: run-in, $5 (a_b)?"
+
+
+def token_ids(
+    model: SentenceTransformer, texts: Sequence[str], prompt: str = "", words: Words | None = None
+) -> list[list[int]]:
+    """Return the tokens of each text, with the prompt before it, as the model's own ``encode`` makes and cuts them.
+
+    Args:
+        model: whose tokenizer it is.
+        texts: any number.
+        prompt: stands before each.
+        words: what :func:`words_of` gives for the model, which is faster.
+    """
     unpadded: Any = {"text": {"padding": False}, "common": {"return_tensors": None}}
-    return list(model.preprocess(list(texts), prompt=prompt, processing_kwargs=unpadded)["input_ids"])
+
+    def library(rows: list[str]) -> list[list[int]]:
+        """Ask the model itself; a static one would give the tokens of all texts in one row."""
+        if is_static(model):
+            return token_rows(model, rows)
+        return list(model.preprocess(rows, processing_kwargs=unpadded)["input_ids"])
+
+    return ids_of([prompt + text for text in texts], words, length_limit(model), library)
+
+
+def words_of(model: SentenceTransformer) -> Words | None:
+    """Return what knows the tokens of a model by the words of a text; ``None`` if its tokenizer must be asked."""
+    tokenizer: Any = model.tokenizer
+    static = is_static(model)
+    backend = tokenizer if static else getattr(tokenizer, "backend_tokenizer", None)
+    if not isinstance(backend, Tokenizer) or not knows_words(backend):
+        return None
+    if not static and tokenizer.truncation_side != "right":
+        return None
+    words = Words(backend, special=not static)
+    probes = [_PROBE, _PROBE * 200]
+    return words if token_ids(model, probes, words=words) == token_ids(model, probes) else None
 
 
 def pools_without_prompt(model: SentenceTransformer) -> bool:
@@ -122,6 +154,7 @@ class FileEncoder(Encoder):
         if reason := file_refusal(self.model):
             raise InputError(f"{self.file} does not give the vectors of its folder: {reason}")
         self.threads = threads or torch.get_num_threads()
+        self._words = words_of(self.model)
 
     @abstractmethod
     def run(self, batches: Iterable[Batch]) -> list[np.ndarray]:
@@ -154,7 +187,7 @@ class FileEncoder(Encoder):
                 f"{self.name} cannot take the prompt {prompt!r}: the model's pooling leaves out its tokens, of which "
                 "an exported file does not know the number; use the model in torch"
             )
-        ids = token_ids(self.model, texts, prompt)
+        ids = token_ids(self.model, texts, prompt, self._words)
         order = np.argsort([len(row) for row in ids], kind="stable")
         batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
         embeddings, unit = np.empty((len(ids), self.dimension), np.float32), needs_length(self.model)
