@@ -8,12 +8,10 @@ import json
 import random
 from pathlib import Path
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from hub import Hub, run_python
 from refusals import refusal
-from tiny import PAIRS, write_content, write_pairs
+from tiny import PAIRS, table, write_content, write_pairs
 
 from distilface import hub_ids as hub_module
 from distilface.data import texts as data
@@ -58,14 +56,11 @@ def encoded(kind: str, texts: list[str]) -> bytes:
     """Write sentences as Python's own writers do: one a line, or the column ``text`` beside another."""
     if kind == ".txt":
         return "\n".join(texts).encode()
-    if kind == ".jsonl":
-        return "".join(json.dumps({"id": i, "text": t}) + "\n" for i, t in enumerate(texts)).encode()
-    out = io.StringIO(newline="")
     if kind == ".csv":
+        out = io.StringIO(newline="")
         csv.writer(out).writerows([("id", "text"), *enumerate(texts)])
-    else:
-        out.write("text\tid\n" + "".join(f"{t}\t{i}\n" for i, t in enumerate(texts)))
-    return out.getvalue().encode()
+        return out.getvalue().encode()
+    return table(kind.removeprefix("."), ("id", "text"), list(enumerate(texts)))
 
 
 def write(path: Path, content: bytes | str) -> str:
@@ -268,14 +263,8 @@ def test_the_packaged_pairs():
 def test_pairs_of_a_file_and_of_the_folder_that_holds_it(tmp_path, name):
     file = tmp_path / "dev" / name
     write(file.parent / "SOURCES.txt", "where it is from")
-    if ".jsonl" in name:
-        write_pairs(file)
-    elif name == "dev.parquet":
-        pq.write_table(pa.table(dict(zip(COLUMNS, map(list, zip(*PAIRS, strict=True)), strict=True))), file)
-    else:
-        sign = "\t" if ".tsv" in name else ","
-        rows = [sign.join(map(str, (score, a, "extra", b))) for a, b, score in PAIRS]
-        write(file, "\n".join([sign.join(["score", "sentence1", "more", "sentence2"]), *rows]))
+    rows = [(score, a, "extra", b) for a, b, score in PAIRS]
+    write(file, table(name.split(".")[1], ("score", "sentence1", "more", "sentence2"), rows))
     for source in (file, file.parent):
         pairs = read_sts(str(source))
         assert pairs.column_names == [*COLUMNS]
@@ -314,12 +303,11 @@ def test_pairs_that_cannot_be_read(tmp_path):
 
 def test_a_parquet_is_read_as_any_other(tmp_path):
     """The one reader serves training text and scored pairs as well as ``encode``."""
-    file, rows = tmp_path / "t.parquet", {"text": ["one dog", "a cat"], "n": [1, 2]}
-    pq.write_table(pa.table(rows), file)
-    assert read(str(file)) == rows["text"]
-    assert "no column 'words'; found text, n" in refusal(read_texts, [str(file)], column="words")
-    pq.write_table(pa.table({"text": ["one dog", None]}), file)
-    assert f"{file}, row 2: nothing in column 'text'" in refusal(read_texts, [str(file)])
+    file = write(tmp_path / "t.parquet", table("parquet", ("text", "n"), [("one dog", 1), ("a cat", 2)]))
+    assert read(file) == ["one dog", "a cat"]
+    assert "no column 'words'; found text, n" in refusal(read_texts, [file], column="words")
+    write(tmp_path / "t.parquet", table("parquet", ("text",), [("one dog",), (None,)]))
+    assert f"{file}, row 2: nothing in column 'text'" in refusal(read_texts, [file])
 
 
 def test_the_hub_then_its_cache_with_no_hub_and_offline(hub: Hub, tmp_path: Path):

@@ -2,6 +2,7 @@
 
 import logging
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -61,14 +62,16 @@ def test_the_page_is_what_its_cells_make():
     assert f"({LENGTH} tokens)" in text
 
 
-def test_positions_are_counted_from_the_padding(places):
-    for name in FAMILIES:
-        encoder = load_backbone(str(places[name].backbone))[0]
-        assert positions(encoder) == (None if name == "t5" else LENGTH)
-        assert padding_position(encoder) == (1 if name in AFTER_PADDING else None)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_an_encoder_tells_its_positions_and_its_direction(places, name):
+    """Positions are counted from the padding; the direction is measured."""
+    encoder = load_backbone(str(places[name].backbone))[0]
+    assert positions(encoder) == (None if name == "t5" else LENGTH)
+    assert padding_position(encoder) == (1 if name in AFTER_PADDING else None)
+    assert is_causal(encoder) == (name in DECODERS)
 
 
-@pytest.mark.parametrize("door", [load_teacher, load_model, load])
+@pytest.mark.parametrize("door", [load_teacher, load_model, load_student, load])
 @pytest.mark.parametrize("name", AFTER_PADDING)
 def test_every_door_cuts_at_what_can_be_placed(places, name, door, tmp_path):
     """A model that names no length, or all its positions, would fail at the first long text of a pass."""
@@ -86,11 +89,13 @@ def test_every_door_cuts_at_what_can_be_placed(places, name, door, tmp_path):
     assert np.isfinite(model.encode([LONG, "dog"])).all()
 
 
-def test_a_folder_names_no_more_than_can_be_placed(places, tmp_path):
-    model = SentenceTransformer(str(places["roberta"].published), device="cpu")
+def test_a_length_is_no_more_than_can_be_placed(places, tmp_path):
+    source = str(places["roberta"].published)
+    model = SentenceTransformer(source, device="cpu")
     assert save_folder(model, tmp_path / "folder").load().max_seq_length == LENGTH
-    with pytest.raises(InputError, match=f"max_seq_length {LENGTH + 1} is out of range; the encoder has {LENGTH} pos"):
-        save_folder(model, tmp_path / "other", max_seq_length=LENGTH + 1)
+    for make in (partial(save_folder, model, tmp_path / "other"), partial(load_student, source)):
+        with pytest.raises(InputError, match=f"max_seq_length {LENGTH + 1} is out of range; the encoder has {LENGTH}"):
+            make(max_seq_length=LENGTH + 1)
 
 
 def test_t5_needs_a_length_and_takes_any(places, tmp_path):
@@ -148,11 +153,6 @@ def test_a_dropout_of_attention_alone_is_known(places, caplog):
     assert "has no effect" not in caplog.text
     check_dropout(student, 0.3)
     assert "--dropout 0.3 has no effect on this qwen3 encoder: it has 0.1" in caplog.text
-
-
-@pytest.mark.parametrize("name", FAMILIES)
-def test_the_direction_is_measured(places, name):
-    assert is_causal(load_backbone(str(places[name].backbone))[0]) == (name in DECODERS)
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls", "last4"])
@@ -228,26 +228,13 @@ def test_the_card_pools_on_both_sides(places, mode, side):
 
 
 @pytest.mark.parametrize("name", AFTER_PADDING)
-def test_a_new_vocabulary_keeps_the_positions(places, name, monkeypatch):
+def test_a_new_vocabulary_keeps_the_positions(places, name):
     """With the padding under another id, every token would stand at another position than it was trained at."""
-    seen = []
-    monkeypatch.setattr(nn.Embedding, "forward", _watching(seen))
     texts = Dataset.from_dict({"text": [*TEXTS, *FAMILIES]})
     student = make_assistant(str(places[name].backbone), texts, 60)
     assert student.tokenizer.pad_token_id == 1
-    seen.clear()
-    student.encode(["a dog"])
-    tokens = student.preprocess(["a dog"])["input_ids"].shape[1]
+    seen = []
     table = student[0].model.embeddings.position_embeddings
-    assert [ids.tolist() for module, ids in seen if module is table] == [[list(range(2, 2 + tokens))]]
-
-
-def _watching(seen: list):
-    forward = nn.Embedding.forward
-
-    def watched(self: nn.Embedding, ids: torch.Tensor) -> torch.Tensor:
-        """Note what is looked up."""
-        seen.append((self, ids))
-        return forward(self, ids)
-
-    return watched
+    table.register_forward_pre_hook(lambda module, inputs: seen.append(inputs[0].tolist()))
+    student.encode(["a dog"])
+    assert seen == [[list(range(2, 2 + student.preprocess(["a dog"])["input_ids"].shape[1]))]]

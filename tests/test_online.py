@@ -48,8 +48,10 @@ def shuffles(seen: list[tuple[torch.Tensor, torch.Tensor]]) -> Iterator[None]:
         yield
 
 
-def other_vocabulary(folder: Path) -> SentenceTransformer:
+@pytest.fixture
+def teacher(tmp_path: Path) -> SentenceTransformer:
     """Save a teacher to which the same words are other numbers, and load it."""
+    folder = tmp_path / "other"
     tiny_model(folder, seed=7)
     vocabulary = list(DistilBertTokenizerFast.from_pretrained(folder).get_vocab())
     special = [word for word in vocabulary if word.startswith("[")]
@@ -139,7 +141,7 @@ def test_every_order_inside_a_group_is_as_likely():
 
 def test_each_anchor_and_step_is_shuffled_anew_by_the_seed():
     teacher = np.ones((30, 3)) + 1e-3 * numbers(30, 3)
-    views = [{"given": torch.from_numpy(numbers(30, 5, seed=s))} for s in (1, 2)]
+    views = as_features(torch.from_numpy(numbers(2, 30, 5, seed=1)))
 
     def drawn(count: int, **options: Any) -> list[torch.Tensor]:
         seen: list = []
@@ -161,7 +163,7 @@ def test_each_anchor_and_step_is_shuffled_anew_by_the_seed():
 
 def test_the_step_that_draws_the_shuffle_counts_training_only():
     loss = loss_with_teachers([numbers(4, 3)])
-    views = [{"given": torch.from_numpy(numbers(4, 5, seed=s))} for s in (1, 2)]
+    views = as_features(torch.from_numpy(numbers(2, 4, 5, seed=1)))
     for training, expected in ((True, 1), (False, 1), (True, 2)):
         loss.train(training)(views, torch.arange(4))
         assert loss.state_dict()["step"].item() == expected
@@ -190,19 +192,18 @@ def test_equal_sentences():
 # ---- teachers
 
 
-def test_a_teacher_reads_the_text_in_its_own_words(student, tmp_path):
+def test_a_teacher_reads_the_text_in_its_own_words(student, teacher, tmp_path):
     """Silent if broken: the student's token numbers mean something to any teacher, but something else."""
-    teachers = [load_teacher(str(tmp_path / "student"), device="cpu"), other_vocabulary(tmp_path / "other")]
-    ids = [teacher.preprocess(["the old dog"])["input_ids"][0, 1].item() for teacher in teachers]
+    teachers = [load_teacher(str(tmp_path / "student"), device="cpu"), teacher]
+    ids = [each.preprocess(["the old dog"])["input_ids"][0, 1].item() for each in teachers]
     assert ids[0] != ids[1]
     rows = [5, 2, 17, 11, 0]
     relations = taught(student, teachers).teacher_relations(features(student, TEXTS[:5]), torch.tensor(rows))
-    expected = mean_cosines(*(teacher.encode([TEXTS[i] for i in rows]) for teacher in teachers))
+    expected = mean_cosines(*(each.encode([TEXTS[i] for i in rows]) for each in teachers))
     np.testing.assert_allclose(relations.numpy(), expected, atol=1e-5)
 
 
-def test_a_teacher_reads_its_prompt_and_as_many_tokens_as_asked(student, tmp_path):
-    teacher = other_vocabulary(tmp_path / "other")
+def test_a_teacher_reads_its_prompt_and_as_many_tokens_as_asked(student, teacher):
 
     def relations(length: int | None) -> torch.Tensor:
         loss = taught(student, [teacher], teacher_max_length=length)
@@ -222,23 +223,21 @@ def test_a_teacher_reads_its_prompt_and_as_many_tokens_as_asked(student, tmp_pat
     np.testing.assert_allclose(relations(4).numpy(), short, atol=1e-5)
 
 
-def test_a_teacher_runs_once_a_step(student, tmp_path):
-    teacher, calls = other_vocabulary(tmp_path / "other"), []
+def test_a_teacher_runs_once_a_step(student, teacher):
+    calls = []
     teacher.register_forward_hook(lambda module, inputs, output: calls.append(len(output["sentence_embedding"])))
     call(taught(student, [teacher]), TEXTS[:6])
     assert calls == [6]
 
 
-def test_teachers_run_in_bf16_as_the_student_does(student, tmp_path):
-    teacher = other_vocabulary(tmp_path / "other")
+def test_teachers_run_in_bf16_as_the_student_does(student, teacher):
     relations = [taught(student, [teacher], bf16=bf16).teacher_relations({}, torch.arange(8)) for bf16 in (False, True)]
     assert relations[1].dtype == torch.float32
     assert 0 < (relations[0] - relations[1]).abs().max() < 0.02
     assert (relations[1].bfloat16().float() != relations[1]).any(), "the cosines themselves are not rounded"
 
 
-def test_a_student_learns_its_teachers_relations(student, tmp_path):
-    teacher = other_vocabulary(tmp_path / "other")
+def test_a_student_learns_its_teachers_relations(student, teacher):
     target = np.ravel(mean_cosines(teacher.encode(TEXTS)))
 
     def agreement() -> float:
@@ -272,8 +271,8 @@ def test_without_a_teacher_it_is_simcse_until_the_first_switch(student):
     assert rows["sentence1"][:] == rows["sentence2"][:] == TEXTS
 
 
-def test_at_a_switch_the_student_becomes_a_frozen_teacher(student, tmp_path):
-    loss = taught(student, [other_vocabulary(tmp_path / "other")], keep="last")
+def test_at_a_switch_the_student_becomes_a_frozen_teacher(student, teacher):
+    loss = taught(student, [teacher], keep="last")
     steps(loss, TEXTS[:8], 2, 1e-2)
     then = state(student)
     loss.switch()

@@ -6,36 +6,29 @@ import sys
 import numpy as np
 import pytest
 import torch
-from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.modules import Normalize, Pooling, Transformer
-from tiny import WORDS, tiny_backbone
-from transformers import BertConfig, BertModel, BertTokenizer
+from sentence_transformers.sentence_transformer.modules import Normalize
+from tiny import random_bert, tiny_backbone, tiny_bert
+from transformers import AlbertConfig, AlbertModel, BertModel
 
 from distilface.compression.recurrent import recurrent_encoder, recurrent_student
-from distilface.compression.student import load_backbone
+from distilface.compression.student import load_backbone, load_student
 from distilface.model.folder import load, save_folder
 from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 
 
-def tiny_bert(layers: int = 4, **settings) -> BertModel:
-    config = BertConfig(
-        **{"vocab_size": 99, "hidden_size": 32, "intermediate_size": 64, "num_attention_heads": 4} | settings,
-        num_hidden_layers=layers,
-        max_position_embeddings=64,
-    )
-    with torch.random.fork_rng():
-        torch.manual_seed(3)
-        bert = BertModel(config).eval()
-        for weight in bert.parameters():  # no zeros and ones: a forgotten bias or norm must show
-            weight.data += 0.1 * torch.randn_like(weight)
-    return bert
+def at_the_start(encoder: BertModel, ids: torch.Tensor, size: int) -> list[torch.Tensor]:
+    """Give what enters the layers of an encoder, and of its student under an embedding layer of ``size``."""
+    albert = recurrent_encoder(encoder, 1, 1, size).eval()
+    with torch.no_grad():
+        ours = albert.encoder.embedding_hidden_mapping_in(albert.embeddings(ids))
+        return [encoder.embeddings(ids), ours]
 
 
 @pytest.mark.parametrize("kind", ["bert", "distilbert"])
 def test_a_kept_layer_computes_what_it_did(kind, tmp_path):
-    encoder = tiny_bert() if kind == "bert" else load_backbone(str(tiny_backbone(tmp_path / "backbone")))[0].eval()
+    encoder = random_bert() if kind == "bert" else load_backbone(str(tiny_backbone(tmp_path / "backbone")))[0].eval()
     albert = recurrent_encoder(encoder, 2, 2, 8, dropout=0.1).eval()
     theirs = encoder.encoder.layer if kind == "bert" else encoder.transformer.layer
     hidden = torch.randn(3, 7, 32)
@@ -50,7 +43,7 @@ def test_a_kept_layer_computes_what_it_did(kind, tmp_path):
 
 def test_the_layers_run_abcabc():
     """In the order aabbcc the weights are the same, and it would train as well."""
-    encoder = tiny_bert()
+    encoder = random_bert()
     albert = recurrent_encoder(encoder, 3, 2, 8).eval()
     ids = torch.tensor([[1, 5, 7, 9, 2]])
     with torch.no_grad():
@@ -69,32 +62,19 @@ def test_the_layers_run_abcabc():
 
 def test_parameters_are_as_published():
     """MiniLM with a vocabulary of 250,037: 37.6M at e = 128 and 3 layers."""
+    layers = {"num_hidden_layers": 4, "inner_group_num": 3, "num_attention_heads": 12}
+    widths = {"embedding_size": 128, "hidden_size": 384, "intermediate_size": 1536}
     with torch.device("meta"):
-        from transformers import AlbertConfig, AlbertModel
-
-        config = AlbertConfig(
-            vocab_size=250_037,
-            embedding_size=128,
-            hidden_size=384,
-            num_hidden_layers=4,
-            inner_group_num=3,
-            num_attention_heads=12,
-            intermediate_size=1536,
-        )
-        albert = AlbertModel(config)
+        albert = AlbertModel(AlbertConfig(vocab_size=250_037, **layers, **widths))
     assert sum(p.numel() for p in albert.parameters()) / 1e6 == pytest.approx(37.6, abs=0.02)
 
 
 def test_the_narrow_table_starts_at_the_principal_components():
     """Every token at the mean position gives what the best approximation of that rank gives, norms and all."""
-    encoder = tiny_bert()
-    table = encoder.embeddings
-    table.position_embeddings.weight.data[:] = table.position_embeddings.weight.data.mean(0)
-    albert = recurrent_encoder(encoder, 1, 1, 12).eval()
-    ids = torch.arange(99)[:, None]
-    with torch.no_grad():
-        wide = table(ids)[:, 0].double().numpy()
-        ours = albert.encoder.embedding_hidden_mapping_in(albert.embeddings(ids))[:, 0].numpy()
+    encoder = random_bert()
+    positions = encoder.embeddings.position_embeddings.weight.data
+    positions[:] = positions.mean(0)
+    wide, ours = (rows[:, 0].double().numpy() for rows in at_the_start(encoder, torch.arange(95)[:, None], 12))
     mean = wide.mean(0)
     u, s, v = np.linalg.svd(wide - mean, full_matrices=False)
     best = mean + (u[:, :10] * s[:10]) @ v[:10]
@@ -103,50 +83,30 @@ def test_the_narrow_table_starts_at_the_principal_components():
 
 def test_positions_enter_the_narrow_table():
     """Left out, a token would start alike wherever it stands."""
-    encoder = tiny_bert()
-    albert = recurrent_encoder(encoder, 1, 1, 32).eval()
-    ids = torch.full((1, 64), 5)
-    with torch.no_grad():
-        wide = encoder.embeddings(ids)[0]
-        ours = albert.encoder.embedding_hidden_mapping_in(albert.embeddings(ids))[0]
+    wide, ours = (rows[0] for rows in at_the_start(random_bert(), torch.full((1, 64), 5), 32))
     rest = (ours - wide).square().sum() / (wide - wide.mean(0)).square().sum()
     assert rest < 0.5
 
 
 @pytest.mark.parametrize(
-    ("numbers", "settings", "message"),
+    ("numbers", "message"),
     [
-        ((5, 1, 8), {}, "--keep_layers 5 is out of range; the assistant has 4 layers"),
-        ((0, 1, 8), {}, "--keep_layers 0 is out of range"),
-        ((1, 0, 8), {}, "--repeats 0 is out of range"),
-        ((1, 1, 33), {}, "--embedding_size 33 is out of range; it must be from 4 to 32"),
-        ((1, 1, 3), {}, "--embedding_size 3 is out of range"),
+        ((5, 1, 8), "--keep_layers 5 is out of range; the assistant has 4 layers"),
+        ((0, 1, 8), "--keep_layers 0 is out of range"),
+        ((1, 0, 8), "--repeats 0 is out of range"),
+        ((1, 1, 33), "--embedding_size 33 is out of range; it must be from 4 to 32"),
+        ((1, 1, 3), "--embedding_size 3 is out of range"),
     ],
 )
-def test_what_cannot_be_made(numbers, settings, message):
+def test_what_cannot_be_made(numbers, message):
     with pytest.raises(InputError, match=message):
-        recurrent_encoder(tiny_bert(**settings), *numbers)
+        recurrent_encoder(random_bert(), *numbers)
 
 
 def test_another_family_is_refused():
-    encoder = tiny_bert(1)
-    albert = recurrent_encoder(encoder, 1, 1, 8)
+    albert = recurrent_encoder(random_bert(1), 1, 1, 8)
     with pytest.raises(InputError, match="albert layers do not fit an ALBERT"):
         recurrent_encoder(albert, 1, 1, 8)
-
-
-@pytest.fixture
-def assistant(tmp_path) -> SentenceTransformer:
-    """Make a BERT assistant that normalises."""
-    words = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *dict.fromkeys(WORDS.split())]
-    tokenizer = BertTokenizer(vocab={word: place for place, word in enumerate(words)}, model_max_length=64)
-    encoder = tiny_bert(vocab_size=len(words))
-    encoder.save_pretrained(tmp_path / "bert")
-    tokenizer.save_pretrained(tmp_path / "bert")
-    transformer = Transformer(str(tmp_path / "bert"))
-    return SentenceTransformer(
-        modules=[transformer, Pooling(32, pooling_mode="mean"), Normalize()], device="cpu"
-    ).eval()
 
 
 TEXTS = ["a dog runs in the park", "the old cat", "a child sings with a happy bird near the green river " * 9]
@@ -154,15 +114,10 @@ TEXTS = ["a dog runs in the park", "the old cat", "a child sings with a happy bi
 
 ALONE = """
 import sys
+sys.modules["distilface"] = sys.modules["sentence_transformers"] = None  # whoever imports one of them fails
 import torch
 from transformers import AutoModel, AutoTokenizer
 
-class Refused:
-    def find_spec(self, name, *rest):
-        if name.split(".")[0] in ("distilface", "sentence_transformers"):
-            raise ImportError(name)
-
-sys.meta_path.insert(0, Refused())
 folder = sys.argv[1]
 tokenizer, encoder = AutoTokenizer.from_pretrained(folder), AutoModel.from_pretrained(folder).eval()
 inputs = tokenizer(sys.argv[2:], padding=True, truncation=True, return_tensors="pt")
@@ -175,7 +130,8 @@ print(type(encoder).__name__, torch.nn.functional.normalize(pooled, dim=1).tolis
 """
 
 
-def test_the_folder_comes_back_with_and_without_our_code(assistant, tmp_path):
+def test_the_folder_comes_back_with_and_without_our_code(tmp_path):
+    assistant = load_student(tiny_bert(tmp_path / "bert"), normalize=True).cpu()
     student = recurrent_student(assistant, 2, 2, 8).eval()
     assert isinstance(student[-1], Normalize)
     assert student.max_seq_length == assistant.max_seq_length == 64

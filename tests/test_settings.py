@@ -3,7 +3,6 @@
 import errno
 import logging
 import re
-import subprocess
 import sys
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -12,7 +11,7 @@ import pytest
 from refusals import refusal
 
 from distilface.console import run_command
-from distilface.settings import InputError, check_known, parse, read_recipe, setting
+from distilface.settings import InputError, parse, setting
 
 RECIPES = Path(__file__).parent.parent / "distilface" / "recipes"
 
@@ -50,6 +49,11 @@ def read(*words):
     return parse(Settings, words, "A description.")
 
 
+def given(recipe, text, words):
+    """Return the words of a command line, after a recipe if there is one."""
+    return [*([] if text is None else ["--config", recipe(text)]), *words.split()]
+
+
 def mistake(*words):
     """Parse what cannot be parsed and give the sentence."""
     return refusal(read, *words)
@@ -65,46 +69,37 @@ def test_the_command_line_wins_over_the_recipe_and_that_over_the_default(recipe)
     assert read(f"--config={file}").layers == [0, 2, 5]
 
 
-@pytest.mark.parametrize("written", ["1e-5", "1.0e-5", "0.00001", "1E-5", "'1e-5'"])
-def test_a_number_of_any_spelling(recipe, written):
-    """YAML reads 1e-5 as a string; silently, a schedule would get the text or the default."""
-    rate = read("--config", recipe(f"learning_rate: {written}")).learning_rate
-    assert isinstance(rate, float)
-    assert rate == 1 / 100_000
+RATES = ("1e-5", "1.0e-5", "0.00001", "1E-5", "'1e-5'")
+ODD = ("yes", "no", "007", "on", "1_0", "2024-01-01", "-3")
+TRUTHS = {"true": True, "no": False, "1": True, "False": False}
+#: A recipe, the words after it, and the settings that are then not the default ones.
+READ = [
+    # YAML reads 1e-5 as a string; silently, a schedule would get the text or the default.
+    *((f"learning_rate: {text}", "", {"learning_rate": 1e-5}) for text in RATES),
+    # YAML makes a truth value of yes and the number 7 of 007; a setting of text would silently change.
+    *((f"normalize: {text}", "", {"normalize": text}) for text in ODD),
+    *((None, f"--normalize={text}", {"normalize": text}) for text in ODD),
+    *((f"resume: {text}\nshuffle: {text}", "", {"resume": on, "shuffle": on}) for text, on in TRUTHS.items()),
+    *((f"shuffle: {text}", "--no-shuffle", {"shuffle": False}) for text in TRUTHS),
+    *((None, f"--resume {text}", {"resume": on}) for text, on in TRUTHS.items()),
+    (None, "--resume", {"resume": True}),
+    (None, "--no_shuffle", {"shuffle": False}),
+    # A null that were skipped would leave the default of 1000 in force, silently.
+    ("max_sentences: null", "", {"max_sentences": None}),
+    ("max_sentences:", "--max-sentences 5", {"max_sentences": 5}),
+    *((None, words, {"batch_size": 8}) for words in ("--batch-size 8", "--batch_size 8", "--batch-size=8")),
+    ("learning_rate: -1e-5\nlayers: [-1, 2]", "", {"learning_rate": -1e-5, "layers": [-1, 2]}),
+    ("learning_rate: 1\nlayers: [-1, 2]", "", {"learning_rate": 1.0, "layers": [-1, 2]}),
+    (None, "--data x y --layers 0 5", {"data": ["x", "y"], "layers": [0, 5]}),
+    ("data: one.txt", "", {"data": ["one.txt"]}),
+    ("data:\n- one file.txt\n- b.txt\n", "", {"data": ["one file.txt", "b.txt"]}),
+]
 
 
-@pytest.mark.parametrize("written", ["yes", "no", "007", "on", "1_0", "2024-01-01", "-3"])
-def test_text_in_a_recipe_is_what_it_is_on_the_command_line(recipe, written):
-    """YAML makes a truth value of yes and the number 7 of 007; a setting of text would silently change."""
-    assert read("--config", recipe(f"normalize: {written}")).normalize == written
-    assert read(f"--normalize={written}").normalize == written
-
-
-@pytest.mark.parametrize(("written", "value"), [("true", True), ("no", False), ("1", True), ("False", False)])
-def test_truth_values(recipe, written, value):
-    file = recipe(f"resume: {written}\nshuffle: {written}")
-    assert (read("--config", file).resume, read("--config", file).shuffle) == (value, value)
-    assert read("--resume", written).resume is value
-    assert read("--resume").resume is True
-    assert read("--no_shuffle").shuffle is False
-    assert read("--config", file, "--no-shuffle").shuffle is False
-
-
-def test_null_in_a_recipe_is_none_and_no_default(recipe):
-    """A null that were skipped would leave the default of 1000 in force, silently."""
-    assert read("--config", recipe("max_sentences: null")).max_sentences is None
-    assert read("--config", recipe("max_sentences:"), "--max-sentences", "5").max_sentences == 5
-    assert "batch_size has no value" in mistake("--config", recipe("batch_size:"))
-
-
-def test_dashes_lists_and_negative_numbers(recipe):
-    assert read("--batch-size", "8") == read("--batch_size", "8") == read("--batch-size=8")
-    assert read("--batch-size", "8").batch_size == 8
-    assert read("--config", recipe("learning_rate: -1e-5\nlayers: [-1, 2]")).learning_rate == -0.00001
-    assert read("--config", recipe("learning_rate: 1\nlayers: [-1, 2]")).layers == [-1, 2]
-    assert read("--data", "x", "y", "--layers", "0", "5") == Settings(data=["x", "y"], layers=[0, 5])
-    assert read("--config", recipe("data: one.txt")).data == ["one.txt"]
-    assert read("--config", recipe("data:\n- one file.txt\n- b.txt\n")).data == ["one file.txt", "b.txt"]
+@pytest.mark.parametrize(("text", "words", "expected"), READ)
+def test_each_value_is_of_its_settings_type(recipe, text, words, expected):
+    """Compared as they are shown, for 1 is True to Python."""
+    assert repr(read(*given(recipe, text, words))) == repr(Settings(**expected))
 
 
 def test_an_unknown_key_of_a_recipe_names_the_nearest_and_the_recipe(recipe):
@@ -117,67 +112,52 @@ def test_an_unknown_key_of_a_recipe_names_the_nearest_and_the_recipe(recipe):
     assert "known: batch_size, data," in mistake("--config", recipe("1: 5"))
 
 
-@pytest.mark.parametrize("word", ["--lerning-rate", "--lerning_rate", "--learning", "--lerning_rate=1"])
-def test_an_unknown_option_names_the_nearest(word):
-    """An abbreviation is unknown too: a new setting would change what it means."""
-    message = mistake(word, "1")
-    assert "unknown option" in message
-    assert "did you mean 'learning_rate'?" in message
+NEAREST = "unknown option 'lerning_rate': did you mean 'learning_rate'?"
 
 
 @pytest.mark.parametrize(
-    ("words", "seen"),
+    ("text", "words", "seen"),
     [
-        ("--confg x.yaml", "did you mean 'config'?"),
-        ("--batch_size many", "invalid int value: 'many'"),
-        ("--batch_size 1.5", "invalid int value: '1.5'"),
-        ("--learning-rate fast", "invalid float value: 'fast'"),
-        ("--layers 0,2,5", "invalid int value: '0,2,5'"),
-        ("--resume maybe", "got maybe"),
-        ("--batch_size", "expected one argument"),
-        ("--config", "argument --config: expected one argument"),
-        ("--batch_size 8 9", "unexpected words: 9"),
-        ("text.txt", "unexpected words: text.txt"),
+        *((None, f"--{word} 1", NEAREST) for word in ("lerning-rate", "lerning_rate", "lerning_rate=1")),
+        # An abbreviation is unknown too: a new setting would change what it means.
+        (None, "--learning 1", "unknown option 'learning': did you mean 'learning_rate'?"),
+        (None, "--confg x.yaml", "did you mean 'config'?"),
+        (None, "--batch_size many", "invalid int value: 'many'"),
+        (None, "--batch_size 1.5", "invalid int value: '1.5'"),
+        (None, "--learning-rate fast", "invalid float value: 'fast'"),
+        (None, "--layers 0,2,5", "invalid int value: '0,2,5'"),
+        (None, "--resume maybe", "got maybe"),
+        (None, "--batch_size", "expected one argument"),
+        (None, "--config", "argument --config: expected one argument"),
+        (None, "--batch_size 8 9", "unexpected words: 9"),
+        (None, "text.txt", "unexpected words: text.txt"),
+        ("batch_size: many", "", "invalid int value: 'many'"),
+        ("batch_size: 1.5", "", "invalid int value: '1.5'"),
+        ("batch_size:", "", "batch_size has no value"),
+        ("batch_size: [8, 9]", "", "unexpected words: 9"),
+        ("learning_rate: {a: 1}", "", "the value of learning_rate must be one value"),
+        ("layers: [[0], 2]", "", "the value of layers must be one value"),
+        ("layers: [0, null]", "", "the value of layers must be one value"),
+        ("layers: zero", "", "invalid int value: 'zero'"),
+        ("- a\n- b", "", "must be a mapping"),
+        ("", "", "must be a mapping"),
+        ("a: b: c", "", "cannot be read"),
+        ("a: [", "", "cannot be read"),
+        ("!!python/object:os.system {}", "", "cannot be read"),
     ],
 )
-def test_wrong_words(words, seen):
-    assert seen in mistake(*words.split())
-
-
-@pytest.mark.parametrize(
-    ("text", "seen"),
-    [
-        ("batch_size: many", "invalid int value: 'many'"),
-        ("batch_size: 1.5", "invalid int value: '1.5'"),
-        ("batch_size: [8, 9]", "unexpected words: 9"),
-        ("learning_rate: {a: 1}", "the value of learning_rate must be one value"),
-        ("layers: [[0], 2]", "the value of layers must be one value"),
-        ("layers: [0, null]", "the value of layers must be one value"),
-        ("layers: zero", "invalid int value: 'zero'"),
-        ("- a\n- b", "must be a mapping"),
-        ("", "must be a mapping"),
-        ("a: b: c", "cannot be read"),
-        ("a: [", "cannot be read"),
-        ("!!python/object:os.system {}", "cannot be read"),
-    ],
-)
-def test_wrong_recipes(recipe, text, seen):
-    assert seen in mistake("--config", recipe(text))
+def test_what_cannot_be_read(recipe, text, words, seen):
+    assert seen in mistake(*given(recipe, text, words))
 
 
 def test_a_recipe_that_cannot_be_read(tmp_path):
-    assert "the shipped ones are distilface, minilm, minilm-2mb," in mistake("--config", str(tmp_path / "none.yaml"))
+    shipped = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
+    none = f"recipe {tmp_path / 'none.yaml'} does not exist; the shipped ones are {shipped}"
+    assert mistake("--config", str(tmp_path / "none.yaml")) == none
     assert "recipe minilm-13 does not exist; did you mean 'minilm-l3'? the" in mistake("--config", "minilm-13")
     assert "cannot be read" in mistake("--config", str(tmp_path))
     (tmp_path / "latin.yaml").write_bytes("normalize: café".encode("latin-1"))
     assert "cannot be read" in mistake("--config", str(tmp_path / "latin.yaml"))
-
-
-def test_the_shipped_recipes_are_flat():
-    recipes = sorted((RECIPES.parents[1] / "training" / "recipes").glob("*.yaml"))
-    assert recipes
-    for recipe in recipes:
-        assert all(re.fullmatch(r"[a-z0-9_]+", key) for key in read_recipe(recipe))
 
 
 def test_a_setting_without_default_is_required():
@@ -207,27 +187,9 @@ def test_help_shows_every_setting_with_its_default(capsys):
     assert "text (default: ['a.txt', 'b.txt'])" in words
 
 
-def test_check_known():
-    check_known(["a"], ["a", "b"], "thing")
-    with pytest.raises(InputError, match=r"unknown thing 'meen': did you mean 'mean'\?"):
-        check_known(["mean", "meen"], ["mean", "cls"], "thing")
-    with pytest.raises(InputError, match="unknown thing 'xyz': known: cls, mean"):
-        check_known(["xyz"], ["mean", "cls"], "thing")
-
-
-def failing(error):
+def failing(error, cause=None):
     def main():
-        raise error
-
-    return main
-
-
-def wrapped(inner, outer):
-    def main():
-        try:
-            raise inner
-        except OSError as error:
-            raise outer from error
+        raise error from cause
 
     return main
 
@@ -252,7 +214,7 @@ def test_how_a_script_ends(capsys):
     [
         failing(OSError(errno.ENOSPC, "No space left on device", "out/model.safetensors")),
         failing(RuntimeError("I/O error: No space left on device (os error 28)")),
-        wrapped(OSError(errno.ENOSPC, "No space left on device"), ValueError("the writer failed")),
+        failing(ValueError("the writer failed"), cause=OSError(errno.ENOSPC, "No space left on device")),
     ],
 )
 def test_a_full_disk_is_one_line_whichever_library_wraps_it(main, capsys):
@@ -265,17 +227,6 @@ def test_a_full_disk_is_one_line_whichever_library_wraps_it(main, capsys):
 def test_a_defect_keeps_its_traceback(error):
     with pytest.raises(type(error)):
         run_command(failing(error))
-
-
-def test_a_script_as_a_process_shows_no_traceback():
-    source = (
-        "from distilface.console import run_command; from distilface.settings import read_recipe; "
-        "run_command(lambda: read_recipe('none.yaml'))"
-    )
-    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=False)
-    assert (done.returncode, done.stdout) == (2, "")
-    shipped = ", ".join(sorted(file.stem for file in RECIPES.glob("*.yaml")))
-    assert done.stderr == f"error: recipe none.yaml does not exist; the shipped ones are {shipped}\n"
 
 
 def test_a_command_shows_what_is_logged_and_stops_after(capsys):

@@ -4,15 +4,18 @@ import json
 import math
 import shutil
 from collections import Counter
+from contextlib import nullcontext
 from itertools import chain, pairwise
 
 import numpy as np
+import oracles
 import pytest
 import torch
 from datasets import Dataset
 from runs import EVAL_STEPS, Materials, each_step
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
+from students import same, state
 from tiny import PAIRS, tiny_model
 from torch import nn
 from transformers import DistilBertConfig, DistilBertModel, TrainerControl, TrainerState, TrainingArguments
@@ -30,6 +33,7 @@ from distilface.training.trainer import LONG, LOSS_STATE, EncoderTrainer, use_cp
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 WORDS_OF_ROW = np.random.default_rng(0).integers(1, 40, 1003)
 ROWS = Dataset.from_dict({"text": ["word " * count for count in WORDS_OF_ROW]})
+FEW = Dataset.from_dict({"text": ["x" * n for n in range(1, 401)]})
 DEV = Dataset.from_list([{"sentence1": a, "sentence2": b, "score": s} for a, b, s in PAIRS])
 
 
@@ -45,24 +49,21 @@ def padding(row_batches: list[list[int]]) -> int:
     return sum(int(max(WORDS_OF_ROW[b]) * len(b) - sum(WORDS_OF_ROW[b])) for b in row_batches)
 
 
-@pytest.mark.parametrize("size", [1, 16, 128, 2000])
-def test_every_row_comes_once_in_an_epoch(size):
-    row_batches = batches(size=size)
-    assert sorted(row for batch in row_batches for row in batch) == list(range(len(ROWS)))
-    full, rest = divmod(len(ROWS), size)
-    assert Counter(map(len, row_batches)) == Counter({size: full} | ({rest: 1} if rest else {}))
-
-
-def test_the_last_batch_can_be_dropped():
-    row_batches = batches(size=16, drop_last=True)
-    assert Counter(map(len, row_batches)) == {16: len(ROWS) // 16}
+@pytest.mark.parametrize(("size", "drop_last"), [(1, False), (16, False), (128, False), (2000, False), (16, True)])
+def test_every_row_comes_once_in_an_epoch(size, drop_last):
+    """But for those of a last batch that is dropped."""
+    row_batches, (full, rest) = batches(size=size, drop_last=drop_last), divmod(len(ROWS), size)
     rows = [row for batch in row_batches for row in batch]
     assert len(set(rows)) == len(rows)
+    assert set(rows) <= set(range(len(ROWS)))
+    assert Counter(map(len, row_batches)) == Counter({size: full} | ({rest: 1} if rest and not drop_last else {}))
 
 
-def test_epochs_and_seeds_differ_and_can_be_repeated():
-    assert batches(seed=1, epoch=0) == batches(seed=1, epoch=0)
-    orders = [batches(seed=1, epoch=0), batches(seed=1, epoch=1), batches(seed=2, epoch=0), batches(seed=2, epoch=1)]
+@pytest.mark.parametrize("rows", [ROWS, FEW], ids=["many", "few"])
+def test_epochs_and_seeds_differ_and_can_be_repeated(rows):
+    """Few sentences too: sorted as a whole, each would have the same negatives for ever."""
+    assert batches(rows=rows) == batches(rows=rows)
+    orders = [batches(seed, epoch, rows=rows) for seed in (1, 2) for epoch in (0, 1)]
     as_sets = [{frozenset(batch) for batch in order} for order in orders]
     assert all(len(a & b) < len(a) / 4 for i, a in enumerate(as_sets) for b in as_sets[:i])
 
@@ -83,13 +84,6 @@ def test_the_length_is_the_column_of_that_name_or_the_text():
     labelled = Dataset.from_dict({"text": ["x" * n for n in lengths], "label": [0.0] * 400})
     for rows in (tokens, labelled):
         assert np.mean([max(batch) - min(batch) for batch in batches(size=4, rows=rows)]) < 20
-
-
-def test_few_sentences_meet_others_in_every_epoch():
-    """Sorted as a whole, they would: each sentence would have the same negatives for ever."""
-    rows = Dataset.from_dict({"text": ["x" * n for n in range(1, 401)]})
-    first, second = ({frozenset(batch) for batch in batches(rows=rows, epoch=epoch)} for epoch in (0, 1))
-    assert len(first & second) < len(first) / 4
 
 
 def test_a_trained_epoch_is_shuffled_anew(materials, tmp_path):
@@ -173,26 +167,23 @@ def test_checkpoints_are_ordered_by_number(tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("make", "sees"),
+    ("saved", "make", "sees"),
     [
-        (simcse.SimCSELoss, "no state where the checkpoint has some"),
-        (lambda m: Headed(m, 32, "other"), "other names"),
-        (lambda m: Headed(m, 16, "head"), "other sizes"),
+        ("with a head", simcse.SimCSELoss, "no state where the checkpoint has some"),
+        ("with a head", lambda m: Headed(m, 32, "other"), "other names"),
+        ("with a head", lambda m: Headed(m, 16, "head"), "other sizes"),
+        ("without", lambda m: simcse.SimCSELoss(m, mlp_head=True), "state where the checkpoint has none"),
     ],
 )
-def test_a_checkpoint_of_another_loss_is_refused(checkpoints, materials, tmp_path, make, sees):
+def test_a_checkpoint_of_another_loss_is_refused(checkpoints, materials, tmp_path, saved, make, sees):
+    if saved == "without":
+        make_trainer(materials, tmp_path / "other").train()
+        checkpoints = tmp_path / "other" / "model.unfinished"
     trainer = make_trainer(materials, tmp_path, make)
-    before = {name: tensor.clone() for name, tensor in trainer.loss.state_dict().items()}
+    before = state(trainer.loss)
     with pytest.raises(InputError, match="was saved with another loss; start over with --overwrite"):
         trainer._load_from_checkpoint(str(checkpoints / "checkpoint-3"))
-    assert all(torch.equal(before[name], tensor) for name, tensor in trainer.loss.state_dict().items()), sees
-
-
-def test_state_where_the_checkpoint_has_none_is_refused(materials, tmp_path):
-    make_trainer(materials, tmp_path).train()
-    other = make_trainer(materials, tmp_path / "other", lambda m: simcse.SimCSELoss(m, mlp_head=True))
-    with pytest.raises(InputError, match="another loss"):
-        other._load_from_checkpoint(str(tmp_path / "model.unfinished" / "checkpoint-3"))
+    assert same(state(trainer.loss), before), sees
 
 
 class Headed(simcse.SimCSELoss):
@@ -215,8 +206,7 @@ def test_a_resume_after_the_last_step_makes_no_other(materials, tmp_path):
         again.train(last)
     assert again.state.global_step == 6
     assert again.state.best_global_step == trainer.state.best_global_step
-    weights, loaded = trainer.model.state_dict(), again.model.state_dict()
-    assert all(torch.equal(weights[name], loaded[name]) for name in weights)
+    assert same(trainer.model.state_dict(), again.model.state_dict())
     assert again.state.log_history == trainer.state.log_history[: len(again.state.log_history)]
 
 
@@ -254,9 +244,8 @@ def test_the_score_is_spearman_of_cosines(tmp_path):
     cosines = nn.functional.cosine_similarity(first, second)
     scores = DevEvaluator(DEV)(model)
     assert scores["spearman"] == pytest.approx(100 * spearmanr(cosines, DEV["score"]).statistic, abs=0.01)
-    unit = nn.functional.normalize(first, dim=1)
-    each = [float(a @ b) for i, a in enumerate(unit) for j, b in enumerate(unit) if i != j]
-    assert scores["mean_cosine"] == pytest.approx(np.mean(each), abs=1e-5)
+    expected = oracles.off_diagonal_cosines(first.numpy()).mean()
+    assert scores["mean_cosine"] == pytest.approx(expected, abs=1e-5)
 
 
 def test_equal_sentences_do_not_look_like_a_collapse(tmp_path):
@@ -281,11 +270,9 @@ def test_equal_sentences_do_not_look_like_a_collapse(tmp_path):
 def test_the_alarm_is_a_high_cosine_that_training_did_not_lower(tmp_path, untrained, now, collapsed):
     arguments = TrainingArguments(output_dir=str(tmp_path), learning_rate=2e-3, report_to="none")
     state, metrics = TrainerState(global_step=7), {"eval_mean_cosine": now}
-    ring = lambda: CollapseAlarm(untrained).on_evaluate(arguments, state, TrainerControl(), metrics)  # noqa: E731
-    if not collapsed:
-        return ring()
-    with pytest.raises(InputError, match=rf"collapsed.*{now:.3f} at step 7 \(untrained {untrained:.3f}\).*now 0\.002"):
-        ring()
+    sentence = rf"collapsed.*{now:.3f} at step 7 \(untrained {untrained:.3f}\).*now 0\.002"
+    with pytest.raises(InputError, match=sentence) if collapsed else nullcontext():
+        CollapseAlarm(untrained).on_evaluate(arguments, state, TrainerControl(), metrics)
 
 
 class Together(nn.Module):
@@ -331,41 +318,30 @@ def test_what_is_published_of_the_training_is_no_sentence_of_it(checkpoints, mat
     assert state["global_step"] == 6
 
 
-def distilbert(attention_dropout: float = 0.0) -> DistilBertModel:
+def distilbert(attention_dropout: float) -> DistilBertModel:
+    sizes = {"vocab_size": 9, "dim": 16, "hidden_dim": 16, "n_layers": 1, "n_heads": 2}
     with torch.random.fork_rng():
         torch.manual_seed(0)
-        return DistilBertModel(
-            DistilBertConfig(
-                vocab_size=9,
-                dim=16,
-                hidden_dim=16,
-                n_layers=1,
-                n_heads=2,
-                dropout=0.0,
-                attention_dropout=attention_dropout,
-            )
-        )
+        return DistilBertModel(DistilBertConfig(**sizes, dropout=0.0, attention_dropout=attention_dropout))
 
 
 def gradient(model: DistilBertModel, length: int) -> torch.Tensor:
     """The gradient of the token table, for two texts of which the second is half as long."""
     ids, mask = torch.arange(2 * length).reshape(2, length) % 9, torch.ones(2, length, dtype=torch.long)
     mask[1, length // 2 :] = 0
+    torch.manual_seed(0)
     model(input_ids=ids, attention_mask=mask).last_hidden_state[mask.bool()].pow(2).sum().backward()
     return model.embeddings.word_embeddings.weight.grad
 
 
-@pytest.mark.parametrize(("length", "taken"), [(8, "eager"), (LONG - 1, "eager"), (LONG, "sdpa")])
-def test_on_a_cpu_the_length_of_a_batch_says_which_attention_trains(length, taken):
-    model, plain = distilbert(), distilbert()
+@pytest.mark.parametrize(
+    ("length", "dropout", "taken"),
+    [(8, 0.0, "eager"), (LONG - 1, 0.0, "eager"), (LONG, 0.0, "sdpa"), (LONG, 0.1, "eager")],
+)
+def test_which_attention_trains_on_a_cpu(length, dropout, taken):
+    """The length of the batch decides it, and a dropout of the attention."""
+    model, plain = distilbert(dropout), distilbert(dropout)
     use_cpu_well(model)
     plain.set_attn_implementation("eager")
     assert torch.allclose(gradient(model, length), gradient(plain, length), atol=1e-4)
     assert model.config._attn_implementation == taken
-
-
-def test_on_a_cpu_dropout_of_the_attention_trains_with_the_plain_one():
-    model = distilbert(attention_dropout=0.1)
-    use_cpu_well(model)
-    gradient(model, LONG)
-    assert model.config._attn_implementation == "eager"

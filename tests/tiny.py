@@ -2,19 +2,33 @@
 
 import contextlib
 import gzip
+import io
 import json
 import random
+import shutil
 import tempfile
 from collections.abc import Iterator, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 import torch
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Pooling, Transformer
-from transformers import AlbertConfig, AlbertModel, DistilBertConfig, DistilBertModel, DistilBertTokenizerFast
+from transformers import (
+    AlbertConfig,
+    AlbertModel,
+    AutoTokenizer,
+    BertConfig,
+    BertModel,
+    BertTokenizer,
+    DistilBertConfig,
+    DistilBertModel,
+    DistilBertTokenizerFast,
+)
 
 WORDS = """
 a the dog cat man woman child bird horse fish runs eats sleeps plays sings sees jumps rides in on under near
@@ -90,6 +104,27 @@ def tiny_albert(folder: str | Path, **settings: Any) -> Path:
     return Path(folder)
 
 
+def random_bert(layers: int = 4, **settings: Any) -> BertModel:
+    """Make a small BERT in which every number is random: a forgotten bias, norm or token type must show."""
+    sizes = {"vocab_size": 95, "hidden_size": 32, "num_attention_heads": 4, "intermediate_size": 48}
+    places = {"max_position_embeddings": 64, "num_hidden_layers": layers}
+    model = BertModel(BertConfig(**(sizes | places | settings)))
+    draw = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(torch.randn(weight.shape, generator=draw) * (0.3 if weight.dim() > 1 else 1.0))
+    return model.eval()
+
+
+def tiny_bert(folder: str | Path, **settings: Any) -> str:
+    """Save a :func:`random_bert` with the tokenizer of the tiny backbone, as a BERT's own."""
+    words = AutoTokenizer.from_pretrained(tiny_backbone(folder)).get_vocab()
+    shutil.rmtree(folder)
+    BertTokenizer(vocab=words, model_max_length=64).save_pretrained(folder)
+    random_bert(**settings).save_pretrained(folder)
+    return str(folder)
+
+
 def tiny_model(folder: str | Path, seed: int = 0, pooling: str = "mean", layers: int = 2) -> SentenceTransformer:
     """Save :func:`tiny_backbone` under a pooling as a sentence-transformers folder, and return the model."""
     with tempfile.TemporaryDirectory() as temporary:
@@ -110,5 +145,16 @@ def write_content(file: Path, content: bytes | str) -> Path:
 
 def write_pairs(file: str | Path, pairs: Sequence[tuple[str, str, float]] = PAIRS) -> Path:
     """Write scored pairs as JSON lines, gzip if the name says so."""
-    rows = [json.dumps({"sentence1": a, "sentence2": b, "score": score}) for a, b, score in pairs]
-    return write_content(Path(file), "\n".join(rows) + "\n")
+    return write_content(Path(file), table("jsonl", ("sentence1", "sentence2", "score"), pairs))
+
+
+def table(kind: str, columns: Sequence[str], rows: Sequence[Sequence[Any]], header: bool = True) -> bytes:
+    """Write a table of plain fields (``csv``, ``tsv``), its rows as JSON objects (``jsonl``), or a ``parquet``."""
+    if kind == "parquet":
+        file = io.BytesIO()
+        pq.write_table(pa.table(list(map(list, zip(*rows, strict=True))), names=list(columns)), file)
+        return file.getvalue()
+    if kind == "jsonl":
+        return b"".join(json.dumps(dict(zip(columns, row, strict=True))).encode() + b"\n" for row in rows)
+    sign = "," if kind == "csv" else "\t"
+    return "".join(sign.join(map(str, row)) + "\n" for row in [*([columns] if header else []), *rows]).encode()
