@@ -86,7 +86,10 @@ def _quiet_exporter() -> Iterator[None]:
 
 
 def _export_any(model: SentenceTransformer, example: list[Tensor], file: Path) -> None:
-    """Export a model, with the plain attention where the exporter cannot take the fused one apart, as T5's.
+    """Export a model with the plain attention, or with its own where a family's plain one cannot be exported.
+
+    The exporter takes a fused attention apart into a longer graph: it transposes the keys twice, scales both queries
+    and keys, and looks for rows that are masked as a whole, which no text has.
 
     Raises:
         InputError: if it can be exported in neither way.
@@ -94,9 +97,10 @@ def _export_any(model: SentenceTransformer, example: list[Tensor], file: Path) -
     encoder: Any = model[0].model
     attention = encoder.config._attn_implementation
     try:
+        encoder.set_attn_implementation("eager")
         _export(_Graph(model), example, file)
     except torch.onnx.OnnxExporterError:
-        encoder.set_attn_implementation("eager")
+        encoder.set_attn_implementation(attention)
         try:
             _export(_Graph(model), example, file)
         except torch.onnx.OnnxExporterError as error:
@@ -104,8 +108,8 @@ def _export_any(model: SentenceTransformer, example: list[Tensor], file: Path) -
             raise InputError(
                 f"{family_name(encoder.config)} cannot be written as ONNX ({cause}); encode it by torch, --variant fp32"
             ) from error
-        finally:
-            encoder.set_attn_implementation(attention)
+    finally:
+        encoder.set_attn_implementation(attention)
 
 
 def _export(graph: nn.Module, example: list[Tensor], file: Path) -> None:
