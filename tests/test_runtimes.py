@@ -110,8 +110,8 @@ def test_a_runtime_that_pools_meets_the_same_embedding(students, kind):
 def test_openvino_reads_and_gives_the_same(students, kind, tmp_path):
     encoder = encoder_of("openvino", students[kind], tmp_path)
     assert isinstance(encoder, OpenVinoEncoder)
-    assert [port.get_any_name() for port in encoder.session.compiled.inputs] == ["input_ids", "attention_mask"]
-    assert [port.get_any_name() for port in encoder.session.compiled.outputs] == [
+    assert [port.get_any_name() for port in encoder.session._compiled(1).inputs] == ["input_ids", "attention_mask"]
+    assert [port.get_any_name() for port in encoder.session._compiled(1).outputs] == [
         "last_hidden_state",
         "sentence_embedding",
     ]

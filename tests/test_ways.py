@@ -17,7 +17,7 @@ import distilface
 from distilface.compression.bits import Rounding, rounded_modules
 from distilface.exporters.four_bits import to_q4
 from distilface.exporters.onnx import to_onnx
-from distilface.light import LightEncoder, expanding, fastest, ways
+from distilface.light import LightEncoder, expanding, fastest, openvino, ways
 from distilface.light.openvino import OpenVinoSession, multiplies_bf16
 from distilface.model.folder import load, save_folder
 from distilface.model.precision import has_bf16
@@ -138,6 +138,22 @@ def test_openvino_gives_batches_in_their_order(on_grid, tmp_path):
         assert cosines(np.concatenate(list(session.run(batches))), encoder.encode(texts)).min() > 0.99999
     assert list(session.run([])) == []
     assert session.width == encoder.dimension
+
+
+def test_long_batches_have_a_model_of_their_own(on_grid, tmp_path, monkeypatch):
+    """It is compiled when the first of them comes; short and long ones, mixed, come back in their order."""
+    monkeypatch.setattr(openvino, "LONG", 10)
+    expanding.expand(on_grid / "onnx" / "model_q4.onnx", tmp_path / "fp32.onnx")
+    encoder, session = LightEncoder(on_grid), OpenVinoSession(tmp_path / "fp32.onnx", 2)
+    texts = [" ".join(["dog", "cat", "river", "red"][: 1 + number % 4] * (1 + number)) for number in range(14)]
+    batches = [encoder._tokens.padded(encoder._tokens.ids([text])) for text in texts]
+    lengths = [batch["input_ids"].shape[1] for batch in batches]
+    short = [number for number, length in enumerate(lengths) if length < 10]
+    assert 0 < len(short) < len(texts)
+    list(session.run([batches[number] for number in short]))
+    assert [*session._models] == [False]
+    assert cosines(np.concatenate(list(session.run(batches))), encoder.encode(texts)).min() > 0.99999
+    assert sorted(session._models) == [False, True]
 
 
 def test_a_signal_is_handled_after_a_session_was_let_go(on_grid, tmp_path):
