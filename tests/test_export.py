@@ -6,6 +6,7 @@ import logging
 import shutil
 import subprocess
 import sys
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -88,6 +89,20 @@ def test_a_small_file_keeps_no_weight_in_fp32(students, kind, name, dtype, tmp_p
     assert cosines(encoder.encode(TEXTS), model.encode(TEXTS)).min() > 0.9
     if FILES[name].precision == "fp32":
         np.testing.assert_allclose(encoder.encode(TEXTS, 1), encoder.encode(TEXTS, 32), atol=1e-5)
+
+
+def test_a_file_does_not_tell_where_it_was_made(students):
+    """The exporter writes into each part where it was traced: paths of this machine, and names of its own."""
+    graph = onnx.load(students["mean"] / ONNX).graph
+    parts = [graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info]
+    assert not any(part.metadata_props or part.doc_string for part in parts)
+
+
+def test_attention_is_exported_in_its_steps(students):
+    """Taken apart, the fused one looks for rows without a token, and transposes the keys twice."""
+    graph, layers = onnx.load(students["mean"] / ONNX).graph, load(students["mean"])[0].model.config.num_hidden_layers
+    kinds = Counter(node.op_type for node in graph.node)
+    assert (kinds["Softmax"], kinds["IsNaN"], kinds["Transpose"]) == (layers, 0, 4 * layers)
 
 
 @pytest.mark.parametrize("kind", ["mean", "albert", "dense"])
