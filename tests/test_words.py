@@ -48,14 +48,16 @@ def library(tokenizer: Tokenizer, texts: list[str], special: bool) -> list[list[
     return [tokenizer.encode(text, add_special_tokens=special).ids for text in texts]
 
 
-@pytest.mark.parametrize("length", [None, 3, 9])
+@pytest.mark.parametrize("length", [None, 2, 3, 9])
 @pytest.mark.parametrize("special", [True, False])
 @pytest.mark.parametrize("lower", [True, False])
 def test_the_tokens_are_the_librarys(lower, special, length):
     tokenizer, texts = tokenizer_of(lower), fuzzed(20_000)
     if length is not None:
         tokenizer.enable_truncation(length)
+    cut = tokenizer.truncation
     words = Words(tokenizer, special)
+    assert tokenizer.truncation == cut
     expected = library(tokenizer, texts, special)
     found = [words.ids(text, length) for text in texts]
     assert all(row in (None, ids) for row, ids in zip(found, expected, strict=True))

@@ -35,7 +35,11 @@ class Words(dict[str, list[int]]):
         self._lower = bool(_normalizer(tokenizer).lowercase)
         added = [token.content for token in tokenizer.get_added_tokens_decoder().values()]
         self._added = re.compile("|".join(map(re.escape, added)) or "(?!)", re.IGNORECASE).search
+        cut = tokenizer.truncation
+        tokenizer.no_truncation()
         one, around = self["a"], tokenizer.encode("a", add_special_tokens=special).ids
+        if cut is not None:
+            tokenizer.enable_truncation(**cut)
         place = around.index(one[0])
         self._before, self._after = around[:place], around[place + len(one) :]
 
