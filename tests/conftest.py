@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hub import Hub
@@ -62,6 +62,22 @@ def one_thread() -> Iterator[None]:
 
     with on_one_thread():
         yield
+
+
+@pytest.fixture
+def encoded(monkeypatch: pytest.MonkeyPatch) -> list[list[str]]:
+    """Note the texts of every encoding."""
+    from sentence_transformers import SentenceTransformer
+
+    calls: list[list[str]] = []
+    encode = SentenceTransformer.encode
+
+    def noting(self: SentenceTransformer, *args: Any, **kwargs: Any) -> Any:
+        calls.append(list(args[0] if args else kwargs["inputs"]))
+        return encode(self, *args, **kwargs)
+
+    monkeypatch.setattr(SentenceTransformer, "encode", noting)
+    return calls
 
 
 @pytest.fixture

@@ -7,11 +7,13 @@ import oracles
 import pytest
 import torch
 from datasets import Dataset
+from exported import PAIRS_SET
 from oracles import unit
+from refusals import refusal
 from safetensors.torch import load_file
 from sentence_transformers import SentenceTransformer
-from students import assert_same, features, numbers
-from tiny import PAIRS, sentences, tiny_model
+from students import assert_same, features, numbers, same, state
+from tiny import sentences, tiny_model
 
 from distilface.methods import embedding, simcse
 from distilface.methods.codir import (
@@ -26,7 +28,6 @@ from distilface.methods.codir import (
     make_contrast,
     prepare,
 )
-from distilface.settings import InputError
 from distilface.training.fitting import encoder_trainer
 from distilface.training.settings import TrainSettings
 from distilface.training.trainer import LOSS_STATE
@@ -70,11 +71,7 @@ def test_the_loss_is_the_papers_equation_in_value_and_gradient(objective, positi
     index, places = np.array([4, 0, 8]), np.array([[1, 2, 3], [5, 6, 0], [7, 1, 2]])
     monkeypatch.setattr(loss.banks, "draw", lambda *_: (torch.tensor(places), torch.tensor(places != index[:, None])))
     states, mask, teacher_states, teacher_mask = batch(3)
-    maps = [
-        (side.linear.weight.detach().numpy().copy(), side.linear.bias.detach().numpy().copy())
-        for side in (loss.student, loss.teacher)
-    ]
-
+    maps = [[p.detach().numpy().copy() for p in side.linear.parameters()] for side in (loss.student, loss.teacher)]
     scale: list[float] = []
 
     def both(student_states, student_map, teacher_map, fixed=None):
@@ -99,7 +96,7 @@ def test_the_loss_is_the_papers_equation_in_value_and_gradient(objective, positi
 
 
 def test_z_is_that_of_the_first_batch():
-    """A second batch of other values must not move it: the loss would chase its own scale."""
+    """A second batch of other values must not move it: the loss would chase its own scale. Evaluation moves nothing."""
     loss = core()
     assert loss.log_z.isnan().all()
     loss(*tensors(*batch(3)), torch.arange(3))
@@ -107,6 +104,9 @@ def test_z_is_that_of_the_first_batch():
     loss(*tensors(*batch(3, seed=10)), torch.arange(3) + 2)
     assert torch.equal(loss.log_z, first)
     assert first.isfinite().all()
+    before = state(loss)
+    loss.eval()(*tensors(*batch(3, seed=4)), torch.arange(3) + 3)
+    assert same(state(loss), before), "nor the banks"
 
 
 # ---- summaries
@@ -196,24 +196,22 @@ def test_a_row_that_no_example_has_is_never_drawn():
     places, negative = banks.draw(torch.tensor([7]), 50)
     assert set(places[negative].tolist()) == {30}
     assert not MemoryBanks(9, DIMENSION).draw(torch.tensor([2]), 5)[1].any(), "an empty bank has none"
-
-
-def test_with_labels_negatives_are_of_another_class():
-    labels = [0, 1, 0, 2, 1, 0]
-    banks, index = filled(6, labels), torch.tensor([0, 1, 3])
-    places, negative = banks.draw(index, 500, torch.tensor([0, 1, 2]))
-    assert negative.all()
-    for row, label in enumerate((0, 1, 2)):
-        assert set(places[row].tolist()) == {i for i, other in enumerate(labels) if other != label}
     assert not filled(3, [1, 1, 1]).draw(torch.tensor([0]), 5, torch.tensor([1]))[1].any(), "one class has none"
 
 
-def test_with_scores_negatives_are_far_in_the_score():
-    scores = [0.0, 0.8, 1.5, 4.0, 5.0]
-    places, negative = filled(5, scores, margin=1.0).draw(torch.tensor([1, 3]), 200, torch.tensor([0.8, 4.0]))
+@pytest.mark.parametrize(
+    ("known", "options", "far"),
+    [
+        ([0, 1, 0, 2, 1, 0], {}, {0: {1, 3, 4}, 1: {0, 2, 3, 5}, 3: {0, 1, 2, 4, 5}}),
+        ([0.0, 0.8, 1.5, 4.0, 5.0], {"margin": 1.0}, {1: {3, 4}, 3: {0, 1, 2}}),
+    ],
+    ids=["of another class", "far in the score"],
+)
+def test_negatives_are_of_another_label(known, options, far):
+    index = torch.tensor([*far])
+    places, negative = filled(len(known), known, **options).draw(index, 500, torch.tensor(known)[index])
     assert negative.all()
-    assert set(places[0].tolist()) == {3, 4}
-    assert set(places[1].tolist()) == {0, 1, 2}
+    assert [set(row) for row in places.tolist()] == [*far.values()]
 
 
 def test_draws_follow_the_seed_and_the_batch_and_nothing_else():
@@ -248,14 +246,6 @@ def test_a_batch_of_one_and_a_batch_of_equal_sentences(objective, queue):
     assert all(p.grad.isfinite().all() for p in loss.parameters())
 
 
-def test_evaluation_leaves_the_banks_alone():
-    loss = core()
-    loss(*tensors(*batch(3)), torch.arange(3))
-    before = {name: tensor.clone() for name, tensor in loss.state_dict().items()}
-    loss.eval()(*tensors(*batch(3, seed=4)), torch.arange(3) + 3)
-    assert all(torch.equal(before[name], tensor) for name, tensor in loss.state_dict().items())
-
-
 @pytest.mark.parametrize("objective", ["nce", "infonce"])
 def test_it_teaches_a_student_to_find_the_teachers_summary(objective):
     """Twelve inputs; the student's states say nothing at first, and nothing but this loss trains them."""
@@ -283,8 +273,8 @@ def test_it_teaches_a_student_to_find_the_teachers_summary(objective):
 
 
 def test_a_queue_has_no_row_of_the_example():
-    with pytest.raises(InputError, match=r"a queue holds no row of the example itself; use --positive current"):
-        core(banks=MemoryBanks(4, DIMENSION, queue=True), positive="bank")
+    said = refusal(core, banks=MemoryBanks(4, DIMENSION, queue=True), positive="bank")
+    assert "a queue holds no row of the example itself; use --positive current" in said
 
 
 # ---- on unlabelled text
@@ -368,9 +358,8 @@ def test_the_checkpoint_holds_the_rows_of_the_banks(student, teacher, tmp_path):
     loss, dataset = text_loss(student, teacher, texts), prepare(Dataset.from_dict({"text": texts}))
     assert dataset.column_names == ["sentence1", "label"]
     assert dataset["label"][:] == list(range(8))
-    dev = Dataset.from_list([{"sentence1": a, "sentence2": b, "score": score} for a, b, score in PAIRS])
     settings = TrainSettings(output_dir=str(tmp_path / "out"), steps=2, batch_size=4, bf16="no", seed=1)
-    trainer, _ = encoder_trainer(student, loss, dataset, dev, settings)
+    trainer, _ = encoder_trainer(student, loss, dataset, PAIRS_SET, settings)
     trainer.train()
     kept = load_file(tmp_path / "out.unfinished" / "checkpoint-2" / LOSS_STATE)
     assert kept["codir.banks.batches"] == 2
@@ -395,8 +384,5 @@ def test_the_card_can_tell_what_it_was(student, teacher):
 
 
 def test_a_teacher_without_layers_is_refused():
-    class Words(torch.nn.Module):
-        pass
-
-    with pytest.raises(InputError, match=r"the teacher is a Words without hidden layers; CoDIR needs a transformer"):
-        encoder_config([Words()], "teacher")
+    said = refusal(encoder_config, [torch.nn.Flatten()], "teacher")
+    assert "the teacher is a Flatten without hidden layers; CoDIR needs a transformer" in said

@@ -3,7 +3,6 @@
 import contextlib
 import gc
 import json
-import logging
 import os
 import random
 import shutil
@@ -16,7 +15,6 @@ from collections.abc import Generator
 from pathlib import Path
 
 import numpy as np
-import pandas as pd
 import psutil
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -27,7 +25,7 @@ from filelock import FileLock
 from parts import save_model
 from refusals import refusal
 from sentence_transformers import SentenceTransformer
-from tiny import WORDS, sentences, tiny_model, write_content
+from tiny import WORDS, sentences, table, tiny_model, write_content
 from warm import kill_at
 
 from distilface import cli, extras
@@ -45,7 +43,6 @@ from distilface.runtimes import opening
 from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
-COMMAND = Path(cli.__file__)
 #: 27 rows: chunks of 8 make four shards. Two are empty, two longer than the 64 tokens that a tiny model reads.
 TEXTS = [*sentences(10), "", *sentences(6, seed=1), "the dog " * 70, *sentences(7, seed=2), "  \t ", "cat " * 63]
 SMALL = ("--chunk_rows", "8", "--batch_size", "4", "--threads", "1")
@@ -86,14 +83,11 @@ def write_input(file: Path, column: str = "text") -> Path:
     kind = file.name.removesuffix(".gz").rpartition(".")[2]
     if kind == "txt":
         return write_content(file, "".join(f"{text}\r\n" for text in TEXTS))
-    rows = pd.DataFrame({"n": 1, column: [text.replace("\t", " ") if kind == "tsv" else text for text in TEXTS]})
     if kind == "parquet":
-        rows.to_parquet(file, row_group_size=10)
-    elif kind == "jsonl":
-        rows.to_json(file, orient="records", lines=True)
-    else:
-        rows.to_csv(file, sep="," if kind == "csv" else "\t", index=False)
-    return file
+        pq.write_table(pa.table({"n": range(len(TEXTS)), column: TEXTS}), file, row_group_size=10)
+        return file
+    rows = [(1, text.replace("\t", " ") if kind == "tsv" else text) for text in TEXTS]
+    return write_content(file, table(kind, ("n", column), rows))
 
 
 def run(folder, source, output, *words):
@@ -123,7 +117,6 @@ def read(file: Path) -> np.ndarray:
     ],
 )
 def test_every_row_is_upstreams_in_its_place(folder, expected, tmp_path, caplog, source, output):
-    caplog.set_level(logging.INFO, logger="distilface")
     input_file = write_input(tmp_path / source, "body")
     report = run(folder, input_file, tmp_path / "new" / output, "--text-column", "body")
     file = tmp_path / "new" / output
@@ -253,7 +246,7 @@ def test_killed_at_every_step_it_comes_to_the_same_bytes(folder, exported, lines
     codes = []
     for call in (2, 2, 2, 2, 2, 2, 3, 2):
         assert not output.exists()
-        codes.append(warm(str(COMMAND), *command, cwd=tmp_path, before=kill_at("pathlib.Path.replace", call)).code)
+        codes.append(warm(cli.__file__, *command, cwd=tmp_path, before=kill_at("pathlib.Path.replace", call)).code)
     assert codes == [-9] * 7 + [0]
     assert output.read_bytes() == whole.read_bytes()
     assert not output.with_name("v.parquet.shards").exists()
@@ -262,17 +255,17 @@ def test_killed_at_every_step_it_comes_to_the_same_bytes(folder, exported, lines
 def test_killed_while_it_clears_away_it_is_whole(folder, lines, tmp_path, warm):
     output = tmp_path / "v.npy"
     command = ["encode", str(folder), str(lines), str(output), *SMALL]
-    done = warm(str(COMMAND), *command, cwd=tmp_path, before=kill_at("pathlib.Path.unlink", 5))
+    done = warm(cli.__file__, *command, cwd=tmp_path, before=kill_at("pathlib.Path.unlink", 5))
     assert done.code == -9
     before = output.read_bytes()
     left = [path.name for path in output.with_name("v.npy.shards").iterdir()]
     assert 0 < sum(name.endswith(".arrow") for name in left) < 4
-    done = warm(str(COMMAND), *command, cwd=tmp_path)
+    done = warm(cli.__file__, *command, cwd=tmp_path)
     assert done.code == 0, done.stderr
     assert done.stdout.startswith(f"{output}: 27 rows of 32 numbers")
     assert output.read_bytes() == before
     assert not output.with_name("v.npy.shards").exists()
-    done = warm(str(COMMAND), *command, cwd=tmp_path)
+    done = warm(cli.__file__, *command, cwd=tmp_path)
     assert done.code == 2
     assert done.stderr.splitlines()[-1] == f"error: {output} exists; name another file, or add --overwrite"
 
@@ -298,7 +291,6 @@ def stopped(folder, lines, tmp_path, monkeypatch) -> Path:
 
 
 def test_after_ctrl_c_only_the_rest_is_computed(folder, lines, stopped, tmp_path, monkeypatch, caplog):
-    caplog.set_level(logging.INFO, logger="distilface")
     run(folder, lines, tmp_path / "whole.npy")
     computed, real = [], engines.Worker.encode
     monkeypatch.setattr(

@@ -1,6 +1,5 @@
 """Scores through mteb: on local data, through one cache, of any encoder, and of what is not a model."""
 
-import json
 import math
 import shutil
 import time
@@ -14,12 +13,12 @@ import pytest
 import torch
 from hub import Hub
 from mteb.types import PromptType
+from refusals import refusal
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from tiny import PAIRS, tiny_backbone, tiny_model, write_pairs
 from torch.utils.data import DataLoader
 
-from distilface.environment import environment
 from distilface.evaluation.mteb_model import MtebModel
 from distilface.evaluation.scores import PAPER_TASKS, STS_TASKS, evaluate, means, model_size
 from distilface.evaluation.tasks import data_sources, find_tasks
@@ -28,7 +27,6 @@ from distilface.model.folder import load
 from distilface.model.identity import fingerprint
 from distilface.model.loading import load_model
 from distilface.runtimes import Encoder, TorchEncoder, open_file
-from distilface.settings import InputError
 
 
 @pytest.fixture
@@ -36,20 +34,6 @@ def data(tmp_path: Path) -> Path:
     write_pairs(tmp_path / "data" / "STS12.jsonl")
     write_pairs(tmp_path / "data" / "STS16.jsonl.gz", PAIRS[:6])
     return tmp_path / "data"
-
-
-@pytest.fixture
-def encoded(monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Count the sentences of every encoding."""
-    counts: list[int] = []
-    encode = SentenceTransformer.encode
-
-    def counting(self, sentences, *args, **kwargs):
-        counts.append(len(sentences))
-        return encode(self, sentences, *args, **kwargs)
-
-    monkeypatch.setattr(SentenceTransformer, "encode", counting)
-    return counts
 
 
 @pytest.fixture(params=["offline", "dead"])
@@ -83,7 +67,7 @@ def test_a_sentence_is_embedded_once(tmp_path, data, encoded):
     model = tiny_model(tmp_path / "model")
     scores = evaluate(model, ["STS16", "STS12"], data)
     assert list(scores) == ["STS16", "STS12"]
-    assert sum(encoded) == len({sentence for pair in PAIRS for sentence in pair[:2]})
+    assert sum(map(len, encoded)) == len({sentence for pair in PAIRS for sentence in pair[:2]})
     assert scores["STS12"] == by_hand(model)
     assert scores["STS16"] == by_hand(model, PAIRS[:6])
 
@@ -94,7 +78,7 @@ def test_prompts_are_those_of_the_task(tmp_path, data, encoded):
     model.prompts = {"STS12": "one two three: ", "STS16": "four: "}
     plain = tiny_model(tmp_path / "model")
     scores = evaluate(model, ["STS12", "STS16"], data)
-    assert encoded == [10, 10, 6, 6]
+    assert [*map(len, encoded)] == [10, 10, 6, 6]
     assert scores["STS12"] == by_hand(plain, prompt="one two three: ")
     assert scores["STS16"] == by_hand(plain, PAIRS[:6], "four: ")
 
@@ -158,16 +142,16 @@ def test_only_the_same_on_the_same_data_is_in_the_cache(tmp_path, data, encoded)
     """Silent otherwise: mteb finds a result by model and task, and never looks at a finished one's data."""
     tiny_model(tmp_path / "model")
     first = evaluate(tmp_path / "model", ["STS12"], data, tmp_path / "cache")
-    assert encoded == [10, 10]
+    assert [*map(len, encoded)] == [10, 10]
     assert evaluate(str(tmp_path / "model"), ["STS12"], data, tmp_path / "cache") == first
-    assert encoded == [10, 10]
+    assert [*map(len, encoded)] == [10, 10]
     write_pairs(data / "STS12.jsonl", [(a, b, 5 - score) for a, b, score in PAIRS])
     second = evaluate(tmp_path / "model", ["STS12"], data, tmp_path / "cache")
     assert second["STS12"] == pytest.approx(-first["STS12"], abs=1e-3)
     (data / "STS12.jsonl").unlink()
     write_pairs(data / "STS12.jsonl.gz")
     assert evaluate(tmp_path / "model", ["STS12"], data, tmp_path / "cache") == first
-    assert encoded == [10, 10, 10, 10]
+    assert [*map(len, encoded)] == [10, 10, 10, 10]
 
 
 def test_results_are_mtebs_own(tmp_path, data):
@@ -178,15 +162,6 @@ def test_results_are_mtebs_own(tmp_path, data):
     assert 100 * result.get_score() == pytest.approx(scores["STS12"])
     assert file.relative_to(tmp_path / "cache").parts[2] == fingerprint(model)
     assert result.dataset_revision == data_sources(find_tasks(["STS12"], data))["STS12"]["revision"]
-
-
-def test_scored_in_fp32(tmp_path, data):
-    model = tiny_model(tmp_path / "model").bfloat16()
-    model.save_pretrained(str(tmp_path / "half"))
-    assert {weight.dtype for weight in load_model(tmp_path / "half").parameters()} == {torch.float32}
-    scores = evaluate(tmp_path / "half", ["STS12"], data)
-    assert evaluate(model, ["STS12"], data) == scores
-    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
 
 
 def test_means():
@@ -212,24 +187,20 @@ def test_what_is_not_a_model(tmp_path):
     (tmp_path / "empty").mkdir()
     (tmp_path / "file").write_text("")
     for path in (tmp_path / "nothing", tmp_path / "file"):
-        with pytest.raises(InputError, match="is neither a folder nor a Hub id"):
-            load_model(path)
-    with pytest.raises(InputError, match=r"neither modules\.json nor config\.json"):
-        load_model(tmp_path / "empty")
-    with pytest.raises(InputError, match="could not be downloaded from the Hub"):
-        load_model("nobody/nothing")
+        assert "is neither a folder nor a Hub id" in refusal(load_model, path)
+    assert "neither modules.json nor config.json" in refusal(load_model, tmp_path / "empty")
+    assert "could not be downloaded from the Hub" in refusal(load_model, "nobody/nothing")
     model = tiny_model(tmp_path / "model")
-    with pytest.raises(InputError, match=r"data of task STS12 could not be downloaded.*--data-dir"):
-        evaluate(tmp_path / "model", ["STS12"])
+    said = refusal(evaluate, tmp_path / "model", ["STS12"])
+    assert "data of task STS12 could not be downloaded" in said
+    assert "--data-dir" in said
     weights = tmp_path / "model" / "model.safetensors"
     weights.write_bytes(weights.read_bytes()[:5000])
-    with pytest.raises(InputError, match="cannot be loaded as a model"):
-        load_model(tmp_path / "model")
+    assert "cannot be loaded as a model" in refusal(load_model, tmp_path / "model")
     with torch.no_grad():
         next(model.parameters()).fill_(math.nan)
     model.save_pretrained(str(tmp_path / "nan"))
-    with pytest.raises(InputError, match="NaN or infinite"):
-        load_model(tmp_path / "nan")
+    assert "NaN or infinite" in refusal(load_model, tmp_path / "nan")
 
 
 @pytest.mark.filterwarnings("ignore:An input array is constant")
@@ -239,18 +210,10 @@ def test_collapsed_model(tmp_path, data):
     torch.nn.init.zeros_(last.weight)
     torch.nn.init.ones_(last.bias)
     for _ in range(2):
-        with pytest.raises(InputError, match="collapsed"):
-            evaluate(model, ["STS12"], data, tmp_path / "cache")
+        assert "collapsed" in refusal(evaluate, model, ["STS12"], data, tmp_path / "cache")
 
 
 def test_plain_transformers_folder(tmp_path, data):
     """A backbone without a pooling is scored under sentence-transformers' default, the mean."""
     backbone = tiny_backbone(tmp_path / "backbone")
     assert evaluate(backbone, ["STS12"], data) == evaluate(tiny_model(tmp_path / "model"), ["STS12"], data)
-
-
-def test_environment():
-    report = environment()
-    assert report["versions"]["mteb"] == mteb.__version__
-    assert report["machine"]["cores"] >= 1
-    json.dumps(report)

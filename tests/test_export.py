@@ -4,8 +4,6 @@ import dataclasses
 import json
 import logging
 import shutil
-import subprocess
-import sys
 from collections import Counter
 from pathlib import Path
 
@@ -15,6 +13,7 @@ import onnxruntime
 import pytest
 import torch
 from exported import PAIRS_SET, TEXTS, cosines
+from refusals import refusal
 from scipy.stats import spearmanr
 from test_runtimes import ONNX, OPENVINO, OPENVINO_INT8, needs_openvino
 from tiny import PAIRS, sentences, write_pairs
@@ -29,7 +28,6 @@ from distilface.model import folder as folder_module
 from distilface.model.folder import Folder, load
 from distilface.runtimes import FILES, extras, open_file, read_exports
 from distilface.runtimes.files import pieces
-from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 FP16 = FILES["fp16"].path
@@ -159,8 +157,8 @@ def test_the_scales_are_not_set_by_what_is_judged(folder, tmp_path):
     assert sample["input_ids"].tolist() == tokens
     assert sample["attention_mask"].tolist() == [[1] * len(tokens[0])]
     (tmp_path / "same.txt").write_text("\n".join(measured) + "\n")
-    with pytest.raises(InputError, match=r"all 20 sentences of --calibration .*same\.txt stand in the scored pairs"):
-        calibration_texts([str(tmp_path / "same.txt")], measured)
+    said = refusal(calibration_texts, [str(tmp_path / "same.txt")], measured)
+    assert said.startswith(f"all 20 sentences of --calibration {tmp_path / 'same.txt'} stand in the scored pairs")
 
 
 # ---- the gate
@@ -315,16 +313,14 @@ def test_the_weights_are_hashed_once(folder, monkeypatch):
 
 
 def test_what_is_not_installed_is_left_out_unless_asked(folder, monkeypatch, caplog):
-    caplog.set_level(logging.INFO, logger="distilface")
     missing = extras.Extra("OpenVINO files", ("no_such_runtime",), "openvino")
     for name, form in list(FORMATS.items()):
         if name.startswith("openvino"):
             monkeypatch.setitem(FORMATS, name, dataclasses.replace(form, extra=missing))
         elif name != "onnx":
             monkeypatch.delitem(FORMATS, name)
-    sentence = r"^OpenVINO files need no_such_runtime; pip install 'distilface\[openvino\]'$"
-    with pytest.raises(InputError, match=sentence):
-        export(folder, PAIRS_SET, ["onnx", "openvino-int8"])
+    said = refusal(export, folder, PAIRS_SET, ["onnx", "openvino-int8"])
+    assert said == "OpenVINO files need no_such_runtime; pip install 'distilface[openvino]'"
     assert not (folder / "onnx").exists(), "nothing is made before the mistake is said"
     assert list(export(folder, PAIRS_SET)) == ["onnx"]
     assert [line for line in caplog.messages if line.startswith("left out")] == [
@@ -332,8 +328,8 @@ def test_what_is_not_installed_is_left_out_unless_asked(folder, monkeypatch, cap
         for name in ("openvino", "openvino-int8")
     ]
     monkeypatch.setattr(exporting, "ONNX", extras.Extra("ONNX files", ("onnx", "no_such_package"), "onnx"))
-    with pytest.raises(InputError, match=r"ONNX files need no_such_package; pip install 'distilface\[onnx\]'"):
-        export(folder, PAIRS_SET, ["fp16"])
+    said = refusal(export, folder, PAIRS_SET, ["fp16"])
+    assert "ONNX files need no_such_package; pip install 'distilface[onnx]'" in said
     assert not (folder / FP16).exists()
 
 
@@ -372,15 +368,5 @@ def test_the_command_exports_and_reports(folder, tmp_path, capsys):
     ],
 )
 def test_a_mistake_is_one_sentence(folder, words, sentence):
-    with pytest.raises(InputError) as error:
-        cli.run([str(folder) if word == "FOLDER" else word for word in words])
-    assert sentence in str(error.value)
-    assert "\n" not in str(error.value)
+    assert sentence in refusal(cli.run, [str(folder) if word == "FOLDER" else word for word in words])
     assert not (folder / "onnx").exists()
-
-
-def test_the_command_ends_in_a_sentence_and_not_in_a_traceback(tmp_path):
-    command = [sys.executable, "-m", "distilface.cli", "info", str(tmp_path / "none")]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 2
-    assert done.stderr.splitlines()[-1] == f"error: {tmp_path / 'none'} does not exist; give a model folder"

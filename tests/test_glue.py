@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 from datasets import Dataset
-from tiny import WORDS, tiny_backbone, write_content
+from refusals import refusal
+from suites import write_rows
+from tiny import WORDS, tiny_backbone
 from transformers import AutoTokenizer, DataCollatorWithPadding
 
 from benchmarks.glue import result, run, runs, tasks
@@ -20,7 +22,6 @@ from benchmarks.glue.ways import BestEpoch, FineTuning, fine_tune
 from distilface.compression.layers import cut_layers
 from distilface.compression.student import load_backbone
 from distilface.methods.codir import ContrastSettings, make_contrast
-from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread")
 TRAIN, VALIDATION = 60, 12
@@ -41,8 +42,8 @@ def write_task(folder: Path, columns: list[str], score: bool = False) -> None:
             dog = "dog" in " ".join(text.values()) or idx % 2
             text[columns[0]] += " dog" if dog else ""
             label = min(5.0, len(text[columns[0]].split()) / 2) if score else int(bool(dog))
-            rows.append(json.dumps({**text, "label": label, "idx": idx}))
-        write_content(folder / f"{split}.jsonl.gz", "\n".join(rows))
+            rows.append({**text, "label": label, "idx": idx})
+        write_rows(folder / f"{split}.jsonl.gz", rows)
 
 
 @pytest.fixture(scope="module")
@@ -232,18 +233,14 @@ def test_tasks_come_from_the_hub(materials, tmp_path, monkeypatch):
     ],
 )
 def test_rows_that_are_not_the_tasks_are_refused(tmp_path, row, sentence):
-    (tmp_path / "sst2").mkdir()
     for split in ("train", "validation"):
-        (tmp_path / "sst2" / f"{split}.jsonl").write_text(json.dumps(row))
-    with pytest.raises(InputError) as error:
-        tasks.read_task("sst2", str(tmp_path), 6, None)
-    assert sentence in str(error.value)
+        write_rows(tmp_path / "sst2" / f"{split}.jsonl", [row])
+    assert sentence in refusal(tasks.read_task, "sst2", str(tmp_path), 6, None)
 
 
 @pytest.mark.slow
 def test_the_benchmark_stopped_and_resumed(materials, tmp_path, capsys, caplog, monkeypatch):
     """A whole run, and a part of it that is stopped in its third training: the same scores, nothing trained twice."""
-    caplog.set_level("INFO", logger="distilface")
     ways = ["ce", "kd", "kd+codir"]  # kd+l2 is in the sweep below
     more = ["--tasks", "sst2", "stsb", "--seeds", "1", "2", "--ways", *ways]
     whole = run.main(words(materials, tmp_path / "whole.json", *more))
@@ -311,16 +308,15 @@ def test_a_result_of_other_settings_is_not_continued(materials, tmp_path):
     output = tmp_path / "r.json"
     training = {"task": "sst2", "way": "ce", "seed": 1, "scores": {"score": 50.0}, "parameters": 1}
     result.Result(output, {"epochs": 2}, {"sst2": {"train": 5}}).keep(training)
-    with pytest.raises(InputError, match=r"was begun with other settings: epochs was 2 and is 3; set it back"):
-        result.Result(output, {"epochs": 3}, {})
-    with pytest.raises(InputError, match="the data of sst2 was"):
-        result.Result(output, {"epochs": 2}, {"sst2": {"train": 6}})
+    said = refusal(result.Result, output, {"epochs": 3}, {})
+    assert "was begun with other settings: epochs was 2 and is 3; set it back" in said
+    assert "the data of sst2 was" in refusal(result.Result, output, {"epochs": 2}, {"sst2": {"train": 6}})
     more = result.Result(output, {"epochs": 2}, {"rte": {"train": 6}})
     assert more.find("sst2", "ce", 1)["scores"] == {"score": 50.0}
     assert more.find("rte", "ce", 1) is None
     output.write_text("[1, 2]")
-    with pytest.raises(InputError, match=r"is not a result of this benchmark; name another --output"):
-        run.main(words(materials, output, "--tasks", "sst2"))
+    said = refusal(run.main, words(materials, output, "--tasks", "sst2"))
+    assert "is not a result of this benchmark; name another --output" in said
 
 
 @pytest.mark.parametrize(
@@ -346,8 +342,5 @@ def test_a_result_of_other_settings_is_not_continued(materials, tmp_path):
     ],
 )
 def test_a_mistake_is_one_sentence_before_a_training(materials, tmp_path, more, sentence):
-    with pytest.raises(InputError) as error:
-        run.main(words(materials, tmp_path / "r.json", *more))
-    assert sentence in str(error.value)
-    assert "\n" not in str(error.value)
+    assert sentence in refusal(run.main, words(materials, tmp_path / "r.json", *more))
     assert not any(tmp_path.iterdir())

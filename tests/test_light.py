@@ -11,6 +11,7 @@ import pytest
 from exported import cosines
 from hub import run_python
 from light_folders import PROMPTS, TOKENIZERS, save_light
+from refusals import refusal
 from tiny import sentences
 
 import distilface
@@ -25,11 +26,11 @@ from distilface.light.session import usable_threads
 from distilface.light.ways import runs_here, ways_of
 from distilface.model.folder import load
 from distilface.runtimes import FILES, open_file
-from distilface.settings import InputError
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 FILE = FILES["onnx"].path
 each_family = pytest.mark.parametrize("family", TOKENIZERS)
+of_roberta = pytest.mark.parametrize("folder", ["roberta"], indirect=True)
 
 
 @pytest.fixture(scope="module")
@@ -39,9 +40,9 @@ def folders(tmp_path_factory) -> dict[str, Path]:
 
 
 @pytest.fixture
-def folder(folders, tmp_path) -> Path:
-    """Copy the folder of a BERT, for a test that changes it."""
-    return shutil.copytree(folders["bert"], tmp_path / "m")
+def folder(folders, tmp_path, request) -> Path:
+    """Copy the folder of a BERT, or of the family that a test names, for a test that changes it."""
+    return shutil.copytree(folders[getattr(request, "param", "bert")], tmp_path / "m")
 
 
 def change(file: Path, **settings) -> None:
@@ -77,12 +78,9 @@ def test_the_tokens_are_those_of_the_folder(folders, family):
     """Vectors of a random model might hide a token; a text is cut in the same place."""
     model = load(folders[family])
     for prompt in ("", PROMPTS["query"]):
-        kept = [row[row != model.tokenizer.pad_token_id].tolist() for row in padded_ids(model, prompt)]
+        padded = np.asarray(model.preprocess(list(EDGES), prompt=prompt)["input_ids"])
+        kept = [row[row != model.tokenizer.pad_token_id].tolist() for row in padded]
         assert LightEncoder(folders[family])._tokens.ids([prompt + text for text in EDGES]) == kept
-
-
-def padded_ids(model, prompt: str) -> np.ndarray:
-    return np.asarray(model.preprocess(list(EDGES), prompt=prompt)["input_ids"])
 
 
 @pytest.mark.parametrize("lower", [True, False])
@@ -95,27 +93,26 @@ def test_the_settings_of_a_tokenizer_rule(folder, lower):
     assert light._tokens.padded([[1], [2, 3]])["input_ids"].tolist() == [[0, 1], [2, 3]]
 
 
-def test_padding_on_the_left_keeps_the_positions(folders, tmp_path):
+@of_roberta
+def test_padding_on_the_left_keeps_the_positions(folder):
     """A RoBERTa counts its positions from the padding: another token in its place would move a text's own."""
-    place = shutil.copytree(folders["roberta"], tmp_path / "m")
-    change(place / "tokenizer_config.json", padding_side="left")
-    expected = np.asarray(load(place).encode(list(EDGES)))
-    assert nearest(LightEncoder(place).encode(EDGES), expected) >= 1 - 1e-6
+    change(folder / "tokenizer_config.json", padding_side="left")
+    expected = np.asarray(load(folder).encode(list(EDGES)))
+    assert nearest(LightEncoder(folder).encode(EDGES), expected) >= 1 - 1e-6
 
 
-def test_a_length_is_no_more_than_can_be_placed(folders, tmp_path):
+@of_roberta
+def test_a_length_is_no_more_than_can_be_placed(folder):
     """A RoBERTa of 34 positions can place 32 tokens: the two before are its padding's."""
-    place = shutil.copytree(folders["roberta"], tmp_path / "m")
-    change(place / "sentence_bert_config.json", max_seq_length=34)
-    assert LightEncoder(place).max_seq_length == 32
-    (place / "sentence_bert_config.json").unlink()
-    change(place / "tokenizer_config.json", model_max_length=20)
-    assert LightEncoder(place).max_seq_length == 20
-    change(place / "tokenizer_config.json", model_max_length=10**30)
-    assert LightEncoder(place).encode(EDGES).shape == (12, 32)
-    (place / "config.json").unlink()
-    with pytest.raises(InputError, match="names no length"):
-        LightEncoder(place)
+    change(folder / "sentence_bert_config.json", max_seq_length=34)
+    assert LightEncoder(folder).max_seq_length == 32
+    (folder / "sentence_bert_config.json").unlink()
+    change(folder / "tokenizer_config.json", model_max_length=20)
+    assert LightEncoder(folder).max_seq_length == 20
+    change(folder / "tokenizer_config.json", model_max_length=10**30)
+    assert LightEncoder(folder).encode(EDGES).shape == (12, 32)
+    (folder / "config.json").unlink()
+    assert "names no length" in refusal(LightEncoder, folder)
 
 
 def test_any_number_of_texts_in_their_order(folders, capsys):
@@ -128,12 +125,9 @@ def test_any_number_of_texts_in_their_order(folders, capsys):
     np.testing.assert_allclose(light.encode(tuple(texts[::-1])), vectors[::-1], atol=1e-5)
     assert light.encode([]).shape == (0, 32)
     for texts in ([None], ["a", 5], [["a", "b"]]):
-        with pytest.raises(InputError, match="a text must be a string"):
-            light.encode(texts)
-    with pytest.raises(InputError, match="unknown prompt 'quary': did you mean 'query'"):
-        light.encode("a", prompt_name="quary")
-    with pytest.raises(InputError, match="batch_size 0 is out of range"):
-        light.encode("a", batch_size=0)
+        assert "a text must be a string" in refusal(light.encode, texts)
+    assert "unknown prompt 'quary': did you mean 'query'" in refusal(light.encode, "a", prompt_name="quary")
+    assert "batch_size 0 is out of range" in refusal(light.encode, "a", batch_size=0)
 
 
 @pytest.mark.parametrize("name", ["cosine", "dot", "euclidean", "manhattan"])
@@ -160,24 +154,23 @@ def test_the_smallest_file_is_taken(folder):
     assert LightEncoder(folder, file=FILE).file == source
     size = sum(file.stat().st_size for file in (source, folder / "tokenizer.json"))
     assert LightEncoder(folder, file=FILE).megabytes == round(size / 1e6, 2)
-    with pytest.raises(InputError, match="both variant='q4' and file='x' are given"):
-        LightEncoder(folder, "q4", "x")
-    with pytest.raises(InputError, match="unknown variant 'q5': did you mean 'q4'"):
-        LightEncoder(folder, "q5")
+    assert "both variant='q4' and file='x' are given" in refusal(LightEncoder, folder, "q4", "x")
+    assert "unknown variant 'q5': did you mean 'q4'" in refusal(LightEncoder, folder, "q5")
 
 
 def test_what_cannot_be_run_is_a_sentence(folder):
-    with pytest.raises(InputError, match=r"has no onnx/model_q4.onnx; make one with the toolkit: distilface export"):
-        LightEncoder(folder, "q4")
+    said = refusal(LightEncoder, folder, "q4")
+    assert "has no onnx/model_q4.onnx; make one with the toolkit: distilface export" in said
     (folder / FILE).write_bytes(b"version https://git-lfs.github.com/spec/v1\n")
-    with pytest.raises(InputError, match=r"model.onnx cannot be opened: .*; export or download it again"):
-        LightEncoder(folder)
+    said = refusal(LightEncoder, folder)
+    assert "model.onnx cannot be opened: " in said
+    assert "; export or download it again" in said
     shutil.rmtree(folder / "onnx")
-    with pytest.raises(InputError, match=r"has no onnx/model_q4.onnx or onnx/model_int8.onnx or onnx/model.onnx"):
-        LightEncoder(folder)
+    assert "has no onnx/model_q4.onnx or onnx/model_int8.onnx or onnx/model.onnx" in refusal(LightEncoder, folder)
     (folder / "tokenizer.json").unlink()
-    with pytest.raises(InputError, match=r"has no tokenizer.json, .*; load it in torch"):
-        LightEncoder(folder)
+    said = refusal(LightEncoder, folder)
+    assert "has no tokenizer.json, " in said
+    assert "; load it in torch" in said
 
 
 def test_a_file_of_another_library_is_a_sentence(folder):
@@ -187,20 +180,17 @@ def test_a_file_of_another_library_is_a_sentence(folder):
     model = onnx.load(folder / FILE)
     model.graph.output.remove(next(port for port in model.graph.output if port.name == "sentence_embedding"))
     onnx.save(model, folder / FILE)
-    with pytest.raises(InputError, match="reads attention_mask, input_ids and gives last_hidden_state; a file that"):
-        LightEncoder(folder)
+    assert "reads attention_mask, input_ids and gives last_hidden_state; a file that" in refusal(LightEncoder, folder)
 
 
 def test_a_pooling_without_the_prompt_is_refused(folder):
     """The file cannot know how many tokens the prompt has; with none in the folder, only a prompt is refused."""
     change(folder / "1_Pooling" / "config.json", include_prompt=False)
-    with pytest.raises(InputError, match="its pooling leaves out the tokens of its prompts"):
-        LightEncoder(folder)
+    assert "its pooling leaves out the tokens of its prompts" in refusal(LightEncoder, folder)
     change(folder / "config_sentence_transformers.json", prompts={}, default_prompt_name=None)
     light = LightEncoder(folder)
     assert light.encode("a dog").shape == (32,)
-    with pytest.raises(InputError, match="the prompt 'query: ' cannot be taken"):
-        light.encode("a dog", prompt="query: ")
+    assert "the prompt 'query: ' cannot be taken" in refusal(light.encode, "a dog", prompt="query: ")
 
 
 @pytest.mark.skipif(not hasattr(os, "sched_setaffinity"), reason="the system does not bind processes")
@@ -222,8 +212,7 @@ def test_the_files_are_measured(folder, tmp_path, capsys):
     assert all(value > 0 for rates in result["files"].values() for value in rates.values())
     assert 0 < result["seconds_to_first_vector"] < 60
     assert "model_q4.onnx" in capsys.readouterr().out
-    with pytest.raises(InputError, match="none has no onnx/"):
-        light_files.run(["--folder", str(tmp_path / "none")])
+    assert "none has no onnx/" in refusal(light_files.run, ["--folder", str(tmp_path / "none")])
 
 
 # ---- distilface.load, and the half that is not installed
@@ -251,10 +240,9 @@ def test_the_family_is_measured_beside_the_usual_model(folder, students, tmp_pat
     written = json.loads(output.read_text())
     assert set(written) == {"another processor", processor()}
     assert written[processor()] == result
-    with pytest.raises(InputError, match="--folders is empty"):
-        of_family.run(["--usual", str(students["mean"])])
-    with pytest.raises(InputError, match="has no onnx/ that a light encoder reads"):
-        of_family.run(["--folders", str(tmp_path), "--usual", str(students["mean"])])
+    assert "--folders is empty" in refusal(of_family.run, ["--usual", str(students["mean"])])
+    said = refusal(of_family.run, ["--folders", str(tmp_path), "--usual", str(students["mean"])])
+    assert "has no onnx/ that a light encoder reads" in said
 
 
 def test_load_takes_the_half_that_is_there(folders, monkeypatch):
@@ -262,23 +250,20 @@ def test_load_takes_the_half_that_is_there(folders, monkeypatch):
     assert type(distilface.load(folder)).__name__ == "SentenceTransformer"
     assert type(distilface.load(folder, runtime="onnx")) is LightEncoder
     assert distilface.load(folder, variant="onnx").file == folder / FILE
-    with pytest.raises(InputError, match="variant='onnx' is run by onnxruntime; leave out runtime='torch'"):
-        distilface.load(folder, runtime="torch", variant="onnx")
-    with pytest.raises(InputError, match="unknown runtime 'onx': did you mean 'onnx'"):
-        distilface.load(folder, runtime="onx")
+    said = refusal(distilface.load, folder, runtime="torch", variant="onnx")
+    assert "variant='onnx' is run by onnxruntime; leave out runtime='torch'" in said
+    assert "unknown runtime 'onx': did you mean 'onnx'" in refusal(distilface.load, folder, runtime="onx")
     monkeypatch.setattr(files, "SHIPPED", folder)
     assert type(distilface.load()) is LightEncoder
-    with pytest.raises(InputError, match="the shipped model is run by onnxruntime"):
-        distilface.load(runtime="torch")
+    assert "the shipped model is run by onnxruntime" in refusal(distilface.load, runtime="torch")
     monkeypatch.setattr(files, "SHIPPED", folder / "none")
-    with pytest.raises(InputError, match="this installation ships no model; name one"):
-        distilface.load()
+    assert "this installation ships no model; name one" in refusal(distilface.load)
 
 
 def test_without_the_toolkit_load_is_light(folders, no_toolkit):
     assert type(distilface.load(folders["bert"])) is LightEncoder
-    with pytest.raises(InputError, match="a model in torch needs sentence-transformers; pip install 'distilface"):
-        distilface.load(folders["bert"], runtime="torch")
+    said = refusal(distilface.load, folders["bert"], runtime="torch")
+    assert "a model in torch needs sentence-transformers; pip install 'distilface" in said
 
 
 @pytest.mark.parametrize(
@@ -293,9 +278,7 @@ def test_without_the_toolkit_load_is_light(folders, no_toolkit):
     ],
 )
 def test_a_verb_without_the_toolkit_names_the_extra(no_toolkit, call, what):
-    with pytest.raises(InputError) as refusal:
-        call()
-    assert str(refusal.value) == f"{what} needs sentence-transformers; pip install 'distilface[train]'"
+    assert refusal(call) == f"{what} needs sentence-transformers; pip install 'distilface[train]'"
 
 
 @pytest.mark.parametrize(
@@ -318,8 +301,7 @@ def test_the_command_without_the_toolkit(no_toolkit, monkeypatch, capsys, words,
 def test_a_part_of_the_toolkit_is_not_enough(monkeypatch):
     """With sentence-transformers alone, training would end in a traceback of what it does not bring."""
     monkeypatch.setattr(extras, "find_spec", lambda name: None if name == "mteb" else name)
-    with pytest.raises(InputError, match=r"^evaluation needs mteb; pip install 'distilface\[train\]'$"):
-        distilface.evaluate("m")
+    assert refusal(distilface.evaluate, "m") == "evaluation needs mteb; pip install 'distilface[train]'"
 
 
 def test_the_command_runs_where_the_toolkit_is(monkeypatch, capsys):
@@ -366,15 +348,12 @@ def test_the_shipped_model_finds_what_means_the_same():
     assert isinstance(model, LightEncoder)
     assert model.file == files.SHIPPED / "onnx" / "model_q4.onnx"
     assert 9 < model.megabytes <= 10
-    query, texts = (
-        "How do I change my password?",
-        [
-            "Click on 'forgot password' to set a new one.",
-            "The train leaves at nine in the morning.",
-            "Photosynthesis turns light into sugar.",
-        ],
-    )
-    similarity = model.similarity(model.encode(query), model.encode(texts))[0]
+    texts = [
+        "Click on 'forgot password' to set a new one.",
+        "The train leaves at nine in the morning.",
+        "Photosynthesis turns light into sugar.",
+    ]
+    similarity = model.similarity(model.encode("How do I change my password?"), model.encode(texts))[0]
     assert similarity.argmax() == 0
     assert similarity[0] > 2 * similarity[1:].max()
     run = json.loads((files.SHIPPED / "run.json").read_text())

@@ -13,7 +13,7 @@ import pytest
 import yaml
 from hub import Hub
 from runs import VARIANTS, Materials, tree
-from tiny import PAIRS
+from tiny import write_content, write_pairs
 from transformers import AutoModel
 from warm import TRAINING
 
@@ -155,13 +155,8 @@ def test_with_no_arguments_it_is_the_papers_recipe_on_the_hub(hub: Hub, material
     encoder, tokenizer = load_backbone(str(materials.backbone))
     cut_layers(encoder, [0, 1, 0, 1, 0, 1]).save_pretrained(tmp_path / "distilbert")
     tokenizer.save_pretrained(tmp_path / "distilbert")
-    rows = [json.dumps({"sentence1": a, "sentence2": b, "score": score}) for a, b, score in PAIRS]
-    for name, file, text in (
-        ("texts", "wiki1m_for_simcse.txt", materials.text.read_text()),
-        ("sts", "validation.jsonl", "\n".join(rows)),
-    ):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / file).write_text(text)
+    write_content(tmp_path / "texts" / "wiki1m_for_simcse.txt", materials.text.read_text())
+    write_pairs(tmp_path / "sts" / "validation.jsonl")
     hub.add_model("distilbert/distilbert-base-uncased", tmp_path / "distilbert")
     hub.add_dataset("princeton-nlp/datasets-for-simcse", tmp_path / "texts")
     hub.add_dataset("mteb/stsbenchmark-sts", tmp_path / "sts")
@@ -182,10 +177,7 @@ def test_with_no_arguments_it_is_the_papers_recipe_on_the_hub(hub: Hub, material
 
 MISTAKES = {
     "an unknown option": (["--learning_rat", "1"], "unknown option 'learning_rat': did you mean 'learning_rate'?"),
-    "an unknown key": (
-        ["--config", "RECIPE"],
-        "unknown setting in RECIPE: 'batchsize': did you mean 'batch_size'?",
-    ),
+    "an unknown key": (["--config", "RECIPE"], "unknown setting in RECIPE: 'batchsize': did you mean 'batch_size'?"),
     "a missing recipe": (
         ["--config", "none.yaml"],
         "recipe none.yaml does not exist; the shipped ones are distilface, ",
@@ -238,11 +230,7 @@ def test_a_mistake_ends_the_process_in_one_line(warm, materials, tmp_path):
 
 
 READ = [
-    (
-        "embedding",
-        ["--projection", "false", "--backbone", "BACKBONE"],
-        "have 48 dimensions and the student's 32",
-    ),
+    ("embedding", ["--projection", "false", "--backbone", "BACKBONE"], "have 48 dimensions and the student's 32"),
     ("embedding", ["--layers", "0", "7"], "layer 7 is out of range; the encoder has layers 0 to 1"),
     ("simcse", ["--layers", "2"], "layer 2 is out of range; the encoder has layers 0 to 1"),
     ("mlm", ["--layers", "-1"], "layer -1 is out of range; the encoder has layers 0 to 1"),

@@ -7,8 +7,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import mteb
 import numpy as np
 import pytest
+from refusals import refusal
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sklearn.cluster import MiniBatchKMeans
@@ -24,7 +26,6 @@ from distilface.evaluation.comparison import score_tasks
 from distilface.evaluation.suite import read_suite
 from distilface.model.folder import load
 from distilface.runtimes import TorchEncoder
-from distilface.settings import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore::UserWarning")
 
@@ -130,17 +131,10 @@ def test_a_seen_task_is_in_no_mean(report):
     assert "mean reranking" not in means
 
 
-def test_a_text_is_embedded_once(suite, students, monkeypatch):
+def test_a_text_is_embedded_once(suite, students, encoded):
     """The suite takes a text for several tasks, the clustering alone each of its texts ten times."""
-    texts: list[str] = []
-    encode = SentenceTransformer.encode
-
-    def counting(self, *args, **kwargs):
-        texts.extend(args[0] if args else kwargs["inputs"])
-        return encode(self, *args, **kwargs)
-
-    monkeypatch.setattr(SentenceTransformer, "encode", counting)
     score_tasks({"model": TorchEncoder(students["mean"])}, read_suite(suite))
+    texts = [text for call in encoded for text in call]
     assert len(texts) == len(set(texts))
 
 
@@ -149,9 +143,7 @@ def test_a_prompt_has_its_own_embedding(suite, students, tmp_path):
     model = load(students["mean"])
     model.prompts = {"query": "the dog: ", "document": "a river "}
     plain = load(students["mean"])
-    queries, documents = (
-        [prompt + text for text in texts] for prompt, texts in (("the dog: ", QUERIES), ("a river ", DOCUMENTS))
-    )
+    queries, documents = [f"the dog: {text}" for text in QUERIES], [f"a river {text}" for text in DOCUMENTS]
     tasks = [task for task in read_suite(suite) if task.name == "Search"]
     scores = score_tasks({"model": TorchEncoder(model)}, tasks)["Search"].scores
     assert scores["model"] == pytest.approx(ndcg(unit(plain, queries), unit(plain, documents)), abs=2e-3)
@@ -162,15 +154,15 @@ def test_the_report_says_what_was_measured(report, suite, students):
     assert report["encoders"]["model"]["fingerprint"] == TorchEncoder(students["mean"]).fingerprint
     assert report["encoders"]["onnx"]["runtime"] == "onnx/model.onnx"
     assert report["machine"]["cores"] >= 1
+    assert report["versions"]["mteb"] == mteb.__version__
     assert report["tasks"]["Classes"]["more"]["model"]["accuracy_std"] == 0
     json.dumps(report, allow_nan=False)
 
 
 def test_the_command_prints_a_table(suite, teacher, students, tmp_path, capsys):
     folder = shutil.copytree(students["mean"], tmp_path / "student")
-    write_content(
-        folder / "run.json", json.dumps({"version": 1, "sources": [{"role": "teacher", "name": str(teacher)}]})
-    )
+    taught = {"version": 1, "sources": [{"role": "teacher", "name": str(teacher)}]}
+    write_content(folder / "run.json", json.dumps(taught))
     words = ["evaluate", str(folder), "--suite", str(suite), "--output", str(tmp_path / "out.json")]
     cli.run(words)
     lines = [line.strip() for line in capsys.readouterr().out.splitlines()]
@@ -180,10 +172,8 @@ def test_the_command_prints_a_table(suite, teacher, students, tmp_path, capsys):
     mine, its = (written["tasks"]["Pairs"]["scores"][name] for name in ("model", "teacher"))
     assert row[2:] == [f"{its:.2f}", f"{mine:.2f}", f"{100 * mine / its:.1f}"]
     (row,) = [line.split() for line in lines if line.startswith("Search, in the teacher's index")]
-    index, its = (
-        written["tasks"]["Search"][key][name]
-        for key, name in (("in_the_teachers_index", "model"), ("scores", "teacher"))
-    )
+    search = written["tasks"]["Search"]
+    index, its = search["in_the_teachers_index"]["model"], search["scores"]["teacher"]
     assert row[5:] == [f"{index:.2f}", f"{100 * index / its:.1f}"]
     assert any(line.startswith("Rank (MAP, seen: in no mean)") for line in lines)
 
@@ -215,8 +205,8 @@ def test_a_collapsed_model_has_no_score(suite, students):
     last = model[0].auto_model.transformer.layer[-1].output_layer_norm
     torch.nn.init.zeros_(last.weight)
     torch.nn.init.ones_(last.bias)
-    with pytest.raises(InputError, match="no score on Search: torch embeds every text alike; it has collapsed"):
-        score_tasks({"model": TorchEncoder(model)}, read_suite(suite))
+    said = refusal(score_tasks, {"model": TorchEncoder(model)}, read_suite(suite))
+    assert "no score on Search: torch embeds every text alike; it has collapsed" in said
 
 
 @pytest.mark.parametrize(
@@ -239,13 +229,11 @@ def test_a_mistake_in_a_row_has_its_line(name, change, message, tmp_path):
     rows = rows_of_suite()[name]
     write_content(tmp_path / "tasks.json", json.dumps([{"name": name, "type": TYPES[name]}]))
     write_rows(tmp_path / f"{name}.jsonl", [rows[0] | change, *rows[1:]])
-    with pytest.raises(InputError, match=message):
-        read_suite(tmp_path)
+    assert message in refusal(read_suite, tmp_path)
     missing = next(iter(change))
     if missing != "label" or name == "Pairs":
         write_rows(tmp_path / f"{name}.jsonl", [{k: v for k, v in rows[0].items() if k != missing}, *rows[1:]])
-        with pytest.raises(InputError, match=f"line 1: no column '{missing}'"):
-            read_suite(tmp_path)
+        assert f"line 1: no column '{missing}'" in refusal(read_suite, tmp_path)
 
 
 @pytest.mark.parametrize(
@@ -265,8 +253,7 @@ def test_what_is_not_a_suite(tasks, message, suite, tmp_path):
         shutil.copy(suite / name, tmp_path)
     if tasks is not None:
         write_content(tmp_path / "tasks.json", tasks)
-    with pytest.raises(InputError, match=message):
-        distilface.compare("models/none", suite=tmp_path)
+    assert message in refusal(distilface.compare, "models/none", suite=tmp_path)
 
 
 def test_another_model_stands_beside_it(suite, teacher, students, report, tmp_path):
@@ -276,10 +263,9 @@ def test_another_model_stands_beside_it(suite, teacher, students, report, tmp_pa
     assert beside["tasks"]["Pairs"]["scores"]["untrained"] == report["tasks"]["Pairs"]["scores"]["teacher"]
     for place in ("teacher", "onnx", "untrained"):
         again = shutil.copytree(teacher, tmp_path / "again" / place)
-        with pytest.raises(InputError, match=f"would have the column '{place}', which is another's"):
-            distilface.compare(
-                students["mean"], suite=suite, variants=["onnx"], teacher="none", beside=[str(other), str(again)]
-            )
+        more = {"variants": ["onnx"], "teacher": "none", "beside": [str(other), str(again)]}
+        said = refusal(distilface.compare, students["mean"], suite=suite, **more)
+        assert f"would have the column '{place}', which is another's" in said
 
 
 def test_settings_that_cannot_be(suite, students, tmp_path):
@@ -289,13 +275,11 @@ def test_settings_that_cannot_be(suite, students, tmp_path):
         (["--suite", str(suite), "--beside", "nowhere"], "nowhere is neither a folder nor a Hub id"),
         (["--suite", str(suite), "--variants", "q5"], "unknown variant 'q5'"),
         (["--suite", str(suite), "--variants", "q4"], "has no q4 export of its weights"),
-        (["--suite", str(suite), "--tasks", "STS12"], "--suite|--tasks"),
+        (["--suite", str(suite), "--tasks", "STS12"], "--tasks and --suite exclude each other"),
         (["--suite", str(suite), "--teacher", "nowhere"], "nowhere is neither a folder nor a Hub id"),
         (["--suite", str(suite), "--batch_size", "0"], "out of range"),
     ):
-        with pytest.raises(InputError, match=message):
-            cli.run(["evaluate", str(students["mean"]), *words])
-    with pytest.raises(InputError, match="is not a folder"):
-        distilface.compare(load(students["mean"]), suite=suite, variants=["onnx"])
-    with pytest.raises(InputError, match="give a suite, or the three files"):
-        distilface.compare(students["mean"])
+        assert message in refusal(cli.run, ["evaluate", str(students["mean"]), *words])
+    memory = refusal(distilface.compare, load(students["mean"]), suite=suite, variants=["onnx"])
+    assert memory.endswith("a model in memory is not a folder")
+    assert "give a suite, or the three files" in refusal(distilface.compare, students["mean"])

@@ -43,7 +43,8 @@ def open_encoders(
     check_known(variants, [*FILES, AUTO], "variant")
     is_folder = not isinstance(model, SentenceTransformer) and Path(model).is_dir()
     if variants and not is_folder:
-        raise InputError(f"variants are the exported files of a model folder; {model!s:.80} is not a folder")
+        what = "a model in memory" if isinstance(model, SentenceTransformer) else model
+        raise InputError(f"variants are the exported files of a model folder; {what} is not a folder")
     if teacher is None and is_folder:
         teacher = _own_teacher(Folder(Path(str(model))))
     encoders: dict[str, Encoder] = {} if teacher in (None, NONE) else {TEACHER: as_encoder(str(teacher))}
