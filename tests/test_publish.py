@@ -154,8 +154,9 @@ def test_a_rerun_finds_nothing_to_do_and_can_tag(push, hub, models, caplog):
     again = push("--tag", "v1", "v1.0")
     assert (again["commit"], len(hub.commits)) == (first["commit"], 1)
     assert "nothing has changed since" in caplog.text
+    before = contents(hub)
     assert "the tag v1 is of an older commit; name another" in refused(push, "--tag", "v1", path=models[1])
-    assert len(hub.commits) == 1
+    assert (contents(hub), len(hub.commits)) == (before, 1)
     assert {hub.refs["models", ID, tag].sha for tag in ("v1", "v1.0")} == {first["commit"]}
 
 

@@ -14,7 +14,7 @@ from hub import Hub, run_python
 from refusals import refusal
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import Normalize
-from tiny import PAIRS, WORDS, needs_package, random_bert, tiny_backbone, tiny_bert
+from tiny import PAIRS, WORDS, needs_package, random_bert, tiny_backbone, tiny_bert, tiny_model
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
 from torch import nn
 from transformers import (
@@ -242,6 +242,17 @@ def test_poolings_against_numpy(tmp_path, pooling, normalize):
     assert np.abs(student.encode(TEXTS, batch_size=8) - np.array(expected)).max() < 1e-5
     assert isinstance(student[-1], Normalize) == normalize
     assert not any(m.training for m in load_teacher(str(tmp_path / "bert")).modules())
+
+
+def test_poolings_that_are_not_there(tmp_path):
+    folder = str(tiny_backbone(tmp_path / "backbone"))
+    assert "unknown pooling 'max': did you mean 'mean'" in refusal(load_student, folder, pooling="max")
+    assert "needs 4 layers or more and this encoder has 2" in refusal(load_student, folder, pooling="last4")
+
+
+def test_the_encoder_of_a_sentence_transformer_is_taken(tmp_path):
+    model = tiny_model(tmp_path / "model", pooling="cls")
+    assert np.abs(load_student(str(tmp_path / "model"), pooling="cls").encode(TEXTS) - model.encode(TEXTS)).max() < 1e-6
 
 
 #: What makes a model's folder one that is not.

@@ -196,14 +196,15 @@ def test_nothing_whole_cannot_be_resumed_and_is_begun_anew(warm, materials, tmp_
     assert [f.name for f in tmp_path.iterdir()] == ["model"]
 
 
-def test_the_best_checkpoint_is_written(materials, tmp_path, monkeypatch):
-    """Scores go up, then down: the folder must hold the weights of the top."""
-    scores, seen = iter([10.0, 30.0, 90.0, 40.0, 20.0]), {}
+def test_the_best_checkpoint_is_written_and_scored_from_disk(materials, tmp_path, monkeypatch):
+    """Scores go up, then down. The folder must hold the weights of the top, and its score be read off the disk."""
+    scores, seen, models = iter([10.0, 30.0, 90.0, 40.0, 20.0]), {}, []
 
     def score(self, model, *arguments, **options):
         key = weights_hash(model)
         if key not in seen:
             seen[key] = next(scores, -1.0)
+        models.append(model)
         return {"spearman": seen[key], "mean_cosine": 0.0}
 
     monkeypatch.setattr(DevEvaluator, "__call__", score)
@@ -212,6 +213,8 @@ def test_the_best_checkpoint_is_written(materials, tmp_path, monkeypatch):
     assert run["best_step"] == 6
     assert run["scores"]["stsb_dev"] == 90.0
     assert seen[weights_hash(load(tmp_path / "model"))] == 90.0
+    assert models[-1] is not models[0]
+    assert models[-2] is models[0]
 
 
 def weights_hash(model) -> str:
