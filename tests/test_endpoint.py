@@ -186,6 +186,11 @@ def test_an_endpoint_is_an_encoder(endpoint: Endpoint, caplog, tmp_path):
     assert "it cannot be saved" in refusal(encoder.model.save_pretrained, str(tmp_path / "never"))
 
 
+def test_unit_length_is_noticed(endpoint: Endpoint):
+    endpoint.vectors = lambda texts: [[0.6, 0.8] for _ in texts]
+    assert is_normalized(EndpointEncoder(f"{endpoint.url}#unit").model)
+
+
 def test_an_interrupted_pass_goes_on(endpoint: Endpoint, tmp_path, monkeypatch, caplog):
     """What was paid for is kept, also for a machine that would compute in another precision."""
     monkeypatch.setattr(teacher_cache, "ENDPOINT_SHARD", 8)

@@ -164,6 +164,15 @@ def test_results_are_mtebs_own(tmp_path, data):
     assert result.dataset_revision == data_sources(find_tasks(["STS12"], data))["STS12"]["revision"]
 
 
+def test_scored_in_fp32(tmp_path, data):
+    model = tiny_model(tmp_path / "model").bfloat16()
+    model.save_pretrained(str(tmp_path / "half"))
+    assert {weight.dtype for weight in load_model(tmp_path / "half").parameters()} == {torch.float32}
+    scores = evaluate(tmp_path / "half", ["STS12"], data)
+    assert evaluate(model, ["STS12"], data) == scores
+    assert {weight.dtype for weight in model.parameters()} == {torch.bfloat16}
+
+
 def test_means():
     scores = {task: float(i) for i, task in enumerate(STS_TASKS)}
     assert means(scores) == {"mean_of_5": 2.2, "mean_of_7": 3.0}

@@ -68,6 +68,14 @@ def test_masked_lm_is_upstreams_loss_and_gradient(masked, rows):
     assert expected["distilbert.embeddings.word_embeddings.weight"].abs().max() > 1e-3, "the comparison sees something"
 
 
+def test_masked_lm_without_labels_is_upstreams_forward(masked):
+    model, tokenizer = masked
+    model.eval()
+    inputs = tokenizer(sentences(3), padding=True, return_tensors="pt")
+    with torch.no_grad():
+        torch.testing.assert_close(model(**inputs).logits, plain_copy(model)(**inputs).logits)
+
+
 def test_a_batch_with_nothing_masked_teaches_nothing(masked):
     """A last batch of one short sentence often has no masked token; upstream's NaN would stop the training."""
     model, tokenizer = masked
