@@ -28,6 +28,7 @@ VARIANTS = {
     "codir with a queue": "codir",
     "embedding on the grid": "embedding",
     "embedding by tokens": "embedding",
+    "embedding with relations": "embedding",
     "distillcse": "online",
     "distillcse, then online": "online",
 }
@@ -82,6 +83,7 @@ class Materials:
             "codir with a queue": ["--base", "simcse", "--queue", "20", "--objective", "infonce"],
             "embedding on the grid": ["--bits", "4", "--vocabulary", "85"],
             "embedding by tokens": ["--batch_tokens", TOKENS],
+            "embedding with relations": ["--relation_weight", "0.3"],
             "distillcse": [*relations, "--teachers", self.teacher],
             "online": [*relations, *switches],
             "distillcse, then online": [*relations, *switches, "--teachers", self.teacher],

@@ -19,9 +19,9 @@ from tiny import sentences, tiny_model
 from torch import nn
 from transformers import DistilBertTokenizerFast
 
+from distilface.methods import relations as relation
 from distilface.methods.online import generations
 from distilface.methods.online import loss as online
-from distilface.methods.online import relations as relation
 from distilface.model.folder import load
 from distilface.training.teacher import load_teacher
 

@@ -11,8 +11,8 @@ from students import Emitter, Reader, as_features, assert_same, labels, mean_cos
 
 from benchmarks.glue.models import kd_loss, task_loss
 from distilface.methods import embedding, simcse
+from distilface.methods import relations as relation
 from distilface.methods.multistage.losses import MatchLoss, MultilingualContrastiveLoss
-from distilface.methods.online import relations as relation
 from distilface.methods.online.loss import DistillCSELoss
 
 pytestmark = pytest.mark.usefixtures("one_thread")
@@ -49,6 +49,33 @@ def test_embedding(metric, projected):
     if projected:
         by_weight = oracles.gradient(lambda w: expected(at, w), weight)
         np.testing.assert_allclose(loss.projection.weight.grad, by_weight, atol=1e-6)
+
+
+@pytest.mark.parametrize("projected", [False, True])
+def test_embedding_with_relations(projected):
+    """The student's own vectors are related, not their projection; the teacher's are fixed."""
+    at, target = numbers(5, 5, seed=1), numbers(5, 7 if projected else 5, seed=2)
+    related = {"relation_weight": 0.7, "relation_temperature": 0.3}
+    loss = embedding.EmbeddingLoss(Emitter(5), "cosine", numbers(20, 7, seed=3) if projected else None, **related)
+    weight, bias = (p.double().detach().numpy() for p in loss.parameters()) if projected else (np.eye(5), np.zeros(5))
+    cosines = oracles.off_diagonal_cosines(target)
+
+    def expected(x):
+        return oracles.distance("cosine", x @ weight.T + bias, target) + 0.7 * oracles.relation_loss(
+            x, cosines, 0.3, 0.3
+        )
+
+    fixed = torch.tensor(target, requires_grad=True)
+    assert_same(lambda x: loss.double()(as_features([x]), fixed), expected, at)
+    assert fixed.grad is None
+
+
+def test_relations_under_autocast():
+    """They are multiplied in fp32 where the training computes in bf16, whose cosines are off by up to 4e-3."""
+    vectors = numbers(40, 384)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = relation.relations(torch.tensor(vectors, dtype=torch.float32))
+    np.testing.assert_allclose(found, oracles.off_diagonal_cosines(vectors), atol=1e-6)
 
 
 @pytest.mark.parametrize("count", [1, 3])

@@ -20,6 +20,8 @@ from tiny import on_one_thread
 from together import ALONE, KINDS, free_port, train_all, train_together
 
 from distilface import processes
+from distilface.methods import find_method
+from distilface.methods.embedding import DistillSettings
 from distilface.run import read_run
 from distilface.settings import InputError
 from distilface.training.batches import LengthBatchSampler, check_batch
@@ -130,6 +132,13 @@ def test_a_batch_that_cannot_be_dealt_out_is_refused(monkeypatch):
         InputError, match=r"--batch_size 32 of simcse cannot be dealt out evenly to 3 processes; give a"
     ):
         check_batch(32, 2, "simcse")
+
+
+def test_relations_are_not_learned_by_several(monkeypatch):
+    be_second_of_three(monkeypatch)
+    settings = DistillSettings(data=["python"], batch_size=12, dev=None, relation_weight=0.5)
+    with pytest.raises(InputError, match=r"^--relation_weight trains in one process, not in 3: it compares the sent"):
+        find_method("distill").check(settings)
 
 
 def test_the_environment_says_which_process_this_is(monkeypatch):

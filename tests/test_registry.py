@@ -25,7 +25,7 @@ from distilface.training.trainer import LOSS_STATE, EncoderTrainer
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 NAMES = list(methods())
 #: Every method, and the ways of one in which another loss or another teacher is at work.
-KINDS = [*NAMES, "simcse with a head", "codir with a queue", "distillcse"]
+KINDS = [*NAMES, "simcse with a head", "embedding with relations", "codir with a queue", "distillcse"]
 
 
 class TinyCase:
@@ -160,6 +160,10 @@ CONFIGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "simcse": ({"scale": 20, "directions": ["query_to_doc"], "mlp_head": False}, ["2401.12472", "SimCSE"]),
     "simcse with a head": ({"mlp_head": True}, ["SimCSE"]),
     "embedding": ({"distance_metric": "mse", "projection_dim": 48}, ["2301.12005"]),
+    "embedding with relations": (
+        {"distance_metric": "mse", "relation_weight": 0.3, "relation_temperature": 0.05},
+        ["2301.12005", "DistillCSE"],
+    ),
     "codir": (
         {"base": "EmbeddingLoss", "weight": 1.0, "distance_metric": "cosine", "projection_dim": 48},
         ["sun2020codir", "tian2020crd", "kim2023embeddistill"],
@@ -220,6 +224,9 @@ def test_names_and_aliases_are_one_methods_own():
         find_method("distil")
 
 
-def test_a_codir_run_cites_what_stands_beside_it():
-    papers = [paper.name for paper in find_method("codir").cites({"base": "simcse"})]
-    assert papers == [find_method("codir").paper.name, find_method("simcse").paper.name]
+def test_a_run_cites_what_stands_beside_its_loss():
+    cited = [paper.name for paper in find_method("codir").cites({"base": "simcse"})]
+    assert cited == [find_method("codir").paper.name, find_method("simcse").paper.name]
+    distill = find_method("distill")
+    assert distill.cites({"relation_weight": 0.0}) == [distill.paper]
+    assert [*distill.cites({"relation_weight": 0.3})[1].links] == ["distillcse"]

@@ -18,9 +18,9 @@ from distilface import processes
 from distilface.data.texts import read_texts
 from distilface.methods.shaping import cut_dimensions, fill_budget, hold_out, rounded, start_rounding
 from distilface.methods.task import Paper, Task
-from distilface.settings import InputError, warn_unused
+from distilface.settings import warn_unused
 from distilface.training.alike import drop_alike
-from distilface.training.batches import check_batch
+from distilface.training.batches import check_batch, check_processes
 from distilface.training.checkpoints import WholeCheckpoints
 from distilface.training.evaluators import AgreementEvaluator, DevAndAgreementEvaluator, DevEvaluator
 from distilface.training.fitting import encoder_trainer, fit, read_length
@@ -69,8 +69,8 @@ class Method(ABC):
         Raises:
             InputError: saying why.
         """
-        if self.alone and processes.count() > 1:
-            raise InputError(f"{self.name} trains in one process, not in {processes.count()}: {self.alone}")
+        if self.alone:
+            check_processes(self.name, self.alone)
 
     def cites(self, settings: Mapping[str, Any]) -> list[Paper]:
         """Return the papers of a run with these settings."""

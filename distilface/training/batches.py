@@ -18,6 +18,20 @@ POOL = 64
 _ROWS = 10_000
 
 
+def check_processes(what: str, why: str) -> None:
+    """Refuse several processes for what they cannot train together.
+
+    Args:
+        what: the method or the setting.
+        why: they cannot.
+
+    Raises:
+        InputError: saying why.
+    """
+    if processes.count() > 1:
+        raise InputError(f"{what} trains in one process, not in {processes.count()}: {why}")
+
+
 def check_batch(size: int, least: int, what: str) -> None:
     """Check that a batch holds as many texts as its loss compares: fewer would teach nothing, at a loss of 0.
 

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from distilface.data.texts import numbered
 from distilface.methods import simcse
 from distilface.methods.base import Paper
-from distilface.methods.online.relations import relation_loss, relations, shuffle_in_groups
+from distilface.methods.relations import PAPER as RELATIONS
+from distilface.methods.relations import relation_loss, relations, shuffle_in_groups
 from distilface.model.prompts import tokens_of
 from distilface.settings import InputError
 
@@ -22,16 +23,8 @@ Keep = Literal["last", "best_dev"]
 PAPER = Paper(
     name="SimCSE beside teachers, or beside the student's own past (DistillCSE, distillation on the fly)",
     summary="to SimCSE comes that the relations within a batch meet those that a teacher sees",
-    links={"distillcse": "https://arxiv.org/abs/2310.13499", "simcse": "https://arxiv.org/abs/2104.08821"},
-    bibtex="""
-@inproceedings{xu2023distillcse,
-    title = {{DistillCSE}: Distilled Contrastive Learning for Sentence Embeddings},
-    author = {Xu, Jiahao and Shao, Wei and Chen, Lihui and Liu, Lemao},
-    booktitle = {Findings of the Association for Computational Linguistics: EMNLP},
-    year = {2023}
-}
-"""
-    + simcse.PAPER.bibtex,
+    links=RELATIONS.links | {"simcse": "https://arxiv.org/abs/2104.08821"},
+    bibtex=RELATIONS.bibtex + simcse.PAPER.bibtex,
     limits=("It has seen no label; what its teachers learned from, if it had any, is named above.",),
 )
 
@@ -65,7 +58,7 @@ def _check(group_p: float, weight: float, student: float, teacher: float, length
 class DistillCSELoss(simcse.SimCSELoss):
     """SimCSE, and the teacher's relations between the different sentences of a batch.
 
-    L = L_simcse + w * CE(q || p). The second term (:func:`distilface.methods.online.relations.relation_loss`)
+    L = L_simcse + w * CE(q || p). The second term (:func:`distilface.methods.relations.relation_loss`)
     compares the cosines of the student's first view with the mean of the teachers' cosines, which Group-P shuffles
     anew for every anchor and step, from ``seed`` and the number of the step. A teacher reads each sentence once.
 

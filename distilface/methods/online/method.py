@@ -13,6 +13,7 @@ from distilface.hub_ids import DEFAULT_BACKBONE
 from distilface.methods.base import EncoderMethod, Task
 from distilface.methods.online.generations import Generations, check_generations, check_length, generations
 from distilface.methods.online.loss import PAPER, DistillCSELoss, prepare
+from distilface.methods.relations import ALONE, LEAST_BATCH
 from distilface.model.precision import uses_bf16
 from distilface.settings import setting
 from distilface.training.checkpoints import WholeCheckpoints
@@ -76,8 +77,8 @@ class Online(EncoderMethod):
     aliases = ("distillcse",)
     paper = PAPER
     Settings = OnlineSettings
-    alone = "it compares the sentences of a batch, and each would see its own part alone"
-    least_batch = 3  # of two, each has one other: there is no relation to learn
+    alone = ALONE
+    least_batch = LEAST_BATCH
 
     def check(self, settings: Any) -> None:
         """Refuse a switch that could not happen, and a training in which nothing ever teaches."""

@@ -1,35 +1,31 @@
-"""Distillation of a teacher's sentence embeddings (EmbedDistill, arXiv 2301.12005; DistilFace's MSE)."""
+"""The distillation of embeddings as a method: its settings, its student, and how its pieces are put together."""
 
 import logging
-from collections.abc import Iterable, Sequence
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal, get_args
+from typing import Any, get_args
 
-import numpy as np
-import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
-from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
-from sklearn.decomposition import PCA
 
 from distilface.compression.bits import BITS
-from distilface.embedding.rounding import restored
 from distilface.embedding.space import make_space
 from distilface.embedding.teacher_cache import embed
 from distilface.hub_ids import DEFAULT_TEACHER
+from distilface.methods import relations
 from distilface.methods.base import EncoderMethod, Paper, Task
+from distilface.methods.embedding.loss import EmbeddingLoss, Metric, make_loss
 from distilface.methods.shaping import make_static
 from distilface.model.pooling import is_normalized
 from distilface.settings import InputError, check_known, setting
+from distilface.training.batches import check_batch, check_processes
 from distilface.training.settings import ImitationSettings
 from distilface.training.student import make_student
 
 logger = logging.getLogger(__name__)
 
-#: Teacher embeddings from which the projection's principal components are taken.
-PCA_ROWS = 20_000
-Metric = Literal["mse", "cosine", "l2"]
 #: What a student without a transformer does not have, or does not obey.
 NO_LAYERS = [
     *("backbone", "layers", "pooling", "max_seq_length"),
@@ -68,6 +64,10 @@ class DistillSettings(ImitationSettings):
         None, "tokens that the published model reads; default: the teacher's, if it can"
     )
     metric: str = setting("mse", "distance to the teacher: mse, cosine or l2")
+    relation_weight: float = setting(0.0, "weight of how the sentences of a batch relate, beside the distance")
+    relation_temperature: float = setting(
+        0.05, "temperature of these relations: a lower one looks at nearer neighbours", needs={"relation_weight": True}
+    )
     projection: bool = setting(False, "map the student's width to the teacher's (needed where they differ)")
     static: bool = setting(
         False,
@@ -96,48 +96,6 @@ def prepare(
     A batch is read as tensors: as lists of Python floats, its labels take 8 ms more of every step.
     """
     return embed(teacher, texts, cache_dir, batch_size=batch_size, dtype=dtype or "float32").with_format("torch")
-
-
-class EmbeddingLoss(EmbedDistillLoss):
-    """The student's embedding, projected if widths differ, meets the teacher's.
-
-    Equations (7) and (8) of EmbedDistill: mean over the batch of d(W s_i + b, t_i), with d the mean squared
-    error over dimensions, 1 - cosine, or the euclidean distance. Without a projection W is the identity.
-
-    The projection starts as the principal components of the teacher's embeddings: W = V (teacher width x student
-    width) and b = their mean, so that a student which emits the first components is already at the optimum (the
-    reduction of HPD, arXiv 2203.07687). It lives on the loss: checkpoints keep it, the model folder never has it.
-
-    Args:
-        model: the student.
-        metric: ``mse``, ``cosine`` or ``l2``.
-        teacher_embeddings: a sample, shape (n, teacher width), to start a projection from; ``None`` for none.
-    """
-
-    def __init__(
-        self, model: SentenceTransformer, metric: Metric = "mse", teacher_embeddings: np.ndarray | None = None
-    ) -> None:
-        width = None if teacher_embeddings is None else teacher_embeddings.shape[1]
-        super().__init__(model, distance_metric=metric, projection_dim=width)
-        if teacher_embeddings is not None:
-            self._start_at_principal_components(teacher_embeddings)
-
-    def forward(
-        self, sentence_features: Iterable[dict[str, torch.Tensor]], labels: torch.Tensor | None
-    ) -> torch.Tensor:
-        """Return the loss; the teacher's embeddings may be rounded."""
-        return super().forward(sentence_features, None if labels is None else restored(labels))
-
-    def _start_at_principal_components(self, embeddings: np.ndarray) -> None:
-        projection: Any = self.projection
-        student = projection.in_features
-        count = min(student, *embeddings.shape)
-        pca = PCA(n_components=count, svd_solver="full").fit(embeddings)
-        components = np.zeros((embeddings.shape[1], student), np.float32)
-        components[:, :count] = pca.components_.T
-        with torch.no_grad():
-            projection.weight.copy_(torch.from_numpy(components))
-            projection.bias.copy_(torch.from_numpy(pca.mean_))
 
 
 def shorter_length(student: SentenceTransformer, teacher: SentenceTransformer) -> int:
@@ -182,24 +140,6 @@ def check_joined(student: SentenceTransformer, teachers: Sequence[SentenceTransf
         )
 
 
-def make_loss(
-    student: SentenceTransformer, dataset: Dataset, metric: Metric = "mse", projection: bool = False
-) -> EmbeddingLoss:
-    """Make the loss for a student on data that :func:`prepare` made.
-
-    Args:
-        student: the model to train.
-        dataset: with the column ``label``.
-        metric: the distance.
-        projection: map the student's width to the teacher's, starting at the principal components of up to
-            :data:`PCA_ROWS` of its embeddings.
-    """
-    if not projection:
-        return EmbeddingLoss(student, metric)
-    rows = np.linspace(0, len(dataset) - 1, min(PCA_ROWS, len(dataset))).astype(int)
-    return EmbeddingLoss(student, metric, restored(np.asarray(dataset.select(rows)["label"][:])))
-
-
 class Distillation(EncoderMethod):
     """Distil a teacher's sentence embeddings into a small student.
 
@@ -227,6 +167,10 @@ class Distillation(EncoderMethod):
         distilface train distill --teacher A B --backbone ID_OR_FOLDER --data TEXT.txt
         distilface train distill --config minilm-l3 --rotate true --data TEXT.txt
 
+    With the nearest neighbours of a batch learned beside the distance, which keeps more of the teacher's search:
+
+        distilface train distill --config minilm --megabytes 5 --data TEXT.txt --relation_weight 0.3
+
     The teacher's embeddings are computed once and kept on disk; their size is reported first.
     """
 
@@ -235,6 +179,10 @@ class Distillation(EncoderMethod):
     paper = PAPER
     Settings = DistillSettings
     imitates = True
+
+    def cites(self, settings: Mapping[str, Any]) -> list[Paper]:
+        """Return the paper, and that of the relations where they have a weight."""
+        return [PAPER, relations.PAPER] if settings.get("relation_weight") else [PAPER]
 
     def check(self, settings: Any) -> None:
         """Refuse an unknown distance or an unknown way to end."""
@@ -248,6 +196,16 @@ class Distillation(EncoderMethod):
                 f"--bits {settings.bits} is of linear maps, of which a static student has none; "
                 f"set --bits {BITS} --table_bits {settings.bits}"
             )
+        if not 0 <= settings.relation_weight < math.inf:
+            raise InputError(f"--relation_weight {settings.relation_weight} is out of range; it must be 0 or more")
+        if not 0 < settings.relation_temperature < math.inf:
+            raise InputError(
+                f"--relation_temperature {settings.relation_temperature} is out of range; it must be above 0"
+            )
+        if settings.relation_weight:
+            check_processes("--relation_weight", relations.ALONE)
+            if settings.batch_tokens is None:
+                check_batch(settings.batch_size, relations.LEAST_BATCH, "--relation_weight")
         if joins(settings) and settings.teacher_dtype not in (None, "float32"):
             raise InputError(
                 f"--teacher_dtype {settings.teacher_dtype} keeps one teacher's own embeddings, and several or --rotate "
@@ -284,5 +242,7 @@ class Distillation(EncoderMethod):
         return data.with_format("torch")
 
     def loss(self, student: SentenceTransformer, task: Task) -> EmbeddingLoss:
-        """Return the distance to the teacher."""
-        return make_loss(student, task.data, task.settings.metric, task.settings.projection)
+        """Return the distance to the teacher, with the relations beside it if they have a weight."""
+        settings = task.settings
+        related = {"relation_weight": settings.relation_weight, "relation_temperature": settings.relation_temperature}
+        return make_loss(student, task.data, settings.metric, settings.projection, **related)

@@ -6,6 +6,26 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from distilface.methods.task import Paper
+
+#: Of two sentences each has one other: there is no relation to learn.
+LEAST_BATCH = 3
+#: Why several processes cannot train what compares the sentences of a batch.
+ALONE = "it compares the sentences of a batch, and each would see its own part alone"
+PAPER = Paper(
+    name="the relations that a teacher sees within a batch (DistillCSE)",
+    summary="how the sentences of a batch relate meets what the teacher sees",
+    links={"distillcse": "https://arxiv.org/abs/2310.13499"},
+    bibtex="""
+@inproceedings{xu2023distillcse,
+    title = {{DistillCSE}: Distilled Contrastive Learning for Sentence Embeddings},
+    author = {Xu, Jiahao and Shao, Wei and Chen, Lihui and Liu, Lemao},
+    booktitle = {Findings of the Association for Computational Linguistics: EMNLP},
+    year = {2023}
+}
+""",
+)
+
 
 def relations(embeddings: Tensor) -> Tensor:
     """Return the cosine of each sentence with every other one of its batch.
@@ -19,7 +39,9 @@ def relations(embeddings: Tensor) -> Tensor:
     unit = nn.functional.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=-1)
     count = len(unit)
     others = ~torch.eye(count, dtype=torch.bool, device=unit.device)
-    return (unit @ unit.T)[others].view(count, max(count - 1, 0))
+    with torch.autocast(unit.device.type, enabled=False):  # which would multiply in bf16
+        cosines = unit @ unit.T
+    return cosines[others].view(count, max(count - 1, 0))
 
 
 def group_numbers(ranked: Tensor, p: float) -> Tensor:

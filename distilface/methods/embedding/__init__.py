@@ -1,0 +1,23 @@
+"""Distillation of a teacher's sentence embeddings (EmbedDistill, arXiv 2301.12005; DistilFace's MSE)."""
+
+from distilface.methods.embedding.loss import EmbeddingLoss, Metric, make_loss
+from distilface.methods.embedding.method import (
+    PAPER,
+    Distillation,
+    DistillSettings,
+    check_widths,
+    prepare,
+    shorter_length,
+)
+
+__all__ = [
+    "PAPER",
+    "DistillSettings",
+    "Distillation",
+    "EmbeddingLoss",
+    "Metric",
+    "check_widths",
+    "make_loss",
+    "prepare",
+    "shorter_length",
+]
