@@ -81,6 +81,16 @@ def relation_loss(
     return -float((q * log_p).sum(1).mean())
 
 
+def index_loss(student: Array, teacher: Array, cosines: Array, temperature: float) -> float:
+    """The same, with each anchor of the student among the others of the teacher: -sum_j q(j|i) log p(t_j|s_i)."""
+    total = 0.0
+    for i in range(len(student)):
+        others = [j for j in range(len(student)) if j != i]
+        logits = np.array([unit(student[i : i + 1]) @ unit(teacher[j : j + 1]).T for j in others]).ravel() / temperature
+        total -= float(np.exp(log_softmax(cosines[i] / temperature)) @ log_softmax(logits))
+    return total / len(student)
+
+
 def groups(cosines: Array, p: float, slack: float = 1e-9) -> list[list[int]]:
     """DistillCSE (arXiv 2310.13499), Group-P: the positions of one anchor's cosines, cut into groups of mass p.
 

@@ -61,9 +61,10 @@ def test_embedding_with_relations(projected):
     cosines = oracles.off_diagonal_cosines(target)
 
     def expected(x):
-        return oracles.distance("cosine", x @ weight.T + bias, target) + 0.7 * oracles.relation_loss(
-            x, cosines, 0.3, 0.3
-        )
+        related = [oracles.relation_loss(x, cosines, 0.3, 0.3)]
+        if not projected:
+            related.append(oracles.index_loss(x, target, cosines, 0.3))
+        return oracles.distance("cosine", x @ weight.T + bias, target) + 0.7 * np.mean(related)
 
     fixed = torch.tensor(target, requires_grad=True)
     assert_same(lambda x: loss.double()(as_features([x]), fixed), expected, at)

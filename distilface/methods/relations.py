@@ -27,21 +27,27 @@ PAPER = Paper(
 )
 
 
-def relations(embeddings: Tensor) -> Tensor:
+def relations(embeddings: Tensor, index: Tensor | None = None) -> Tensor:
     """Return the cosine of each sentence with every other one of its batch.
 
     Args:
         embeddings: shape (B, width), in any precision; fp32 or more is used from here on.
+        index: what another encoder made of the same sentences, shape (B, width), in which the others are looked up;
+            default their embeddings themselves.
 
     Returns:
         Shape (B, B - 1): row i has no place for sentence i itself, the others stand in their order.
     """
-    unit = nn.functional.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=-1)
-    count = len(unit)
-    others = ~torch.eye(count, dtype=torch.bool, device=unit.device)
-    with torch.autocast(unit.device.type, enabled=False):  # which would multiply in bf16
-        cosines = unit @ unit.T
+    own = _unit(embeddings)
+    count = len(own)
+    others = ~torch.eye(count, dtype=torch.bool, device=own.device)
+    with torch.autocast(own.device.type, enabled=False):  # which would multiply in bf16
+        cosines = own @ (own if index is None else _unit(index)).T
     return cosines[others].view(count, max(count - 1, 0))
+
+
+def _unit(embeddings: Tensor) -> Tensor:
+    return nn.functional.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=-1)
 
 
 def group_numbers(ranked: Tensor, p: float) -> Tensor:

@@ -28,10 +28,11 @@ class EmbeddingLoss(EmbedDistillLoss):
     width) and b = their mean, so that a student which emits the first components is already at the optimum (the
     reduction of HPD, arXiv 2203.07687). It lives on the loss: checkpoints keep it, the model folder never has it.
 
-    With a weight w, how the sentences of a batch relate is learned beside it: w times the mean over anchors i of the
-    cross-entropy of softmax(cos(t_i, t_j) / T) and softmax(cos(s_i, s_j) / T) over the others j, the second term of
-    DistillCSE (arXiv 2310.13499) with one temperature and without shuffling. It asks for the teacher's near neighbours,
-    of which the distance, a mean over all directions, knows nothing; a projection has no part in it.
+    With a weight w, how the sentences of a batch relate is learned beside it: w times the mean over anchors i of
+    CE(q_i || p_i), with q_i = softmax_j(cos(t_i, t_j) / T) over the others j, p_i = softmax_j(cos(s_i, s_j) / T): the
+    second term of DistillCSE (arXiv 2310.13499) with one temperature and no shuffling. Without a projection it is
+    half of that, and half of the same with p_i = softmax_j(cos(s_i, t_j) / T), a search in an index that the teacher
+    made. It asks for the teacher's near neighbours, of which the distance, a mean over all directions, knows nothing.
 
     Args:
         model: the student.
@@ -69,9 +70,12 @@ class EmbeddingLoss(EmbedDistillLoss):
         distance = super().compute_loss_from_embeddings(embeddings, teacher_embeddings)
         if not self.relation_weight:
             return distance
-        columns = [map(relations, pair) for pair in zip(embeddings, teacher_embeddings, strict=True)]
         temperatures = self.relation_temperature, self.relation_temperature
-        related = [relation_loss(own, theirs, *temperatures) for own, theirs in columns]
+        related = [
+            relation_loss(relations(own, index), relations(theirs), *temperatures)
+            for own, theirs in zip(embeddings, teacher_embeddings, strict=True)
+            for index in ([None, theirs] if self.projection is None else [None])
+        ]
         return distance + self.relation_weight * torch.stack(related).mean()
 
     def get_config_dict(self) -> dict[str, Any]:
