@@ -83,7 +83,9 @@ class Materials:
             "codir with a queue": ["--base", "simcse", "--queue", "20", "--objective", "infonce"],
             "embedding on the grid": ["--bits", "4", "--vocabulary", "85"],
             "embedding by tokens": ["--batch_tokens", TOKENS],
-            "embedding with relations": ["--relation_weight", "0.3"],
+            "embedding with relations": [
+                *("--relation_weight", "0.3", "--metric", "cosine", "--projection", "false", "--rotate", "true")
+            ],
             "distillcse": [*relations, "--teachers", self.teacher],
             "online": [*relations, *switches],
             "distillcse, then online": [*relations, *switches, "--teachers", self.teacher],

@@ -23,6 +23,8 @@ def model(tmp_path_factory):
 def test_the_methods_that_compare_the_texts_of_a_batch():
     least = {name: method.least_batch for name, method in methods().items() if method.least_batch > 1}
     assert least == {"simcse": 2, "online": 3, "codir": 2}
+    distill = find_method("distill")
+    assert [distill.compares(distill.Settings(relation_weight=weight)) for weight in (0.0, 0.3)] == [1, 3]
 
 
 @pytest.mark.parametrize(

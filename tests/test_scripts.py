@@ -229,6 +229,7 @@ def test_a_mistake_ends_the_process_in_one_line(warm, materials, tmp_path):
     assert not any(tmp_path.iterdir())
 
 
+RELATED = ["--relation_weight", "1", "--metric", "cosine"]
 READ = [
     ("embedding", ["--projection", "false", "--backbone", "BACKBONE"], "have 48 dimensions and the student's 32"),
     ("embedding", ["--layers", "0", "7"], "layer 7 is out of range; the encoder has layers 0 to 1"),
@@ -240,8 +241,10 @@ READ = [
     ("embedding", ["--metric", "cosin"], "unknown metric 'cosin': did you mean 'cosine'?"),
     ("embedding", ["--normalize", "on"], "unknown value of --normalize 'on'"),
     ("embedding", ["--relation_weight", "-1"], "--relation_weight -1.0 is out of range; it must be 0 or more"),
-    ("embedding", ["--relation_weight", "1", "--relation_temperature", "0"], "0.0 is out of range; it must be above 0"),
-    ("embedding", ["--relation_weight", "1", "--batch_size", "2"], "2 is too small .* give 3 or more"),
+    ("embedding", [*RELATED, "--relation_temperature", "0"], "0.0 is out of range; it must be above 0"),
+    ("embedding", ["--relation_weight", "1"], "--metric mse leaves the distance without effect.* add --metric cosine"),
+    ("embedding", [*RELATED, "--batch_tokens", "64"], "64 is too small for --relation_weight: 3 texts of .* take 192"),
+    ("embedding", [*RELATED, "--batch_size", "2"], "2 is too small .* give 3 or more"),
     ("codir", ["--base", "simces"], "unknown base 'simces': did you mean 'simcse'?"),
     ("codir", ["--objective", "info"], "unknown objective 'info': did you mean 'infonce'?"),
     ("codir", ["--negatives", "0"], "--negatives 0 is out of range; it must be 1 or more"),

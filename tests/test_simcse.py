@@ -111,7 +111,7 @@ def test_make_loss_reads_a_sample_of_the_labels(student, monkeypatch):
     loss = embedding.make_loss(student, dataset.with_format("torch"), "l2", projection=True)
     assert loss.projection.weight.shape == (40, 32)
     np.testing.assert_allclose(loss.projection.bias.detach(), labels.mean(0), atol=1e-5)
-    monkeypatch.setattr(embedding, "PCA_ROWS", 2)
+    monkeypatch.setattr(embedding.loss, "PCA_ROWS", 2)
     loss = embedding.make_loss(student, dataset, projection=True)
     np.testing.assert_allclose(loss.projection.bias.detach(), labels[[0, -1]].mean(0), atol=1e-5)
 

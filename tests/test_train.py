@@ -466,6 +466,22 @@ def test_an_unfinished_run_is_neither_dropped_nor_changed(materials, tmp_path, m
     assert train("embedding", [*unfinished, "--overwrite", "--learning_rate", "0.002"])["steps"] == STEPS
 
 
+def test_a_run_of_an_older_version_goes_on(materials, reference, tmp_path):
+    """It does not know a setting that came later: at its default that changes nothing, otherwise the run."""
+    output = tmp_path / "model"
+    unfinished = materials.words("embedding", output)
+    with stopped_at(4):
+        train("embedding", unfinished)
+    file = tmp_path / "model.unfinished" / "run.json"
+    begun = json.loads(file.read_text())
+    del begun["settings"]["relation_weight"], begun["settings"]["relation_temperature"]
+    file.write_text(json.dumps(begun))
+    with pytest.raises(InputError, match=r"relation_temperature was None and is 0\.1"):
+        train("embedding", [*unfinished, "--resume", "--relation_temperature", "0.1"])
+    train("embedding", [*unfinished, "--resume"])
+    assert equal(output, reference("embedding")[0])
+
+
 @pytest.mark.usefixtures("old")
 def test_an_overwrite_is_kept_in_the_words_to_go_on(materials, tmp_path, monkeypatch):
     """Without it they would be refused, for the old folder is still there."""

@@ -41,7 +41,8 @@ class Method(ABC):
         aliases: other names on the command line.
         paper: what the card says and cites.
         Settings: a dataclass of :func:`distilface.settings.setting` fields.
-        least_batch: the texts of a batch that the loss compares with each other; 1 where it reads each alone.
+        least_batch: the texts of a batch that the loss compares with each other; 1 where it reads each alone. Where the
+            settings decide it, :meth:`compares` does.
         alone: why several processes cannot train it together; empty where they can.
     """
 
@@ -61,7 +62,11 @@ class Method(ABC):
         self.check_processes()
         check_settings(settings)
         if getattr(settings, "batch_tokens", None) is None:
-            check_batch(settings.batch_size, self.least_batch, self.name)
+            check_batch(settings.batch_size, self.compares(settings), self.name)
+
+    def compares(self, settings: Any) -> int:
+        """Return how many texts of a batch the loss compares with each other."""
+        return self.least_batch
 
     def check_processes(self) -> None:
         """Refuse several processes for a method that they cannot train together.
@@ -179,7 +184,7 @@ class EncoderMethod(Method):
         # Read first: a mistake in it must show before the teacher's pass of hours.
         dev = None if self.imitates and task.settings.dev is None else task.dev
         student = self.student(task)
-        if self.least_batch > 1:  # of two texts that are the same to the student, one would be a false negative
+        if self.compares(task.settings) > 1:  # two texts that are the same to the student would be false negatives
             task.texts = drop_alike(task.texts, student, read_length(task.settings, student))
         rounding = start_rounding(student, task) if getattr(task.settings, "bits", None) else None
         task.data = self.prepare(task)

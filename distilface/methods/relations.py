@@ -41,9 +41,9 @@ def relations(embeddings: Tensor, index: Tensor | None = None) -> Tensor:
     own = _unit(embeddings)
     count = len(own)
     others = ~torch.eye(count, dtype=torch.bool, device=own.device)
+    rows = own if index is None else _unit(index).to(own)
     with torch.autocast(own.device.type, enabled=False):  # which would multiply in bf16
-        cosines = own @ (own if index is None else _unit(index)).T
-    return cosines[others].view(count, max(count - 1, 0))
+        return (own @ rows.T)[others].view(count, max(count - 1, 0))
 
 
 def _unit(embeddings: Tensor) -> Tensor:

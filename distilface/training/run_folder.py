@@ -8,7 +8,7 @@ from typing import Any
 
 from distilface import processes
 from distilface.locks import discard, locked
-from distilface.settings import InputError
+from distilface.settings import InputError, is_default
 from distilface.storage import check_output, replace_text, write_whole
 from distilface.training.checkpoints import last_whole
 from distilface.training.settings import TrainSettings, check_values, effective
@@ -81,7 +81,7 @@ def check_settings(settings: TrainSettings) -> None:
     if settings.resume and not unfinished:
         raise InputError(f"nothing to resume: {work} holds no whole checkpoint; start without --resume")
     if settings.resume:
-        _check_unchanged(work, {"settings": effective(settings)})
+        _check_unchanged(work, settings, {"settings": effective(settings)})
     elif unfinished and not settings.overwrite:
         raise InputError(f"{work} holds an unfinished run; go on with --resume, or add --overwrite to drop it")
 
@@ -97,19 +97,21 @@ def _check_untrained(settings: TrainSettings) -> None:
         check_output(place, settings.overwrite)
 
 
-def _check_unchanged(work: Path, now: dict[str, Any]) -> dict[str, Any]:
+def _check_unchanged(work: Path, settings: TrainSettings, now: dict[str, Any]) -> dict[str, Any]:
     """Return what the unfinished run in ``work`` was begun with, if settings (and data) are the same.
 
     Raises:
         InputError: naming the key, its old value and its new one.
     """
     begun: dict[str, Any] = json.loads((work / "run.json").read_text())
-    changes = [(key, begun["settings"].get(key), value) for key, value in now["settings"].items()]
+    old = begun["settings"]  # of an older version, which may not know a setting: then that had no effect
+    known = [key for key in now["settings"] if key in old or not is_default(settings, key)]
+    changes = [(key, old.get(key), now["settings"][key]) for key in known]
     changes += [(key, begun.get(key), now[key]) for key in ("data", "origin") if key in now]
-    for key, old, new in changes:
-        if old != new:
+    for key, was, new in changes:
+        if was != new:
             raise InputError(
-                f"--resume with changed settings: {key} was {old!r} and is {new!r}; "
+                f"--resume with changed settings: {key} was {was!r} and is {new!r}; "
                 "set it back, or start over with --overwrite"
             )
     return begun
@@ -132,7 +134,7 @@ def claim(settings: TrainSettings, data: list[dict[str, Any]], origin: dict[str,
     work = work_folder(settings)
     now = json.loads(json.dumps({"settings": effective(settings), "data": data, "origin": origin}))
     if settings.resume and not (settings.overwrite and _origin(work) != now["origin"]):
-        return _check_unchanged(work, now)
+        return _check_unchanged(work, settings, now)
     discard(work, Path(settings.output_dir))
     work.mkdir(parents=True)
     return dict(now)

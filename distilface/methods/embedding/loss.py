@@ -25,7 +25,7 @@ class EmbeddingLoss(EmbedDistillLoss):
     error over dimensions, 1 - cosine, or the euclidean distance. Without a projection W is the identity.
 
     The projection starts as the principal components of the teacher's embeddings: W = V (teacher width x student
-    width) and b = their mean, so that a student which emits the first components is already at the optimum (the
+    width) and b = their mean, so that a student which emits the first components is at the optimum of the distance (the
     reduction of HPD, arXiv 2203.07687). It lives on the loss: checkpoints keep it, the model folder never has it.
 
     With a weight w, how the sentences of a batch relate is learned beside it: w times the mean over anchors i of
@@ -33,6 +33,7 @@ class EmbeddingLoss(EmbedDistillLoss):
     second term of DistillCSE (arXiv 2310.13499) with one temperature and no shuffling. Without a projection it is
     half of that, and half of the same with p_i = softmax_j(cos(s_i, t_j) / T), a search in an index that the teacher
     made. It asks for the teacher's near neighbours, of which the distance, a mean over all directions, knows nothing.
+    The relations are of the vectors before a projection.
 
     Args:
         model: the student.
@@ -71,17 +72,17 @@ class EmbeddingLoss(EmbedDistillLoss):
         if not self.relation_weight:
             return distance
         temperatures = self.relation_temperature, self.relation_temperature
-        related = [
-            relation_loss(relations(own, index), relations(theirs), *temperatures)
+        terms = [
+            relation_loss(relations(own, index), relations(theirs.to(own.device)), *temperatures)
             for own, theirs in zip(embeddings, teacher_embeddings, strict=True)
             for index in ([None, theirs] if self.projection is None else [None])
         ]
-        return distance + self.relation_weight * torch.stack(related).mean()
+        return distance + self.relation_weight * torch.stack(terms).mean()
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the settings of the loss, for the model card."""
-        related = {"relation_weight": self.relation_weight, "relation_temperature": self.relation_temperature}
-        return super().get_config_dict() | (related if self.relation_weight else {})
+        own = {"relation_weight": self.relation_weight, "relation_temperature": self.relation_temperature}
+        return super().get_config_dict() | (own if self.relation_weight else {})
 
     @property
     def citation(self) -> str:
@@ -105,7 +106,8 @@ def make_loss(
     dataset: Dataset,
     metric: Metric = "mse",
     projection: bool = False,
-    **related: float,
+    relation_weight: float = 0.0,
+    relation_temperature: float = 0.05,
 ) -> EmbeddingLoss:
     """Make the loss for a student on data that :func:`prepare` made.
 
@@ -115,10 +117,13 @@ def make_loss(
         metric: the distance.
         projection: map the student's width to the teacher's, starting at the principal components of up to
             :data:`PCA_ROWS` of its embeddings.
-        related: weight and temperature of the relations within a batch, as :class:`EmbeddingLoss` has them.
+        relation_weight: of the relations within a batch.
+        relation_temperature: of these.
     """
     sample = None
     if projection:
         rows = np.linspace(0, len(dataset) - 1, min(PCA_ROWS, len(dataset))).astype(int)
         sample = restored(np.asarray(dataset.select(rows)["label"][:]))
-    return EmbeddingLoss(student, metric, sample, **related)
+    return EmbeddingLoss(
+        student, metric, sample, relation_weight=relation_weight, relation_temperature=relation_temperature
+    )

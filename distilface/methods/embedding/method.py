@@ -20,7 +20,7 @@ from distilface.methods.embedding.loss import EmbeddingLoss, Metric, make_loss
 from distilface.methods.shaping import make_static
 from distilface.model.pooling import is_normalized
 from distilface.settings import InputError, check_known, setting
-from distilface.training.batches import check_batch, check_processes
+from distilface.training.batches import check_processes
 from distilface.training.settings import ImitationSettings
 from distilface.training.student import make_student
 
@@ -64,7 +64,9 @@ class DistillSettings(ImitationSettings):
         None, "tokens that the published model reads; default: the teacher's, if it can"
     )
     metric: str = setting("mse", "distance to the teacher: mse, cosine or l2")
-    relation_weight: float = setting(0.0, "weight of how the sentences of a batch relate, beside the distance")
+    relation_weight: float = setting(
+        0.0, "weight of how the sentences of a batch relate, beside the distance (--metric cosine): 1.0 is a start"
+    )
     relation_temperature: float = setting(
         0.05, "temperature of these relations: a lower one looks at nearer neighbours", needs={"relation_weight": True}
     )
@@ -140,6 +142,26 @@ def check_joined(student: SentenceTransformer, teachers: Sequence[SentenceTransf
         )
 
 
+def check_relations(settings: DistillSettings) -> None:
+    """Refuse what leaves the relations of a batch, or the distance beside them, without effect.
+
+    Raises:
+        InputError: on several processes, the distance ``mse``, or batches of fewer texts than have relations.
+    """
+    check_processes("--relation_weight", relations.ALONE)
+    if settings.metric == "mse":
+        raise InputError(
+            "--relation_weight with --metric mse leaves the distance without effect: it is a mean over the dimensions "
+            "too, hundreds of times smaller than cosine; add --metric cosine"
+        )
+    least = relations.LEAST_BATCH * settings.train_max_length
+    if settings.batch_tokens is not None and settings.batch_tokens < least:
+        raise InputError(
+            f"--batch_tokens {settings.batch_tokens} is too small for --relation_weight: {relations.LEAST_BATCH} texts "
+            f"of --train_max_length {settings.train_max_length} take {least}"
+        )
+
+
 class Distillation(EncoderMethod):
     """Distil a teacher's sentence embeddings into a small student.
 
@@ -167,9 +189,9 @@ class Distillation(EncoderMethod):
         distilface train distill --teacher A B --backbone ID_OR_FOLDER --data TEXT.txt
         distilface train distill --config minilm-l3 --rotate true --data TEXT.txt
 
-    With the nearest neighbours of a batch learned beside the distance, which keeps more of the teacher's search:
+    With the nearest neighbours within a batch learned beside the distance (docs/train.md has what that gave):
 
-        distilface train distill --config minilm --megabytes 5 --data TEXT.txt --relation_weight 0.3
+        distilface train distill --config minilm --megabytes 5 --data TEXT.txt --relation_weight 1.0
 
     The teacher's embeddings are computed once and kept on disk; their size is reported first.
     """
@@ -184,8 +206,12 @@ class Distillation(EncoderMethod):
         """Return the paper, and that of the relations where they have a weight."""
         return [PAPER, relations.PAPER] if settings.get("relation_weight") else [PAPER]
 
+    def compares(self, settings: Any) -> int:
+        """Return how many texts of a batch the loss compares: none without the relations."""
+        return relations.LEAST_BATCH if settings.relation_weight else self.least_batch
+
     def check(self, settings: Any) -> None:
-        """Refuse an unknown distance or an unknown way to end."""
+        """Refuse an unknown distance or way to end, and relations that cannot be learned."""
         super().check(settings)
         check_known([settings.metric], get_args(Metric), "metric")
         check_known([settings.normalize], ["auto", "yes", "no"], "value of --normalize")
@@ -203,9 +229,7 @@ class Distillation(EncoderMethod):
                 f"--relation_temperature {settings.relation_temperature} is out of range; it must be above 0"
             )
         if settings.relation_weight:
-            check_processes("--relation_weight", relations.ALONE)
-            if settings.batch_tokens is None:
-                check_batch(settings.batch_size, relations.LEAST_BATCH, "--relation_weight")
+            check_relations(settings)
         if joins(settings) and settings.teacher_dtype not in (None, "float32"):
             raise InputError(
                 f"--teacher_dtype {settings.teacher_dtype} keeps one teacher's own embeddings, and several or --rotate "
@@ -244,5 +268,5 @@ class Distillation(EncoderMethod):
     def loss(self, student: SentenceTransformer, task: Task) -> EmbeddingLoss:
         """Return the distance to the teacher, with the relations beside it if they have a weight."""
         settings = task.settings
-        related = {"relation_weight": settings.relation_weight, "relation_temperature": settings.relation_temperature}
-        return make_loss(student, task.data, settings.metric, settings.projection, **related)
+        weight, temperature = settings.relation_weight, settings.relation_temperature
+        return make_loss(student, task.data, settings.metric, settings.projection, weight, temperature)
