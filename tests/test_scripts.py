@@ -243,7 +243,6 @@ READ = [
     ("embedding", ["--relation_weight", "-1"], "--relation_weight -1.0 is out of range; it must be 0 or more"),
     ("embedding", [*RELATED, "--relation_temperature", "0"], "0.0 is out of range; it must be above 0"),
     ("embedding", ["--relation_weight", "1"], "--metric mse leaves the distance without effect.* add --metric cosine"),
-    ("embedding", [*RELATED, "--batch_tokens", "64"], "64 is too small for --relation_weight: 3 texts of .* take 192"),
     ("embedding", [*RELATED, "--batch_size", "2"], "2 is too small .* give 3 or more"),
     ("codir", ["--base", "simces"], "unknown base 'simces': did you mean 'simcse'?"),
     ("codir", ["--objective", "info"], "unknown objective 'info': did you mean 'infonce'?"),
