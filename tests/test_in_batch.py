@@ -25,9 +25,7 @@ def test_the_methods_that_compare_the_texts_of_a_batch():
     assert least == {"simcse": 2, "online": 3, "codir": 2}
     distill = find_method("distill")
     few = distill.Settings(data=["python"], dev=None, metric="cosine", relation_weight=1.0, batch_tokens=64)
-    with pytest.raises(
-        InputError, match=r"--batch_tokens 64 is too small for --relation_weight: 3 texts .* 192"
-    ):
+    with pytest.raises(InputError, match=r"--batch_tokens 64 is too small for --relation_weight: 3 texts .* 192"):
         distill.check(few)
     assert [distill.compares(distill.Settings(relation_weight=weight)) for weight in (0.0, 0.3)] == [1, 3]
 
