@@ -4,11 +4,11 @@ from distilface.methods.embedding.loss import EmbeddingLoss, Metric, make_loss
 from distilface.methods.embedding.method import (
     PAPER,
     Distillation,
-    DistillSettings,
     check_widths,
     prepare,
     shorter_length,
 )
+from distilface.methods.embedding.settings import DistillSettings
 
 __all__ = [
     "PAPER",

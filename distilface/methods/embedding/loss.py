@@ -71,13 +71,16 @@ class EmbeddingLoss(EmbedDistillLoss):
         distance = super().compute_loss_from_embeddings(embeddings, teacher_embeddings)
         if not self.relation_weight:
             return distance
-        temperatures = self.relation_temperature, self.relation_temperature
-        terms = [
-            relation_loss(relations(own, index), relations(theirs.to(own.device)), *temperatures)
-            for own, theirs in zip(embeddings, teacher_embeddings, strict=True)
-            for index in ([None, theirs] if self.projection is None else [None])
-        ]
+        pairs = zip(embeddings, teacher_embeddings, strict=True)
+        terms = [self._relation(own, theirs.to(own.device)) for own, theirs in pairs]
         return distance + self.relation_weight * torch.stack(terms).mean()
+
+    def _relation(self, own: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
+        """Return the term of the relations, of one column."""
+        target, temperature = relations(theirs), self.relation_temperature
+        indexes = [None, theirs] if self.projection is None else [None]
+        terms = [relation_loss(relations(own, index), target, temperature, temperature) for index in indexes]
+        return torch.stack(terms).mean()
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the settings of the loss, for the model card."""

@@ -1,9 +1,7 @@
-"""The distillation of embeddings as a method: its settings, its student, and how its pieces are put together."""
+"""The distillation of embeddings as a method: its student, its data, and how its pieces are put together."""
 
 import logging
-import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -13,25 +11,16 @@ from sentence_transformers import SentenceTransformer
 from distilface.compression.bits import BITS
 from distilface.embedding.space import make_space
 from distilface.embedding.teacher_cache import embed
-from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.methods import relations
 from distilface.methods.base import EncoderMethod, Paper, Task
 from distilface.methods.embedding.loss import EmbeddingLoss, Metric, make_loss
+from distilface.methods.embedding.settings import DistillSettings, check_relations, joins
 from distilface.methods.shaping import make_static
 from distilface.model.pooling import is_normalized
-from distilface.settings import InputError, check_known, setting
-from distilface.training.batches import check_processes
-from distilface.training.settings import ImitationSettings
+from distilface.settings import InputError, check_known
 from distilface.training.student import make_student
 
 logger = logging.getLogger(__name__)
-
-#: What a student without a transformer does not have, or does not obey.
-NO_LAYERS = [
-    *("backbone", "layers", "pooling", "max_seq_length"),
-    *("dropout", "train_max_length", "megabytes", "batch_tokens", "table_rank", "table_from"),
-]
-
 
 PAPER = Paper(
     name="distillation of a teacher's embeddings",
@@ -50,40 +39,6 @@ PAPER = Paper(
 """,
     limits=("It imitates its teacher, and can be expected to share the teacher's errors and biases.",),
 )
-
-
-@dataclass
-class DistillSettings(ImitationSettings):
-    """Options of the distillation of embeddings."""
-
-    teacher: list[str] = setting(  # type: ignore[assignment]  # of the other methods one
-        [DEFAULT_TEACHER], "sentence encoders: Hub ids, folders, URL#MODEL of endpoints; several are joined"
-    )
-    output_dir: str = setting("models/distilled", "the model folder to write")
-    max_seq_length: int | None = setting(
-        None, "tokens that the published model reads; default: the teacher's, if it can"
-    )
-    metric: str = setting("mse", "distance to the teacher: mse, cosine or l2")
-    relation_weight: float = setting(
-        0.0, "weight of how the sentences of a batch relate, beside the distance (--metric cosine): 1.0 is a start"
-    )
-    relation_temperature: float = setting(
-        0.05, "temperature of these relations: a lower one looks at nearer neighbours", needs={"relation_weight": True}
-    )
-    projection: bool = setting(False, "map the student's width to the teacher's (needed where they differ)")
-    static: bool = setting(
-        False,
-        "a student without a transformer: a vector for each piece, started from the teacher's",
-        excludes=NO_LAYERS,
-    )
-    normalize: str = setting("auto", "end in unit length: 'auto' (as the teacher, if not projected), 'yes' or 'no'")
-    rotate: bool = setting(
-        False, "learn the teacher's space on its principal axes, so that the first numbers are the best"
-    )
-
-    def __post_init__(self) -> None:
-        if isinstance(self.teacher, str):  # as a program gives one
-            self.teacher = [self.teacher]
 
 
 def prepare(
@@ -118,11 +73,6 @@ def check_widths(student: SentenceTransformer, teacher: SentenceTransformer, pro
         )
 
 
-def joins(settings: DistillSettings) -> bool:
-    """Return whether the student learns a space that is not its teacher's own."""
-    return len(settings.teacher) > 1 or settings.rotate
-
-
 def joined_width(teachers: Sequence[SentenceTransformer]) -> int:
     """Return the width of the teachers' embeddings side by side."""
     return sum(teacher.get_embedding_dimension() or 0 for teacher in teachers)
@@ -139,26 +89,6 @@ def check_joined(student: SentenceTransformer, teachers: Sequence[SentenceTransf
         raise InputError(
             f"the teachers' embeddings have {wide} dimensions together and the student's {width}; "
             "add --projection true, or another teacher"
-        )
-
-
-def check_relations(settings: DistillSettings) -> None:
-    """Refuse what leaves the relations of a batch, or the distance beside them, without effect.
-
-    Raises:
-        InputError: on several processes, the distance ``mse``, or batches of fewer texts than have relations.
-    """
-    check_processes("--relation_weight", relations.ALONE)
-    if settings.metric == "mse":
-        raise InputError(
-            "--relation_weight with --metric mse leaves the distance without effect: it is a mean over the dimensions "
-            "too, hundreds of times smaller than cosine; add --metric cosine"
-        )
-    least = relations.LEAST_BATCH * settings.train_max_length
-    if settings.batch_tokens is not None and settings.batch_tokens < least:
-        raise InputError(
-            f"--batch_tokens {settings.batch_tokens} is too small for --relation_weight: {relations.LEAST_BATCH} texts "
-            f"of --train_max_length {settings.train_max_length} take {least}"
         )
 
 
@@ -191,7 +121,7 @@ class Distillation(EncoderMethod):
 
     With the nearest neighbours within a batch learned beside the distance (docs/train.md has what that gave):
 
-        distilface train distill --config minilm --megabytes 5 --data TEXT.txt --relation_weight 1.0
+        distilface train distill --config minilm --megabytes 5 --data TEXT.txt --relation_weight 0.6
 
     The teacher's embeddings are computed once and kept on disk; their size is reported first.
     """
@@ -222,14 +152,7 @@ class Distillation(EncoderMethod):
                 f"--bits {settings.bits} is of linear maps, of which a static student has none; "
                 f"set --bits {BITS} --table_bits {settings.bits}"
             )
-        if not 0 <= settings.relation_weight < math.inf:
-            raise InputError(f"--relation_weight {settings.relation_weight} is out of range; it must be 0 or more")
-        if not 0 < settings.relation_temperature < math.inf:
-            raise InputError(
-                f"--relation_temperature {settings.relation_temperature} is out of range; it must be above 0"
-            )
-        if settings.relation_weight:
-            check_relations(settings)
+        check_relations(settings)
         if joins(settings) and settings.teacher_dtype not in (None, "float32"):
             raise InputError(
                 f"--teacher_dtype {settings.teacher_dtype} keeps one teacher's own embeddings, and several or --rotate "

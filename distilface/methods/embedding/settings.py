@@ -1,0 +1,82 @@
+"""The settings of the distillation of embeddings, and what its relations within a batch need of them."""
+
+import math
+from dataclasses import dataclass
+
+from distilface.hub_ids import DEFAULT_TEACHER
+from distilface.methods import relations
+from distilface.settings import InputError, setting
+from distilface.training.batches import check_processes
+from distilface.training.settings import ImitationSettings
+
+#: What a student without a transformer does not have, or does not obey.
+NO_LAYERS = [
+    *("backbone", "layers", "pooling", "max_seq_length"),
+    *("dropout", "train_max_length", "megabytes", "batch_tokens", "table_rank", "table_from"),
+]
+
+
+@dataclass
+class DistillSettings(ImitationSettings):
+    """Options of the distillation of embeddings."""
+
+    teacher: list[str] = setting(  # type: ignore[assignment]  # of the other methods one
+        [DEFAULT_TEACHER], "sentence encoders: Hub ids, folders, URL#MODEL of endpoints; several are joined"
+    )
+    output_dir: str = setting("models/distilled", "the model folder to write")
+    max_seq_length: int | None = setting(
+        None, "tokens that the published model reads; default: the teacher's, if it can"
+    )
+    metric: str = setting("mse", "distance to the teacher: mse, cosine or l2")
+    relation_weight: float = setting(
+        0.0, "weight of how the sentences of a batch relate, beside the distance (--metric cosine): 0.6 is a start"
+    )
+    relation_temperature: float = setting(
+        0.05, "temperature of these relations: a lower one looks at nearer neighbours", needs={"relation_weight": True}
+    )
+    projection: bool = setting(False, "map the student's width to the teacher's (needed where they differ)")
+    static: bool = setting(
+        False,
+        "a student without a transformer: a vector for each piece, started from the teacher's",
+        excludes=NO_LAYERS,
+    )
+    normalize: str = setting("auto", "end in unit length: 'auto' (as the teacher, if not projected), 'yes' or 'no'")
+    rotate: bool = setting(
+        False, "learn the teacher's space on its principal axes, so that the first numbers are the best"
+    )
+
+    def __post_init__(self) -> None:
+        if isinstance(self.teacher, str):  # as a program gives one
+            self.teacher = [self.teacher]
+
+
+def joins(settings: DistillSettings) -> bool:
+    """Return whether the student learns a space that is not its teacher's own."""
+    return len(settings.teacher) > 1 or settings.rotate
+
+
+def check_relations(settings: DistillSettings) -> None:
+    """Refuse what leaves the relations of a batch, or the distance beside them, without effect.
+
+    Raises:
+        InputError: on a value out of its range, several processes, the distance ``mse``, or batches of fewer texts than
+            have relations.
+    """
+    if not 0 <= settings.relation_weight < math.inf:
+        raise InputError(f"--relation_weight {settings.relation_weight} is out of range; it must be 0 or more")
+    if not 0 < settings.relation_temperature < math.inf:
+        raise InputError(f"--relation_temperature {settings.relation_temperature} is out of range; it must be above 0")
+    if not settings.relation_weight:
+        return
+    check_processes("--relation_weight", relations.ALONE)
+    if settings.metric == "mse":
+        raise InputError(
+            "--relation_weight with --metric mse leaves the distance without effect: it is a mean over the dimensions "
+            "too, hundreds of times smaller than cosine; add --metric cosine"
+        )
+    least = relations.LEAST_BATCH * settings.train_max_length
+    if settings.batch_tokens is not None and settings.batch_tokens < least:
+        raise InputError(
+            f"--batch_tokens {settings.batch_tokens} is too small for --relation_weight: {relations.LEAST_BATCH} texts "
+            f"of --train_max_length {settings.train_max_length} take {least}"
+        )
