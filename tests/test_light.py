@@ -29,6 +29,7 @@ from distilface.runtimes import FILES, open_file
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 FILE = FILES["onnx"].path
+ROOT = Path(__file__).parents[1]
 each_family = pytest.mark.parametrize("family", TOKENIZERS)
 of_roberta = pytest.mark.parametrize("folder", ["roberta"], indirect=True)
 
@@ -343,11 +344,11 @@ def test_from_the_hub_only_what_is_read_is_fetched(folders, hub, tmp_path):
 
 
 def test_the_shipped_model_finds_what_means_the_same():
-    """Without an argument, the model of the wheel: at most ten million bytes, file and tokenizer."""
+    """Without an argument, the model of the wheel: at most five million bytes, file and tokenizer."""
     model = distilface.load()
     assert isinstance(model, LightEncoder)
     assert model.file == files.SHIPPED / "onnx" / "model_q4.onnx"
-    assert 9 < model.megabytes <= 10
+    assert 4 < model.megabytes <= 5
     texts = [
         "Click on 'forgot password' to set a new one.",
         "The train leaves at nine in the morning.",
@@ -357,7 +358,11 @@ def test_the_shipped_model_finds_what_means_the_same():
     assert similarity.argmax() == 0
     assert similarity[0] > 2 * similarity[1:].max()
     run = json.loads((files.SHIPPED / "run.json").read_text())
-    assert [step["step"] for step in run["compression"]] == ["vocabulary", "bits"]
+    assert run["compression"] == [{"step": "bits", "bits": 4, "table": 2}], "of its last training"
+    trained = ROOT / "models" / "minilm-5mb"
+    same = [file for file in files.SHIPPED.rglob("*") if file.is_file() and file.name != "README.md"]
+    assert len(same) >= 10, "files of the wheel"
+    assert all(file.read_bytes() == (trained / file.relative_to(files.SHIPPED)).read_bytes() for file in same)
 
 
 def test_a_start_is_measured_part_by_part(folders):
