@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -104,6 +105,8 @@ def test_shapes_fill_the_budget_the_best_first(teacher, monkeypatch):
     rows = [line.split() for line in shape_lines(found)]
     assert rows[1][:4] == ["0", "1", "2", "3"]
     assert f"{found[0].megabytes:.2f}" in rows[1]
+    assert " ".join(rows[-1]).endswith("keeps more: --config minilm-2mb")
+    assert not any("keeps more" in line for line in shape_lines([replace(found[0], parts={"table": 3_000_000})]))
     smaller = shapes(encoder, tokenizer, whole / 2, 64)[0]
     assert smaller.lost > found[0].lost
     assert smaller.feed_forward < 512

@@ -107,6 +107,9 @@ class TeacherSettings(StudentSettings):
     table_from: str | None = setting(
         None, "a static student's folder, whose token vectors the student starts with: for one or two layers"
     )
+    average_with: list[str] = setting(
+        [], "other students of the backbone's shape: the training starts from the mean of all their weights"
+    )
     batch_size: int = setting(128, "sentences a step")
     learning_rate: float = setting(3e-4, "peak learning rate of AdamW")
     train_max_length: int = setting(64, "tokens of a sentence that training reads")

@@ -10,6 +10,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from distilface.compression.averaging import average
 from distilface.compression.low_rank import factor_table
 from distilface.compression.pruning import prune_vocabulary
 from distilface.compression.student import Step, load_student
@@ -43,6 +44,13 @@ def _sample(texts: Dataset) -> list[str]:
     return list(texts.select(rows)["text"][:])
 
 
+def _average(
+    texts: Dataset, others: list[str], encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> Changed:
+    """Start from the mean of the weights of several students."""
+    return encoder, tokenizer, average(encoder, tokenizer, others)
+
+
 def _prune(texts: Dataset, size: int, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
     """Keep the pieces that the texts use."""
     smaller, pruning = prune_vocabulary(encoder, tokenizer, texts, size)
@@ -67,6 +75,7 @@ def _factor(texts: Dataset, rank: int, encoder: PreTrainedModel, tokenizer: PreT
 
 #: The changes in their order: the setting that asks for each, its name in ``run.json``, and what makes it.
 CHANGES: dict[str, tuple[str, Callable[..., Changed]]] = {
+    "average_with": ("average", _average),
     "vocabulary": ("vocabulary", _prune),
     "table_from": ("table", _take),
     "feed_forward": ("width", _narrow),
@@ -80,7 +89,7 @@ def _changes(settings: StudentSettings, texts: Dataset) -> list[tuple[str, Chang
     return [
         (name, partial(change, texts, asked[setting]))
         for setting, (name, change) in CHANGES.items()
-        if asked[setting] is not None
+        if asked[setting] not in (None, [])
     ]
 
 

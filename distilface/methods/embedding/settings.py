@@ -12,7 +12,7 @@ from distilface.training.settings import ImitationSettings
 #: What a student without a transformer does not have, or does not obey.
 NO_LAYERS = [
     *("backbone", "layers", "pooling", "max_seq_length"),
-    *("dropout", "train_max_length", "megabytes", "batch_tokens", "table_rank", "table_from"),
+    *("dropout", "train_max_length", "megabytes", "batch_tokens", "table_rank", "table_from", "average_with"),
 ]
 
 
