@@ -33,7 +33,7 @@ STAYS_LAYERS, STAYS_NEURONS, STAYS_PIECES = 0.37, 0.68, 1.0
 NEURONS = (1.0, 0.75, 0.5, 0.375)
 #: A vocabulary of fewer pieces is not proposed: with little more than its characters, a word takes many tokens.
 LEAST_PIECES = 1_000
-#: Under so many megabytes, one layer over the table of a static student kept more than what is proposed (docs/sizes.md).
+#: Under so many megabytes one layer over the table of a static student keeps more than these shapes (docs/sizes.md).
 SMALL = 3.0
 #: Bytes of ``tokenizer.json`` beside its vocabulary.
 _TOKENIZER = 1_500
