@@ -31,7 +31,7 @@ def slow(monkeypatch):
     """Have one file win, whatever this machine does meanwhile."""
 
     def wins(name):
-        def measure(encoders):
+        def measure(encoders, one_by_one):
             for encode in encoders.values():
                 assert len(encode(fastest.TEXTS)) == len(fastest.TEXTS)
             return fastest.Choice(name, {each: 1 + (each == name) for each in encoders}, "a processor")
@@ -121,6 +121,22 @@ def test_the_light_encoder_takes_the_fastest(exported, slow, monkeypatch):
     assert distilface.load(exported, runtime="auto").file.name == "model.onnx", "of one there is nothing to measure"
     with pytest.raises(InputError, match="leave out variant='q4'"):
         distilface.load(exported, runtime="auto", variant="q4")
+
+
+def test_texts_that_come_one_by_one_are_measured_so(exported, monkeypatch):
+    """What is fastest in batches need not be so with one text; each is remembered for itself."""
+    monkeypatch.setattr(fastest, "SECONDS", 0.05)
+    monkeypatch.setattr(fastest, "agreeing", lambda ways, opened: {"onnx": batches.append, "int8": alone.append})
+    batches, alone = [], []
+    first = distilface.load(exported, runtime="auto", one_by_one=True)
+    assert {len(texts) for texts in (*batches, *alone)} == {1}
+    before = len(alone)
+    again = distilface.load(exported, runtime="auto", one_by_one=True)
+    assert (len(alone), again.file) == (before, first.file), "it is remembered"
+    distilface.load(exported, runtime="auto")
+    assert {len(texts) for texts in alone[before:]} == {len(fastest.TEXTS)}
+    with pytest.raises(InputError, match="one_by_one chooses the file, which runtime='auto' does alone"):
+        distilface.load(exported, one_by_one=True)
 
 
 def test_encode_takes_the_fastest_of_those_with_one_vector(exported, slow, tmp_path, capsys):

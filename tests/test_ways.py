@@ -106,15 +106,29 @@ def test_the_shipped_files_are_expanded(name, tmp_path):
     assert plain.megabytes == small.megabytes < 7, "what was downloaded, not what is kept beside it"
 
 
+def test_products_in_int8_give_a_text_one_vector(tmp_path):
+    """Near to those of the file, but not the same: the numbers that go in are rounded, each text's by itself."""
+    small = LightEncoder("models/minilm-5mb")
+    way = ways.ways_of(Path("models/minilm-5mb"))["q4 in int8"]
+    encoder, texts = small.running(way, 1), sentences(40)
+    products = [node for node in onnx.load(way.path()).graph.node if node.op_type == "MatMulNBits"]
+    levels = [attribute.i for node in products for attribute in node.attribute if attribute.name == "accuracy_level"]
+    assert levels == [4] * 24
+    together, alone = encoder.encode(texts), np.stack([encoder.encode(text) for text in texts])
+    assert np.abs(together - alone).max() < 1e-6
+    assert cosines(together, small.encode(texts)).min() >= 0.999
+    assert "q4 in int8" not in ways.ways_of(Path("models/minilm-static")), "it has no products"
+
+
 def test_an_expansion_is_kept_whole_or_not_at_all(small, home, monkeypatch):
     made = []
     expand = expanding.expand
     monkeypatch.setattr(expanding, "expand", lambda *files: made.append(files) or expand(*files))
-    first = expanding.kept(small, home)
-    assert expanding.kept(small, home) == first
+    first = expanding.kept(small, home, expanding.expand)
+    assert expanding.kept(small, home, expanding.expand) == first
     assert len(made) == 1
     other_content(small, "another file has another")
-    assert expanding.kept(small, home) != first
+    assert expanding.kept(small, home, expanding.expand) != first
     before = sorted(home.glob("*.onnx*"))
 
     def full(*_):
@@ -123,7 +137,7 @@ def test_an_expansion_is_kept_whole_or_not_at_all(small, home, monkeypatch):
     monkeypatch.setattr("os.fsync", full)
     other_content(small, "a full disk")
     with pytest.raises(OSError, match="No space left"):
-        expanding.kept(small, home)
+        expanding.kept(small, home, expanding.expand)
     assert sorted(home.glob("*.onnx*")) == before
 
 
@@ -173,7 +187,7 @@ def test_bf16_is_used_where_the_processor_has_it():
 def test_all_ways_are_measured_and_the_fastest_is_taken(on_grid, monkeypatch):
     measured = {}
 
-    def measure(encoders):
+    def measure(encoders, one_by_one):
         vectors = [encode(fastest.TEXTS) for encode in encoders.values()]
         measured.update(dict.fromkeys(encoders, 1.0))
         assert all(cosines(one, other).min() > 0.999 for one, other in pairwise(vectors))
@@ -181,7 +195,7 @@ def test_all_ways_are_measured_and_the_fastest_is_taken(on_grid, monkeypatch):
 
     monkeypatch.setattr(fastest, "measure", measure)
     auto, texts = distilface.load(on_grid, runtime="auto"), sentences(50)
-    assert set(measured) >= {"q4", "q4 in fp32", "q4 in fp32 on OpenVINO"}
+    assert set(measured) >= {"q4", "q4 in int8", "q4 in fp32", "q4 in fp32 on OpenVINO"}
     assert ("q4 in fp32 on OpenVINO in bf16" in measured) == multiplies_bf16()
     assert isinstance(auto._session, OpenVinoSession)
     assert cosines(auto.encode(texts), LightEncoder(on_grid).encode(texts)).min() > 0.99999
@@ -202,7 +216,7 @@ def test_a_way_with_other_vectors_is_not_measured(on_grid, monkeypatch):
     monkeypatch.setattr("distilface.light.fastest.agree", lambda one, same: one is same)
     measured = []
 
-    def measure(encoders):
+    def measure(encoders, one_by_one):
         measured.extend(encoders)
         return fastest.Choice("q4", {"q4": 1.0}, "a processor")
 
@@ -233,7 +247,7 @@ def test_without_the_packages_there_is_the_file_alone(on_grid, monkeypatch):
     monkeypatch.setattr(ways, "find_spec", lambda package: None)
     assert list(ways.ways_of(on_grid)) == ["q4"]
     monkeypatch.setattr(ways, "find_spec", lambda package: package == "onnx" or None)
-    assert list(ways.ways_of(on_grid)) == ["q4", "q4 in fp32"]
+    assert list(ways.ways_of(on_grid)) == ["q4", "q4 in int8", "q4 in fp32"]
 
 
 @pytest.mark.parametrize(("angle", "same"), [(0.04, True), (0.05, False)])

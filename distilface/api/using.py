@@ -19,15 +19,15 @@ if TYPE_CHECKING:
 @overload
 def load(model: None = None, *, variant: str | None = None) -> LightEncoder: ...
 @overload
-def load(
-    model: str | Path | None = None, *, runtime: Literal["onnx", "auto"], variant: str | None = None
-) -> LightEncoder: ...
+def load(model: str | Path | None = None, *, runtime: Literal["onnx"], variant: str | None = None) -> LightEncoder: ...
+@overload
+def load(model: str | Path | None = None, *, runtime: Literal["auto"], one_by_one: bool = False) -> LightEncoder: ...
 @overload
 def load(model: str | Path, *, variant: str) -> LightEncoder: ...
 @overload
 def load(model: str | Path, *, runtime: Literal["torch"] | None = None) -> SentenceTransformer: ...
 def load(
-    model: str | Path | None = None, *, runtime: str | None = None, variant: str | None = None
+    model: str | Path | None = None, *, runtime: str | None = None, variant: str | None = None, one_by_one: bool = False
 ) -> SentenceTransformer | LightEncoder:
     """Load a model for use: the shipped one, a folder, or a model of the Hub.
 
@@ -42,6 +42,7 @@ def load(
             ``auto`` for the ONNX file that is fastest on this processor (measured for a second, then remembered);
             ``None`` takes torch where the toolkit is installed, else onnxruntime.
         variant: of the ONNX file, ``q4``, ``int8`` or ``onnx``; default the first of them that is there.
+        one_by_one: with ``auto``, what is fastest at texts that come one at a time, as queries do, and not in batches.
 
     Raises:
         InputError: if it is not a model, its weights are broken or not finite, the Hub is not in reach, or the
@@ -52,11 +53,13 @@ def load(
         if variant is not None:
             raise InputError(f"runtime='auto' chooses the file; leave out variant={variant!r}, or give runtime='onnx'")
         runtime, variant = "onnx", "auto"
+    elif one_by_one:
+        raise InputError("one_by_one chooses the file, which runtime='auto' does alone; give that, or leave it out")
     light = model is None or variant is not None or not has_toolkit()
     if (runtime or ("onnx" if light else "torch")) == "onnx":
         from distilface.light import LightEncoder
 
-        return LightEncoder(model, variant)
+        return LightEncoder(model, variant, one_by_one=one_by_one)
     if model is None or variant is not None:
         what = "the shipped model" if model is None else f"variant={variant!r}"
         raise InputError(f"{what} is run by onnxruntime; leave out runtime='torch'")

@@ -30,9 +30,10 @@ class LightEncoder:
             expanded to fp32, with the package onnx, and run by OpenVINO, where that is installed.
         file: another ONNX file of the folder, as ``onnx/model_quint8_avx2.onnx``.
         threads: of the computation; ``None`` takes all that the process may use.
+        one_by_one: ``auto`` takes what is fastest at texts that come one at a time, as queries do, and not in batches.
 
     Attributes:
-        file: that is run, or that was expanded.
+        file: that is run, or of which what runs was made.
         prompts: by their names.
         default_prompt: that stands before every text unless another is asked for.
         similarity_name: how two vectors are compared.
@@ -48,6 +49,7 @@ class LightEncoder:
         variant: str | None = None,
         file: str | None = None,
         threads: int | None = None,
+        one_by_one: bool = False,
     ) -> None:
         folder, self.file = find_files(model, None if variant == AUTO else variant, file)
         settings = read_settings(folder, "config_sentence_transformers.json")
@@ -63,7 +65,8 @@ class LightEncoder:
             )
         self._tokens, self._unit = Tokens(folder), ends_in_unit_length(folder)
         self._dimensions = settings.get("truncate_dim")
-        self._open(_fastest_way(self, folder, threads) if variant == AUTO and file is None else Way(self.file), threads)
+        auto = variant == AUTO and file is None
+        self._open(_fastest_way(self, folder, threads, one_by_one) if auto else Way(self.file), threads)
         self._bytes = sum(part.stat().st_size for part in (self.file, folder / TOKENIZER))
 
     def _open(self, way: Way, threads: int | None) -> None:
@@ -168,7 +171,7 @@ def _pools_without_prompt(folder: Path) -> bool:
     return any(not pooling.get("include_prompt", True) for pooling in poolings)
 
 
-def _fastest_way(encoder: LightEncoder, folder: Path, threads: int | None) -> Way:
+def _fastest_way(encoder: LightEncoder, folder: Path, threads: int | None, one_by_one: bool) -> Way:
     """Return the way to run a folder that is fastest on this processor, of those that give a text one vector."""
     from distilface.light.fastest import agreeing, fastest  # its imports take a while
 
@@ -180,4 +183,5 @@ def _fastest_way(encoder: LightEncoder, folder: Path, threads: int | None) -> Wa
         """Open each of them that gives the vectors of the smallest file."""
         return agreeing(ways, lambda way: encoder.running(way, threads).encode)
 
-    return ways[fastest({name: [way.file] for name, way in ways.items()}, threads or 0, opened).name]
+    files = {name: [way.file] for name, way in ways.items()}
+    return ways[fastest(files, threads or 0, opened, one_by_one).name]

@@ -1,7 +1,7 @@
-"""A file of 4 or 2 bits as one of fp32: small to fetch, and what runs fastest here."""
+"""A file of 4 or 2 bits as another: small to fetch, and what runs fastest here."""
 
 import hashlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +11,10 @@ from filelock import FileLock
 from distilface.light.session import OUTPUT
 from distilface.storage import whole_file
 
-#: Part of the name of what is kept: another way of expanding takes another.
+#: Part of the name of what is kept: another way of writing it takes another.
 VERSION = 1
+#: onnxruntime's word for products that round what goes in to int8, each block of a row by its own largest number.
+ACCURACY, IN_INT8 = "accuracy_level", 4
 #: The token ids, as exported files name them.
 IDS = "input_ids"
 #: The products of bits, and what looks tokens up in a table of bits; a lookup of ours in 2 bits ends in these numbers.
@@ -56,14 +58,43 @@ def expand(file: Path, target: Path) -> None:
         stream.write(model.SerializeToString())
 
 
-def kept(file: Path, home: Path) -> Path:
-    """Return the expanded file of a cache folder; it is made if it is not there, by one process, and others wait."""
+def multiply_in_int8(file: Path, target: Path) -> None:
+    """Write a file whose products of 4 or 2 bits take whole numbers: what goes into them is rounded to int8.
+
+    Each block of a text's own numbers has its own scale, so a text has one vector in every batch. Where the processor
+    has no such kernel, onnxruntime multiplies as before.
+
+    Args:
+        file: an ONNX file that ``distilface export --formats q4`` wrote.
+        target: the file to write, whole or not at all.
+    """
+    import onnx
+    from onnx import helper
+
+    model = onnx.load(file)
+    for node in model.graph.node:
+        if node.op_type == PRODUCT:
+            others = [each for each in node.attribute if each.name != ACCURACY]
+            del node.attribute[:]
+            node.attribute.extend([*others, helper.make_attribute(ACCURACY, IN_INT8)])
+    with whole_file(target) as stream:
+        stream.write(model.SerializeToString())
+
+
+def kept(file: Path, home: Path, write: Callable[[Path, Path], None]) -> Path:
+    """Return a file of a cache folder that is made of another; if it is not there, one process makes it, others wait.
+
+    Args:
+        file: an ONNX file.
+        home: the cache folder.
+        write: :func:`expand`, or :func:`multiply_in_int8`.
+    """
     target = home / f"{hashlib.sha256(file.read_bytes()).hexdigest()[:32]}-{VERSION}.onnx"
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_suffix(".lock")):
             if not target.is_file():
-                expand(file, target)
+                write(file, target)
     return target
 
 

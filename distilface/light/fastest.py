@@ -47,19 +47,26 @@ class Choice:
         )
 
 
-def measure(encoders: Mapping[str, Encode]) -> Choice:
+def measure(encoders: Mapping[str, Encode], one_by_one: bool = False) -> Choice:
     """Have encoders embed :data:`TEXTS` in turns, for :data:`SECONDS`; return which was the fastest.
 
     They take turns, so that what else the machine does falls on all of them alike.
+
+    Args:
+        encoders: by their names.
+        one_by_one: give them a text at a time, and not all in a batch.
     """
+    batches = [[text] for text in TEXTS] if one_by_one else [TEXTS]
     for encode in encoders.values():
-        encode(TEXTS)  # at first a runtime allocates and compiles
+        for batch in batches:
+            encode(batch)  # at first a runtime allocates and compiles
     turns: dict[str, list[float]] = {name: [] for name in encoders}
     end = time.perf_counter() + SECONDS
     while time.perf_counter() < end or len(next(iter(turns.values()))) < LEAST_TURNS:
         for name, encode in encoders.items():
             began = time.perf_counter()
-            encode(TEXTS)
+            for batch in batches:
+                encode(batch)
             turns[name].append(len(TEXTS) / (time.perf_counter() - began))
     rates = {name: round(median(taken), 1) for name, taken in turns.items()}
     return Choice(max(rates, key=rates.__getitem__), rates, processor())
@@ -69,6 +76,7 @@ def fastest(
     files: Mapping[str, Iterable[Path]],
     threads: int,
     opened: Callable[[], Mapping[str, Encode]],
+    one_by_one: bool = False,
 ) -> Choice:
     """Return which of some files is the fastest, as it was measured on this processor; if it was not, measure it.
 
@@ -76,11 +84,12 @@ def fastest(
         files: the parts of each, by its name.
         threads: of the computation; 0 for the runtime's own number.
         opened: opens the files for a measurement: by their names, what embeds texts.
+        one_by_one: at texts that come one at a time, and not in batches.
     """
-    key = _key(files, threads)
+    key = _key(files, threads, one_by_one)
     if known := _read(key):
         return known
-    choice = measure(opened())
+    choice = measure(opened(), one_by_one)
     logger.info(str(choice))
     _place(key).parent.mkdir(parents=True, exist_ok=True)
     write_whole(_place(key), asdict(choice))
@@ -113,11 +122,12 @@ def remembered(files: Mapping[str, Iterable[Path]], threads: int) -> Choice | No
     return _read(_key(files, threads))
 
 
-def _key(files: Mapping[str, Iterable[Path]], threads: int) -> str:
+def _key(files: Mapping[str, Iterable[Path]], threads: int, one_by_one: bool = False) -> str:
     """Return what the measurement depends on, as one word: processor, threads, runtimes, the files' content."""
     content = {name: [hashlib.sha256(part.read_bytes()).hexdigest() for part in parts] for name, parts in files.items()}
     versions = [package_version(name) for name in ("onnxruntime", "openvino")]
-    return hashlib.sha256(json.dumps([processor(), cores(), threads, versions, content]).encode()).hexdigest()[:16]
+    all_of_it = [processor(), cores(), threads, versions, content, *(["one by one"] if one_by_one else [])]
+    return hashlib.sha256(json.dumps(all_of_it).encode()).hexdigest()[:16]
 
 
 def _place(key: str) -> Path:

@@ -14,6 +14,8 @@ from distilface.light.session import open_session, usable_threads
 
 logger = logging.getLogger(__name__)
 
+#: The name of a product of bits in an ONNX file.
+PRODUCT = b"MatMulNBits"
 #: In which OpenVINO computes.
 PRECISIONS = ("f32", "bf16")
 #: The least cosine between what a way gives of a text and what the folder's smallest file gives.
@@ -26,31 +28,34 @@ class Way:
 
     Attributes:
         file: of the folder.
-        expanded: whether what runs is this file in fp32, kept in the cache (:mod:`distilface.light.expanding`).
+        rewritten: whether what runs is another file made of this one, kept in the cache
+            (:mod:`distilface.light.expanding`): ``fp32``, or ``int8``, which rounds what goes into a product of bits.
         openvino: the precision in which OpenVINO runs it; ``None`` for onnxruntime.
     """
 
     file: Path
-    expanded: bool = False
+    rewritten: str | None = None
     openvino: str | None = None
 
     @property
     def words(self) -> str:
         """What differs from the file on its own runtime, as ``in fp32 on OpenVINO in bf16``; empty if nothing does."""
         described = self.file.suffix == ".xml"
-        words = ["in fp32"] if self.expanded else []
+        words = [f"in {self.rewritten}"] if self.rewritten else []
         if self.openvino is not None:
             words += [] if described else ["on OpenVINO"]
             words += ["in bf16"] if self.openvino == "bf16" else []
         return " ".join(words)
 
     def path(self) -> Path:
-        """Return the file that runs: the folder's, or the expanded one, which is made if it is not there."""
-        if not self.expanded:
+        """Return the file that runs: the folder's, or what is made of it, if it is not there yet."""
+        if self.rewritten is None:
             return self.file
-        from distilface.light.expanding import kept
+        from distilface.light.expanding import expand, kept, multiply_in_int8
 
-        return kept(self.file, home() / "expanded")
+        if self.rewritten == "fp32":
+            return kept(self.file, home() / "expanded", expand)
+        return kept(self.file, home() / "int8", multiply_in_int8)
 
     def open(self, threads: int | None = None) -> tuple[Any, int]:
         """Return a session, which runs batches, and the width of its embeddings.
@@ -80,18 +85,21 @@ def home() -> Path:
 def ways_of(folder: Path) -> dict[str, Way]:
     """Return the ways to run a folder with the packages that are here, by their names, the plainest first.
 
-    Without ``onnx`` nothing is expanded. OpenVINO takes files of fp32 and of int8 weights alone: products of 4 bits
-    are other numbers to it. In int8 it also rounds what goes into a product, for each text by itself.
+    Without ``onnx`` no file is made of another. OpenVINO takes files of fp32 and of int8 weights alone: products of 4
+    bits are other numbers to it. In int8 it also rounds what goes into a product, for each text by itself.
     """
     files = variants_in(folder)
     ways = {name: Way(file) for name, file in files.items()}
     plain: dict[str, Way] = {name: ways[name] for name in ("onnx", "int8") if name in ways}
-    if "q4" in files and "onnx" not in files and find_spec("onnx"):
-        plain["q4 in fp32"] = Way(files["q4"], expanded=True)
+    if "q4" in files and find_spec("onnx"):
+        if "onnx" not in files:
+            plain["q4 in fp32"] = Way(files["q4"], "fp32")
+        if PRODUCT in files["q4"].read_bytes():  # a static student has none
+            ways["q4 in int8"] = Way(files["q4"], "int8")
     ways |= plain
     if find_spec("openvino"):
         for name, way in plain.items():
-            on_openvino = [Way(way.file, way.expanded, precision) for precision in PRECISIONS]
+            on_openvino = [Way(way.file, way.rewritten, precision) for precision in PRECISIONS]
             ways |= {f"{name} {other.words.removeprefix('in fp32 ')}": other for other in on_openvino}
     return ways
 

@@ -149,7 +149,8 @@ class FileEncoder(Encoder):
             if not piece.is_file():
                 raise InputError(f"{piece} does not exist; make it first: distilface export FOLDER")
         self.name = " ".join(("/".join(self.file.parts[-2:]), way.words)).strip()
-        self.precision = "bf16" if way.openvino == "bf16" else precision_of(self.file)
+        rounds = "bf16" if way.openvino == "bf16" else "int8" if way.rewritten == "int8" else None
+        self.precision = rounds or precision_of(self.file)
         self.model = source if isinstance(source, SentenceTransformer) else load(source)
         if reason := file_refusal(self.model):
             raise InputError(f"{self.file} does not give the vectors of its folder: {reason}")
