@@ -77,6 +77,11 @@ ELSEWHERE = {
     ),
     "python benchmarks/run_glue.py --max-train 8000 --epochs 2 --learning-rate 1e-4 --data-dir GLUE --ways ce kd "
     '"kd+l2 weight=0.1" "kd+codir weight=0.3"': "sixty trainings; tests/test_glue.py runs it in small",
+    'python benchmarks/run_seeds.py --script codir --seeds 1 2 3 --variants "weight=0" "weight=0.01" "weight=0.1" '
+    "--no_relatives --data-dir STS --output FILE.json -- --config minilm-l3-codir --data TEXT... --max_sentences 20000 "
+    "--dev DEV.jsonl --steps 300 --batch_size 64 --eval_steps 150 --output_dir models/codir": (
+        "nine trainings; tests/test_run_seeds.py runs variants in small"
+    ),
     "python benchmarks/run_crosslingual.py --model models/xx-minilm-small --stsb-dir STSB_XX --sts17-dir STS17": (
         "it scores every stage of a training; tests/test_crosslingual.py has one"
     ),
