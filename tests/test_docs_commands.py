@@ -80,7 +80,7 @@ ELSEWHERE = {
     'python benchmarks/run_seeds.py --script codir --seeds 1 2 3 --variants "weight=0" "weight=0.01" "weight=0.1" '
     "--no_relatives --data-dir STS --output FILE.json -- --config minilm-l3-codir --data TEXT... --max_sentences 20000 "
     "--dev DEV.jsonl --steps 300 --batch_size 64 --eval_steps 150 --output_dir models/codir": (
-        "nine trainings; tests/test_run_seeds.py runs variants in small"
+        "nine trainings; tests/test_benchmark_scripts.py runs variants in small"
     ),
     "python benchmarks/run_crosslingual.py --model models/xx-minilm-small --stsb-dir STSB_XX --sts17-dir STS17": (
         "it scores every stage of a training; tests/test_crosslingual.py has one"
