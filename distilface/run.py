@@ -23,7 +23,7 @@ class Source:
     """A model or a text that a training used.
 
     Attributes:
-        role: ``backbone``, ``teacher``, ``assistant``, ``data`` or ``dev``.
+        role: ``backbone``, ``average``, ``teacher``, ``assistant``, ``data`` or ``dev``.
         name: a Hub id, a path, or the name of our own text (``python``, ``sample``).
         hub: whether it is on the Hub; otherwise it is local.
         revision: the Hub's commit that was read, if it is known.
@@ -113,6 +113,11 @@ class Run:
         return next(iter(self._of("backbone")), None)
 
     @property
+    def averaged(self) -> list[Source]:
+        """Whose weights the backbone's were averaged with, at the start."""
+        return self._of("average")
+
+    @property
     def teachers(self) -> list[Source]:
         """What the student learns from."""
         return self._of("teacher")
@@ -158,6 +163,8 @@ def _names(run: Run) -> Iterator[Source]:
     """Yield each model and text that a run names, as if it were local."""
     if run.baseline_model:
         yield Source("backbone", run.baseline_model)
+    for name in run.settings.get("average_with") or []:
+        yield Source("average", name)
     for name in [run.teacher] if isinstance(run.teacher, str) else run.teacher or []:
         yield Source("teacher", name)
     if assistant := run.settings.get("assistant"):

@@ -50,7 +50,9 @@ def test_a_student_starts_from_the_mean(place):
         np.testing.assert_allclose(weight, np.mean([one[name] for one in each], axis=0), rtol=1e-5, atol=1e-6)
         assert not np.array_equal(weight, each[0][name])
     assert read_run(place / "out" / "run.json").compression == [{"step": "average", "with": others}]
-    assert "from the mean of the weights of 3 students of one shape" in make_card(place / "out", "org/out")[0]
+    card = make_card(place / "out", "org/out")[0]
+    assert "Its weights start from its teacher, the mean of" not in card
+    assert card.count("The mean is also of those of") == 2
 
 
 def test_what_has_no_mean_is_refused(place, tmp_path):

@@ -65,6 +65,7 @@ def test_the_pairs():
         *(("megabytes", chosen) for chosen in ("layers", "vocabulary", "feed_forward", "bits", "table_bits")),
         *(("static", other) for other in ("backbone", "layers", "pooling", "max_seq_length", "dropout")),
         *(("static", other) for other in ("train_max_length", "megabytes", "batch_tokens", "table_rank", "table_from")),
+        *(("average_with", other) for other in ("layers", "megabytes")),
         ("static", "average_with"),
         ("batch_tokens", "batch_size"),
         ("table_rank", "megabytes"),

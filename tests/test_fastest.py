@@ -126,17 +126,30 @@ def test_the_light_encoder_takes_the_fastest(exported, slow, monkeypatch):
 def test_texts_that_come_one_by_one_are_measured_so(exported, monkeypatch):
     """What is fastest in batches need not be so with one text; each is remembered for itself."""
     monkeypatch.setattr(fastest, "SECONDS", 0.05)
-    monkeypatch.setattr(fastest, "agreeing", lambda ways, opened: {"onnx": batches.append, "int8": alone.append})
-    batches, alone = [], []
+    sizes = []
+
+    def encode(texts):
+        sizes.append(len(texts))
+        time.sleep(1e-5)
+
+    monkeypatch.setattr(fastest, "agreeing", lambda ways, opened: {"onnx": encode, "int8": encode})
     first = distilface.load(exported, runtime="auto", one_by_one=True)
-    assert {len(texts) for texts in (*batches, *alone)} == {1}
-    before = len(alone)
-    again = distilface.load(exported, runtime="auto", one_by_one=True)
-    assert (len(alone), again.file) == (before, first.file), "it is remembered"
+    assert set(sizes) == {1}
+    sizes.clear()
+    assert distilface.load(exported, runtime="auto", one_by_one=True).file == first.file
+    assert not sizes, "it is remembered"
     distilface.load(exported, runtime="auto")
-    assert {len(texts) for texts in alone[before:]} == {len(fastest.TEXTS)}
-    with pytest.raises(InputError, match="one_by_one chooses the file, which runtime='auto' does alone"):
+    assert set(sizes) == {len(fastest.TEXTS)}
+    assert str(fastest.Choice("a", {"a": 2.0}, "p", one_by_one=True)).endswith("2 short texts a second, one by one")
+
+
+def test_one_by_one_is_of_auto_alone(exported):
+    with pytest.raises(InputError, match="one_by_one needs runtime='auto', which chooses the file"):
         distilface.load(exported, one_by_one=True)
+    with pytest.raises(InputError, match="one_by_one needs 'auto'"):
+        LightEncoder(exported, "onnx", one_by_one=True)
+    with pytest.raises(InputError, match=r"both variant='auto' and file='onnx/model\.onnx' are given"):
+        LightEncoder(exported, "auto", file="onnx/model.onnx")
 
 
 def test_encode_takes_the_fastest_of_those_with_one_vector(exported, slow, tmp_path, capsys):
@@ -182,19 +195,21 @@ def test_encode_runs_what_the_light_encoder_would(exported, slow, tmp_path, prec
     assert encoder.fingerprint != opening.open_file(way.file, exported).fingerprint
 
 
-def test_a_file_of_4_bits_is_expanded_for_encode(students, tmp_path, slow):
+@pytest.mark.parametrize(("name", "place", "near"), [("q4 in fp32", "expanded", 1e-5), ("q4 in int8", "int8", 0.02)])
+def test_a_file_of_4_bits_is_rewritten_for_encode(students, tmp_path, slow, name, place, near):
     """Of the folder that people download there is this file alone."""
     folder = shutil.copytree(students["mean"], tmp_path / "small", ignore=shutil.ignore_patterns("onnx", "export.json"))
     distilface.export(folder, formats=["q4"])
-    slow("q4 in fp32")
+    slow(name)
     (tmp_path / "text.txt").write_text("\n".join(sentences(20)) + "\n")
     for variant in ("q4", "auto"):
         cli.run(
             ["encode", str(folder), str(tmp_path / "text.txt"), str(tmp_path / f"{variant}.npy"), "--variant", variant]
         )
     way = opening.choose(open_folder(str(folder)), "auto")
-    assert (way.words, way.path().parent.name) == ("in fp32", "expanded")
-    np.testing.assert_allclose(np.load(tmp_path / "auto.npy"), np.load(tmp_path / "q4.npy"), atol=1e-5)
+    assert (way.words, way.path().parent.name) == (name.removeprefix("q4 "), place)
+    assert opening.open_file(way, folder).precision == way.rewritten
+    np.testing.assert_allclose(np.load(tmp_path / "auto.npy"), np.load(tmp_path / "q4.npy"), atol=near)
 
 
 def test_what_is_measured_is_what_is_taken(exported, monkeypatch):

@@ -117,6 +117,7 @@ def test_products_in_int8_give_a_text_one_vector(tmp_path):
     together, alone = encoder.encode(texts), np.stack([encoder.encode(text) for text in texts])
     assert np.abs(together - alone).max() < 1e-6
     assert cosines(together, small.encode(texts)).min() >= 0.999
+    assert np.abs(together - small.encode(texts)).max() > 1e-4
     assert "q4 in int8" not in ways.ways_of(Path("models/minilm-static")), "it has no products"
 
 

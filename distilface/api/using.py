@@ -54,7 +54,7 @@ def load(
             raise InputError(f"runtime='auto' chooses the file; leave out variant={variant!r}, or give runtime='onnx'")
         runtime, variant = "onnx", "auto"
     elif one_by_one:
-        raise InputError("one_by_one chooses the file, which runtime='auto' does alone; give that, or leave it out")
+        raise InputError("one_by_one needs runtime='auto', which chooses the file; add it, or leave one_by_one out")
     light = model is None or variant is not None or not has_toolkit()
     if (runtime or ("onnx" if light else "torch")) == "onnx":
         from distilface.light import LightEncoder

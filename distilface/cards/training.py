@@ -22,7 +22,9 @@ def machine_text(machine: dict[str, Any]) -> str:
 
 def ancestors(run: Run, facts: dict[str, Any]) -> list[tuple[str, KnownSource]]:
     """List the models that a run started and learned from, each with its role; one in both roles comes once."""
-    roles = {run.backbone.name: (run.backbone, "Its weights start from")} if run.backbone else {}
+    start = "Its weights start from" + (" the mean of those of" if run.averaged else "")
+    roles = {run.backbone.name: (run.backbone, start)} if run.backbone else {}
+    roles |= {source.name: (source, "The mean is also of those of") for source in run.averaged}
     for teacher in run.teachers:
         both = run.backbone and teacher.name == run.backbone.name
         roles[teacher.name] = (teacher, "Its weights start from its teacher," if both else "Its teacher is")

@@ -33,8 +33,6 @@ STAYS_LAYERS, STAYS_NEURONS, STAYS_PIECES = 0.37, 0.68, 1.0
 NEURONS = (1.0, 0.75, 0.5, 0.375)
 #: A vocabulary of fewer pieces is not proposed: with little more than its characters, a word takes many tokens.
 LEAST_PIECES = 1_000
-#: Under so many megabytes one layer over the table of a static student keeps more than these shapes (docs/sizes.md).
-SMALL = 3.0
 #: Bytes of ``tokenizer.json`` beside its vocabulary.
 _TOKENIZER = 1_500
 
@@ -228,7 +226,7 @@ def shapes_for(teacher: str, megabytes: float, max_seq_length: int | None = None
 
 
 def shape_lines(found: Sequence[Shape]) -> list[str]:
-    """Return a table of shapes: layers, pieces, and the megabytes of each part; and what keeps more, if it is known."""
+    """Return a table of shapes: layers, pieces, and the megabytes of each part."""
     parts = list(found[0].parts)
     head = f"{'layers':18}{'neurons':>8}{'pieces':>17}{'table':>8}{'lost':>7}{'MB':>7}"
     lines = [head + "".join(f"{part:>10}" for part in parts)]
@@ -237,6 +235,4 @@ def shape_lines(found: Sequence[Shape]) -> list[str]:
         pieces = f"{shape.vocabulary:,} of {shape.of:,}"
         begin = f"{' '.join(map(str, shape.layers)):18}{shape.feed_forward:>8,}{pieces:>17}{shape.table_bits:>3} bits"
         lines.append(f"{begin}{shape.lost:>7.2f}{shape.megabytes:>7.2f}{numbers}")
-    if found[0].megabytes < SMALL:
-        lines.append(f"under {SMALL:g} MB one layer over a static student's table keeps more: --config minilm-2mb")
     return lines

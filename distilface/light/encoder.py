@@ -25,15 +25,15 @@ class LightEncoder:
 
     Args:
         model: a folder or a Hub id; ``None`` is the model of the wheel.
-        variant: ``q4``, ``int8`` or ``onnx``; ``None`` takes the first of them that is there, ``auto`` the one that is
-            fastest on this processor, which is measured for a second and remembered: for this too the file may be
-            expanded to fp32, with the package onnx, and run by OpenVINO, where that is installed.
+        variant: ``q4``, ``int8`` or ``onnx``; ``None`` takes the first of them that is there, ``auto`` the fastest way
+            to run one of them on this processor (:func:`distilface.light.ways.ways_of`), which is measured for a second
+            and remembered.
         file: another ONNX file of the folder, as ``onnx/model_quint8_avx2.onnx``.
         threads: of the computation; ``None`` takes all that the process may use.
         one_by_one: ``auto`` takes what is fastest at texts that come one at a time, as queries do, and not in batches.
 
     Attributes:
-        file: that is run, or of which what runs was made.
+        file: of the folder, that runs, or from which the file that runs was made.
         prompts: by their names.
         default_prompt: that stands before every text unless another is asked for.
         similarity_name: how two vectors are compared.
@@ -51,7 +51,12 @@ class LightEncoder:
         threads: int | None = None,
         one_by_one: bool = False,
     ) -> None:
-        folder, self.file = find_files(model, None if variant == AUTO else variant, file)
+        auto = variant == AUTO
+        if auto and file is not None:
+            raise InputError(f"both variant={variant!r} and file={file!r} are given; give one")
+        if one_by_one and not auto:
+            raise InputError("one_by_one needs 'auto', which chooses the file; add it, or leave one_by_one out")
+        folder, self.file = find_files(model, None if auto else variant, file)
         settings = read_settings(folder, "config_sentence_transformers.json")
         self.prompts: dict[str, str] = dict(settings.get("prompts") or {})
         self.default_prompt = self.prompts.get(settings.get("default_prompt_name") or "") or ""
@@ -65,7 +70,6 @@ class LightEncoder:
             )
         self._tokens, self._unit = Tokens(folder), ends_in_unit_length(folder)
         self._dimensions = settings.get("truncate_dim")
-        auto = variant == AUTO and file is None
         self._open(_fastest_way(self, folder, threads, one_by_one) if auto else Way(self.file), threads)
         self._bytes = sum(part.stat().st_size for part in (self.file, folder / TOKENIZER))
 

@@ -9,6 +9,7 @@ import numpy as np
 from filelock import FileLock
 
 from distilface.light.session import OUTPUT
+from distilface.light.ways import PRODUCT
 from distilface.storage import whole_file
 
 #: Part of the name of what is kept: another way of writing it takes another.
@@ -17,8 +18,8 @@ VERSION = 1
 ACCURACY, IN_INT8 = "accuracy_level", 4
 #: The token ids, as exported files name them.
 IDS = "input_ids"
-#: The products of bits, and what looks tokens up in a table of bits; a lookup of ours in 2 bits ends in these numbers.
-PRODUCT, LOOKUP, LOOKED_UP = "MatMulNBits", "GatherBlockQuantized", "rows_scaled"
+#: What looks tokens up in a table of bits; a lookup of ours in 2 bits ends in these numbers.
+LOOKUP, LOOKED_UP = "GatherBlockQuantized", "rows_scaled"
 
 
 def expand(file: Path, target: Path) -> None:

@@ -33,16 +33,19 @@ class Choice:
         name: of the fastest.
         rates: short texts a second of each, the median of its turns.
         processor: that it was measured on.
+        one_by_one: whether the texts came one at a time, and not in a batch.
     """
 
     name: str
     rates: dict[str, float]
     processor: str
+    one_by_one: bool = False
 
     def __str__(self) -> str:
         others = ", ".join(f"{name} {rate:,.0f}" for name, rate in self.rates.items() if name != self.name)
         return (
             f"{self.name} is the fastest here ({self.processor}): {self.rates[self.name]:,.0f} short texts a second"
+            + (", one by one" if self.one_by_one else "")
             + (f"; {others}" if others else "")
         )
 
@@ -69,7 +72,7 @@ def measure(encoders: Mapping[str, Encode], one_by_one: bool = False) -> Choice:
                 encode(batch)
             turns[name].append(len(TEXTS) / (time.perf_counter() - began))
     rates = {name: round(median(taken), 1) for name, taken in turns.items()}
-    return Choice(max(rates, key=rates.__getitem__), rates, processor())
+    return Choice(max(rates, key=rates.__getitem__), rates, processor(), one_by_one)
 
 
 def fastest(
@@ -124,7 +127,9 @@ def remembered(files: Mapping[str, Iterable[Path]], threads: int) -> Choice | No
 
 def _key(files: Mapping[str, Iterable[Path]], threads: int, one_by_one: bool = False) -> str:
     """Return what the measurement depends on, as one word: processor, threads, runtimes, the files' content."""
-    content = {name: [hashlib.sha256(part.read_bytes()).hexdigest() for part in parts] for name, parts in files.items()}
+    paths = {name: list(parts) for name, parts in files.items()}
+    digests = {part: hashlib.sha256(part.read_bytes()).hexdigest() for parts in paths.values() for part in set(parts)}
+    content = {name: [digests[part] for part in parts] for name, parts in paths.items()}
     versions = [package_version(name) for name in ("onnxruntime", "openvino")]
     all_of_it = [processor(), cores(), threads, versions, content, *(["one by one"] if one_by_one else [])]
     return hashlib.sha256(json.dumps(all_of_it).encode()).hexdigest()[:16]

@@ -1,11 +1,11 @@
-"""The ways to run a folder: which of its files, as it is or in fp32, on which runtime, in which precision."""
+"""The ways to run a folder: which of its files, as it is or rewritten, on which runtime, in which precision."""
 
 import logging
 import os
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -15,7 +15,7 @@ from distilface.light.session import open_session, usable_threads
 logger = logging.getLogger(__name__)
 
 #: The name of a product of bits in an ONNX file.
-PRODUCT = b"MatMulNBits"
+PRODUCT = "MatMulNBits"
 #: In which OpenVINO computes.
 PRECISIONS = ("f32", "bf16")
 #: The least cosine between what a way gives of a text and what the folder's smallest file gives.
@@ -28,13 +28,13 @@ class Way:
 
     Attributes:
         file: of the folder.
-        rewritten: whether what runs is another file made of this one, kept in the cache
-            (:mod:`distilface.light.expanding`): ``fp32``, or ``int8``, which rounds what goes into a product of bits.
+        rewritten: as which other file, kept in the cache, it runs (:mod:`distilface.light.expanding`): ``fp32``, or
+            ``int8``, which rounds what goes into a product of bits; ``None`` runs it as it is.
         openvino: the precision in which OpenVINO runs it; ``None`` for onnxruntime.
     """
 
     file: Path
-    rewritten: str | None = None
+    rewritten: Literal["fp32", "int8"] | None = None
     openvino: str | None = None
 
     @property
@@ -51,11 +51,11 @@ class Way:
         """Return the file that runs: the folder's, or what is made of it, if it is not there yet."""
         if self.rewritten is None:
             return self.file
-        from distilface.light.expanding import expand, kept, multiply_in_int8
+        from distilface.light import expanding
 
-        if self.rewritten == "fp32":
-            return kept(self.file, home() / "expanded", expand)
-        return kept(self.file, home() / "int8", multiply_in_int8)
+        rewritings = {"fp32": ("expanded", expanding.expand), "int8": ("int8", expanding.multiply_in_int8)}
+        place, write = rewritings[self.rewritten]
+        return expanding.kept(self.file, home() / place, write)
 
     def open(self, threads: int | None = None) -> tuple[Any, int]:
         """Return a session, which runs batches, and the width of its embeddings.
@@ -76,7 +76,7 @@ class Way:
 
 
 def home() -> Path:
-    """Return the folder of what is measured and expanded, beside the Hub's cache."""
+    """Return the folder of what is measured and rewritten, beside the Hub's cache."""
     from huggingface_hub.constants import HF_HOME  # its import takes a while
 
     return Path(HF_HOME) / "distilface"
@@ -94,7 +94,7 @@ def ways_of(folder: Path) -> dict[str, Way]:
     if "q4" in files and find_spec("onnx"):
         if "onnx" not in files:
             plain["q4 in fp32"] = Way(files["q4"], "fp32")
-        if PRODUCT in files["q4"].read_bytes():  # a static student has none
+        if PRODUCT.encode() in files["q4"].read_bytes():  # a static student has none
             ways["q4 in int8"] = Way(files["q4"], "int8")
     ways |= plain
     if find_spec("openvino"):

@@ -126,8 +126,9 @@ def _steady(folder: Folder) -> dict[str, Way]:
 def fastest_format(folder: Folder, threads: int | None = None) -> Choice:
     """Return which way to run a folder's exported files is the fastest here, measured for a second if not known yet.
 
-    A file of 4 bits may be expanded to fp32, and OpenVINO may run what is ONNX, in bf16 where the processor has it:
-    whatever gives the vectors of the first file (:func:`distilface.light.fastest.agreeing`).
+    A file of 4 bits may be rewritten, and OpenVINO may run what is ONNX, in bf16 where the processor has it
+    (:func:`distilface.light.ways.ways_of`): whatever gives the vectors of the first file
+    (:func:`distilface.light.fastest.agreeing`).
 
     Args:
         folder: the model folder.

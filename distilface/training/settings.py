@@ -108,7 +108,9 @@ class TeacherSettings(StudentSettings):
         None, "a static student's folder, whose token vectors the student starts with: for one or two layers"
     )
     average_with: list[str] = setting(
-        [], "other students of the backbone's shape: the training starts from the mean of all their weights"
+        [],
+        "other students of the backbone's shape: the training starts from the mean of all their weights",
+        excludes=["layers", "megabytes"],
     )
     batch_size: int = setting(128, "sentences a step")
     learning_rate: float = setting(3e-4, "peak learning rate of AdamW")
@@ -218,7 +220,9 @@ def effective(settings: TrainSettings) -> dict[str, Any]:
 def other_settings(run: Run, settings: TrainSettings) -> list[str]:
     """Name the settings, of those that decide the weights, that a finished training has otherwise or not at all."""
     now = json.loads(json.dumps(effective(settings)))
-    return [key for key, value in now.items() if key not in PLACES and run.settings.get(key) != value]
+    # An older version may not know a setting: then that had no effect.
+    known = [key for key in now if key not in PLACES and (key in run.settings or not is_default(settings, key))]
+    return [key for key in known if run.settings.get(key) != now[key]]
 
 
 def warn_unread(settings: TrainSettings, in_memory: bool, plain: str = ".txt", *columns: str) -> None:
