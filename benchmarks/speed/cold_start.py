@@ -23,6 +23,7 @@ from benchmarks.files import add_result
 from distilface.console import run_command
 from distilface.environment import processor, stamp
 from distilface.hub_ids import DEFAULT_TEACHER, resolve
+from distilface.light.files import SHIPPED
 from distilface.settings import parse, setting
 
 #: Both processes: a part is what was done since the last mark, in seconds of the clock and of the processor.
@@ -139,7 +140,8 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
             print(f"{name:6} {clock:10} first vector {row['first_vector']:6} ms, then {row['one_sentence']:6.2f} ms")
     for part, time in result["light"]["processor_ms"]["parts"].items():
         print(f"       {part:24} {time:5} ms of the processor")
-    model = settings.model or "the shipped model"
+    shipped = json.loads((SHIPPED / "run.json").read_text(encoding="utf-8"))["settings"]["output_dir"]
+    model = settings.model or f"the shipped model, {shipped}"
     more = {"model": model, "threads": 1, "turns": settings.turns, **stamp("onnxruntime", "tokenizers")}
     add_result(settings.output, processor(), {**result, **more})
     return result
