@@ -49,7 +49,9 @@ def test_a_student_starts_from_the_mean(place):
     for name, weight in start.items():
         np.testing.assert_allclose(weight, np.mean([one[name] for one in each], axis=0), rtol=1e-5, atol=1e-6)
         assert not np.array_equal(weight, each[0][name])
-    assert read_run(place / "out" / "run.json").compression == [{"step": "average", "with": others}]
+    run = read_run(place / "out" / "run.json")
+    assert run.compression == [{"step": "average", "with": others}]
+    assert [source.name for source in run.averaged] == others
     card = make_card(place / "out", "org/out")[0]
     assert "Its weights start from its teacher, the mean of" not in card
     assert card.count("The mean is also of those of") == 2

@@ -92,6 +92,8 @@ def test_the_notebook_runs(tmp_path, monkeypatch):
     monkeypatch.setenv("HF_HOME", str(tmp_path))
     kept = nbformat.read(ROOT / "examples" / "quickstart.ipynb", as_version=4)
     fresh = NotebookClient(deepcopy(kept), timeout=600, resources={"metadata": {"path": str(tmp_path)}}).execute()
+    first = [next(cell for cell in notebook.cells if cell.get("outputs")).outputs for notebook in (kept, fresh)]
+    assert first[0] == first[1], "the shipped model's own similarities"
     for notebook in (kept, fresh):
         outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
         assert sum("image/png" in output.get("data", {}) for output in outputs) == 2
