@@ -8,8 +8,7 @@ from typing import Any
 import numpy as np
 from filelock import FileLock
 
-from distilface.light.session import OUTPUT
-from distilface.light.ways import PRODUCT
+from distilface.light.session import OUTPUT, PRODUCT
 from distilface.storage import whole_file
 
 #: Part of the name of what is kept: another way of writing it takes another.

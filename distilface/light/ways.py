@@ -10,12 +10,10 @@ from typing import Any, Literal
 import numpy as np
 
 from distilface.light.files import variants_in
-from distilface.light.session import open_session, usable_threads
+from distilface.light.session import PRODUCT, open_session, usable_threads
 
 logger = logging.getLogger(__name__)
 
-#: The name of a product of bits in an ONNX file.
-PRODUCT = "MatMulNBits"
 #: In which OpenVINO computes.
 PRECISIONS = ("f32", "bf16")
 #: The least cosine between what a way gives of a text and what the folder's smallest file gives.
