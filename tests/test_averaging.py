@@ -53,7 +53,7 @@ def test_a_student_starts_from_the_mean(place):
     assert run.compression == [{"step": "average", "with": others}]
     assert [source.name for source in run.averaged] == others
     card = make_card(place / "out", "org/out")[0]
-    assert "Its weights start from its teacher, the mean of" not in card
+    assert "Its weights start from the mean of those of its teacher, `" in card
     assert card.count("The mean is also of those of") == 2
 
 

@@ -23,6 +23,7 @@ from benchmarks.files import add_result
 from distilface.console import run_command
 from distilface.environment import processor, stamp
 from distilface.hub_ids import DEFAULT_TEACHER, resolve
+from distilface.json_files import read_json
 from distilface.light.files import SHIPPED
 from distilface.settings import parse, setting
 
@@ -140,8 +141,7 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
             print(f"{name:6} {clock:10} first vector {row['first_vector']:6} ms, then {row['one_sentence']:6.2f} ms")
     for part, time in result["light"]["processor_ms"]["parts"].items():
         print(f"       {part:24} {time:5} ms of the processor")
-    shipped = json.loads((SHIPPED / "run.json").read_text(encoding="utf-8"))["settings"]["output_dir"]
-    model = settings.model or f"the shipped model, {shipped}"
+    model = settings.model or f"the shipped model, {read_json(SHIPPED / 'run.json')['settings']['output_dir']}"
     more = {"model": model, "threads": 1, "turns": settings.turns, **stamp("onnxruntime", "tokenizers")}
     add_result(settings.output, processor(), {**result, **more})
     return result

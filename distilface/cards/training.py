@@ -27,7 +27,7 @@ def ancestors(run: Run, facts: dict[str, Any]) -> list[tuple[str, KnownSource]]:
     roles |= {source.name: (source, "The mean is also of those of") for source in run.averaged}
     for teacher in run.teachers:
         both = run.backbone and teacher.name == run.backbone.name
-        roles[teacher.name] = (teacher, "Its weights start from its teacher," if both else "Its teacher is")
+        roles[teacher.name] = (teacher, f"{start} its teacher," if both else "Its teacher is")
     return [(role, look_up(source, facts)) for source, role in roles.values()]
 
 

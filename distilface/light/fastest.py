@@ -128,7 +128,8 @@ def remembered(files: Mapping[str, Iterable[Path]], threads: int) -> Choice | No
 def _key(files: Mapping[str, Iterable[Path]], threads: int, one_by_one: bool = False) -> str:
     """Return what the measurement depends on, as one word: processor, threads, runtimes, the files' content."""
     paths = {name: list(parts) for name, parts in files.items()}
-    digests = {part: hashlib.sha256(part.read_bytes()).hexdigest() for parts in paths.values() for part in set(parts)}
+    distinct = {part for parts in paths.values() for part in parts}  # several ways may run one file
+    digests = {part: hashlib.sha256(part.read_bytes()).hexdigest() for part in distinct}
     content = {name: [digests[part] for part in parts] for name, parts in paths.items()}
     versions = [package_version(name) for name in ("onnxruntime", "openvino")]
     all_of_it = [processor(), cores(), threads, versions, content, *(["one by one"] if one_by_one else [])]

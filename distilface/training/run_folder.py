@@ -8,10 +8,10 @@ from typing import Any
 
 from distilface import processes
 from distilface.locks import discard, locked
-from distilface.settings import InputError, is_default
+from distilface.settings import InputError
 from distilface.storage import check_output, replace_text, write_whole
 from distilface.training.checkpoints import last_whole
-from distilface.training.settings import TrainSettings, check_values, effective
+from distilface.training.settings import TrainSettings, check_values, comparable, effective
 
 #: In the work folder of a run that is about to end: the ``run.json`` of its model folder.
 FINISHED = "finished.json"
@@ -104,9 +104,8 @@ def _check_unchanged(work: Path, settings: TrainSettings, now: dict[str, Any]) -
         InputError: naming the key, its old value and its new one.
     """
     begun: dict[str, Any] = json.loads((work / "run.json").read_text())
-    old = begun["settings"]  # of an older version, which may not know a setting: then that had no effect
-    known = [key for key in now["settings"] if key in old or not is_default(settings, key)]
-    changes = [(key, old.get(key), now["settings"][key]) for key in known]
+    old = begun["settings"]
+    changes = [(key, old.get(key), now["settings"][key]) for key in comparable(old, settings)]
     changes += [(key, begun.get(key), now[key]) for key in ("data", "origin") if key in now]
     for key, was, new in changes:
         if was != new:

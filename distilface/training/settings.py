@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -217,11 +218,15 @@ def effective(settings: TrainSettings) -> dict[str, Any]:
     return values
 
 
+def comparable(old: Mapping[str, Any], settings: TrainSettings) -> list[str]:
+    """Name the settings to compare with an earlier run's: one that an older version did not know had no effect then."""
+    return [key for key in effective(settings) if key in old or not is_default(settings, key)]
+
+
 def other_settings(run: Run, settings: TrainSettings) -> list[str]:
     """Name the settings, of those that decide the weights, that a finished training has otherwise or not at all."""
     now = json.loads(json.dumps(effective(settings)))
-    # An older version may not know a setting: then that had no effect.
-    known = [key for key in now if key not in PLACES and (key in run.settings or not is_default(settings, key))]
+    known = [key for key in comparable(run.settings, settings) if key not in PLACES]
     return [key for key in known if run.settings.get(key) != now[key]]
 
 
