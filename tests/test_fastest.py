@@ -126,13 +126,18 @@ def test_the_light_encoder_takes_the_fastest(exported, slow, monkeypatch):
 def test_texts_that_come_one_by_one_are_measured_so(exported, monkeypatch):
     """What is fastest in batches need not be so with one text; each is remembered for itself."""
     monkeypatch.setattr(fastest, "SECONDS", 0.05)
-    sizes = []
+    sizes, offered = [], []
 
     def encode(texts):
         sizes.append(len(texts))
         time.sleep(1e-5)
 
-    monkeypatch.setattr(fastest, "agreeing", lambda ways, opened: {"onnx": encode, "int8": encode})
+    def agreeing(ways, opened):
+        offered.append(list(ways))
+        return {"onnx": encode, "int8": encode}
+
+    monkeypatch.setattr(fastest, "agreeing", agreeing)
+    monkeypatch.setattr("distilface.light.encoder.usable_threads", lambda: 0)
     first = distilface.load(exported, runtime="auto", one_by_one=True)
     assert set(sizes) == {1}
     sizes.clear()
@@ -140,6 +145,10 @@ def test_texts_that_come_one_by_one_are_measured_so(exported, monkeypatch):
     assert not sizes, "it is remembered"
     distilface.load(exported, runtime="auto")
     assert set(sizes) == {len(fastest.TEXTS)}
+    assert not [name for name in offered.pop() if "on one thread" in name], "batches have work for all threads"
+    assert [name for name in offered.pop() if "on one thread" in name]
+    LightEncoder(exported, "auto", one_by_one=True, threads=2)
+    assert not [name for name in offered.pop() if "on one thread" in name], "so many were asked for"
     assert str(fastest.Choice("a", {"a": 2.0}, "p", one_by_one=True)).endswith("2 short texts a second, one by one")
 
 
@@ -159,7 +168,7 @@ def test_encode_takes_the_fastest_of_those_with_one_vector(exported, slow, tmp_p
     text.write_text("\n".join(sentences(20)) + "\n")
     folder = open_folder(str(exported))
     assert opening.known_fastest(folder) is None
-    steady = {"onnx", "int8", "onnx on OpenVINO", "int8 on OpenVINO"}
+    steady = {"onnx", "int8", "onnx in int8 by rows", "onnx on OpenVINO", "int8 on OpenVINO"}
     bf16 = {f"{name} in bf16" for name in ("onnx on OpenVINO", "int8 on OpenVINO") if multiplies_bf16()}
     assert set(opening.fastest_format(folder).rates) == steady | bf16
     assert opening.choose(folder, "auto").file.name == "model_int8.onnx"

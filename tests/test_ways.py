@@ -196,7 +196,7 @@ def test_all_ways_are_measured_and_the_fastest_is_taken(on_grid, monkeypatch):
 
     monkeypatch.setattr(fastest, "measure", measure)
     auto, texts = distilface.load(on_grid, runtime="auto"), sentences(50)
-    assert set(measured) >= {"q4", "q4 in int8", "q4 in fp32", "q4 in fp32 on OpenVINO"}
+    assert set(measured) >= {"q4", "q4 in int8", "q4 in int8 by rows", "q4 in fp32", "q4 in fp32 on OpenVINO"}
     assert ("q4 in fp32 on OpenVINO in bf16" in measured) == multiplies_bf16()
     assert isinstance(auto._session, OpenVinoSession)
     assert cosines(auto.encode(texts), LightEncoder(on_grid).encode(texts)).min() > 0.99999
@@ -248,7 +248,7 @@ def test_without_the_packages_there_is_the_file_alone(on_grid, monkeypatch):
     monkeypatch.setattr(ways, "find_spec", lambda package: None)
     assert list(ways.ways_of(on_grid)) == ["q4"]
     monkeypatch.setattr(ways, "find_spec", lambda package: package == "onnx" or None)
-    assert list(ways.ways_of(on_grid)) == ["q4", "q4 in int8", "q4 in fp32"]
+    assert list(ways.ways_of(on_grid)) == ["q4", "q4 in int8 by rows", "q4 in int8", "q4 in fp32"]
 
 
 @pytest.mark.parametrize(("angle", "same"), [(0.04, True), (0.05, False)])

@@ -9,9 +9,10 @@ import numpy as np
 
 from distilface.light.dimensions import first_numbers
 from distilface.light.files import AUTO, TOKENIZER, ends_in_unit_length, find_files
+from distilface.light.session import usable_threads
 from distilface.light.similarity import SIMILARITIES
 from distilface.light.tokens import Tokens, read_settings
-from distilface.light.ways import Way, ways_of
+from distilface.light.ways import Way, on_one_thread, ways_of
 from distilface.settings import InputError, check_known
 
 
@@ -180,6 +181,8 @@ def _fastest_way(encoder: LightEncoder, folder: Path, threads: int | None, one_b
     from distilface.light.fastest import agreeing, fastest  # its imports take a while
 
     ways = ways_of(folder)
+    if one_by_one and threads is None and usable_threads() != 1:
+        ways |= on_one_thread(ways)
     if len(ways) == 1:
         return next(iter(ways.values()))
 

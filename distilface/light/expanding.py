@@ -24,12 +24,22 @@ LOOKUP, LOOKED_UP = "GatherBlockQuantized", "rows_scaled"
 def expand(file: Path, target: Path) -> None:
     """Write a file whose weights and whose table of tokens are of 4 or 2 bits as one of fp32.
 
+    Args:
+        file: an ONNX file that ``distilface export --formats q4`` wrote.
+        target: the file to write, whole or not at all.
+    """
+    with whole_file(target) as stream:
+        stream.write(expanded(file).SerializeToString())
+
+
+def expanded(file: Path) -> Any:
+    """Return an ONNX model with its weights and its table of tokens in fp32.
+
     The numbers are those that onnxruntime itself works with: a weight is what the product gives for the unit matrix,
     the table what the lookup gives for every token.
 
     Args:
-        file: an ONNX file that ``distilface export --formats q4`` wrote.
-        target: the file to write, whole or not at all.
+        file: an ONNX file; one in fp32 stays as it is.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -53,9 +63,8 @@ def expand(file: Path, target: Path) -> None:
             continue
         weights.append(numpy_helper.from_array(numbers, weight))
         nodes.append(node)
-    _put(graph, _leading_to(nodes, OUTPUT), [*graph.initializer, *weights])
-    with whole_file(target) as stream:
-        stream.write(model.SerializeToString())
+    put(graph, _leading_to(nodes, OUTPUT), [*graph.initializer, *weights])
+    return model
 
 
 def multiply_in_int8(file: Path, target: Path) -> None:
@@ -87,7 +96,7 @@ def kept(file: Path, home: Path, write: Callable[[Path, Path], None]) -> Path:
     Args:
         file: an ONNX file.
         home: the cache folder.
-        write: :func:`expand`, or :func:`multiply_in_int8`.
+        write: :func:`expand`, :func:`multiply_in_int8`, or :func:`distilface.light.row_products.multiply_by_rows`.
     """
     target = home / f"{hashlib.sha256(file.read_bytes()).hexdigest()[:32]}-{VERSION}.onnx"
     if not target.is_file():
@@ -108,7 +117,7 @@ def _leading_to(nodes: Iterable[Any], output: str, given: Iterable[str] = ()) ->
     return found[::-1]
 
 
-def _put(graph: Any, nodes: Iterable[Any], constants: Iterable[Any]) -> None:
+def put(graph: Any, nodes: Iterable[Any], constants: Iterable[Any]) -> None:
     """Give a graph its nodes, and those constants that they read."""
     nodes = list(nodes)
     read = {name for node in nodes for name in node.input}

@@ -2,15 +2,19 @@
 
 import logging
 import os
-from dataclasses import dataclass
+import platform
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from functools import partial
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
+from distilface.environment import processor
 from distilface.light.files import variants_in
-from distilface.light.session import PRODUCT, open_session, usable_threads
+from distilface.light.session import MULTIPLIED, PRODUCT, open_session, usable_threads
 
 logger = logging.getLogger(__name__)
 
@@ -26,14 +30,17 @@ class Way:
 
     Attributes:
         file: of the folder.
-        rewritten: as which other file, kept in the cache, it runs (:mod:`distilface.light.expanding`): ``fp32``, or
-            ``int8``, which rounds what goes into a product of bits; ``None`` runs it as it is.
+        rewritten: as which other file, kept in the cache, it runs: ``fp32``, or what rounds the numbers that go into a
+            product, ``int8`` by their blocks (:mod:`distilface.light.expanding`), ``int8 by rows`` by the rows, with
+            the weights too (:mod:`distilface.light.row_products`); ``None`` runs it as it is.
         openvino: the precision in which OpenVINO runs it; ``None`` for onnxruntime.
+        alone: on one thread, whatever is asked for.
     """
 
     file: Path
-    rewritten: Literal["fp32", "int8"] | None = None
+    rewritten: Literal["fp32", "int8", "int8 by rows"] | None = None
     openvino: str | None = None
+    alone: bool = False
 
     @property
     def words(self) -> str:
@@ -43,15 +50,21 @@ class Way:
         if self.openvino is not None:
             words += [] if described else ["on OpenVINO"]
             words += ["in bf16"] if self.openvino == "bf16" else []
+        words += ["on one thread"] if self.alone else []
         return " ".join(words)
 
     def path(self) -> Path:
         """Return the file that runs: the folder's, or what is made of it, if it is not there yet."""
         if self.rewritten is None:
             return self.file
-        from distilface.light import expanding
+        from distilface.light import expanding, row_products
 
-        rewritings = {"fp32": ("expanded", expanding.expand), "int8": ("int8", expanding.multiply_in_int8)}
+        widest = row_products.widest_here(platform.machine(), processor())
+        rewritings: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
+            "fp32": ("expanded", expanding.expand),
+            "int8": ("int8", expanding.multiply_in_int8),
+            "int8 by rows": (f"by_rows_{widest}", partial(row_products.multiply_by_rows, widest=widest)),
+        }
         place, write = rewritings[self.rewritten]
         return expanding.kept(self.file, home() / place, write)
 
@@ -64,7 +77,7 @@ class Way:
         Raises:
             InputError: if the file is damaged, or is not an exported file of a sentence encoder.
         """
-        file = self.path()
+        file, threads = self.path(), 1 if self.alone else threads
         if self.openvino is None:
             return open_session(file, threads)
         from distilface.light.openvino import OpenVinoSession
@@ -84,11 +97,15 @@ def ways_of(folder: Path) -> dict[str, Way]:
     """Return the ways to run a folder with the packages that are here, by their names, the plainest first.
 
     Without ``onnx`` no file is made of another. OpenVINO takes files of fp32 and of int8 weights alone: products of 4
-    bits are other numbers to it. In int8 it also rounds what goes into a product, for each text by itself.
+    bits are other numbers to it. In int8 it also rounds what goes into a product, for each text by itself, and of it a
+    file is made that rounds by the rows, or else of that in fp32.
     """
     files = variants_in(folder)
     ways = {name: Way(file) for name, file in files.items()}
     plain: dict[str, Way] = {name: ways[name] for name in ("onnx", "int8") if name in ways}
+    exact = next((name for name in ("q4", "onnx") if name in files), None)
+    if exact and find_spec("onnx") and MULTIPLIED.encode() in files[exact].read_bytes():
+        ways[f"{exact} in int8 by rows"] = Way(files[exact], "int8 by rows")
     if "q4" in files and find_spec("onnx"):
         if "onnx" not in files:
             plain["q4 in fp32"] = Way(files["q4"], "fp32")
@@ -100,6 +117,12 @@ def ways_of(folder: Path) -> dict[str, Way]:
             on_openvino = [Way(way.file, way.rewritten, precision) for precision in PRECISIONS]
             ways |= {f"{name} {other.words.removeprefix('in fp32 ')}": other for other in on_openvino}
     return ways
+
+
+def on_one_thread(ways: Mapping[str, Way]) -> dict[str, Way]:
+    """Return the ways of onnxruntime on one thread: of a short text, sharing the work out may take longer than it."""
+    alone = {name: replace(way, alone=True) for name, way in ways.items() if way.openvino is None}
+    return {f"{name} on one thread": way for name, way in alone.items()}
 
 
 def runs_here(way: Way) -> bool:

@@ -1,0 +1,258 @@
+"""Products in int8 of a file in fp32: of each row that goes in, whole numbers on a scale of its own.
+
+onnxruntime's own dynamic int8 takes one scale for all rows, so a text's vector depends on what it is embedded with.
+Here it depends on the text alone, and the whole numbers are multiplied as fast: a row's scale is taken out before the
+product and put back after it.
+"""
+
+from collections import defaultdict
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from distilface.light.expanding import IDS, expanded, put
+from distilface.storage import whole_file
+
+#: The largest whole number of a weight. Without VNNI an x86 adds two products in 16 bits: 2 x 255 x 63 still fits.
+WIDEST, NARROW = 127, 63
+#: What a GELU gives is never below this, so all 256 whole numbers can stand for what lies above.
+LEAST_GELU = -0.17
+#: Texts, and tokens of each, on which the numbers that go into a product are looked at: tokens at random.
+SAMPLE = (64, 24)
+#: Of SmoothQuant: how much of what makes a column large goes from the rows to the weights.
+POWERS = (0.3, 0.4, 0.5, 0.6, 0.7)
+#: It is done where the error falls to this share.
+PAYS = 0.8
+#: The rows of a product that is all zeros are divided by this.
+_TINY = 1e-6
+
+
+def multiply_by_rows(file: Path, target: Path, widest: int = WIDEST) -> None:
+    """Write a file with its products by weights in int8.
+
+    Where it pays, numbers go from large columns of the rows to the weights first (SmoothQuant, arXiv 2211.10438, eq.
+    4), as the rows of random tokens show it: which columns are large depends little on the text. Products that read the
+    same rows are one.
+
+    Args:
+        file: an ONNX file in fp32, or one that ``distilface export --formats q4`` wrote.
+        target: the file to write, whole or not at all.
+        widest: the largest whole number of a weight, :data:`NARROW` for an x86 without VNNI.
+    """
+    model = expanded(file)
+    _Products(model, widest).rewrite()
+    with whole_file(target) as stream:
+        stream.write(model.SerializeToString())
+
+
+def widest_here(processor: str, instructions: str) -> int:
+    """Return the largest whole number of a weight with which sums are exact on a processor.
+
+    Args:
+        processor: its architecture, as ``x86_64``.
+        instructions: what it can, as :func:`distilface.environment.processor` says it.
+    """
+    return NARROW if processor.lower() in ("x86_64", "amd64") and "vnni" not in instructions else WIDEST
+
+
+@dataclass(frozen=True)
+class _Product:
+    """A product by a weight, with the bias that is added to it, if one is.
+
+    Attributes:
+        node: of the product.
+        weight: shape (K, N).
+        bias: shape (N,).
+        adding: the node that adds it.
+    """
+
+    node: Any
+    weight: np.ndarray
+    bias: np.ndarray
+    adding: Any | None
+
+    @property
+    def output(self) -> str:
+        """The name of what it gives, with its bias."""
+        return str((self.adding or self.node).output[0])
+
+
+class _Products:
+    """The products of a graph by weights, which are rewritten.
+
+    Args:
+        model: in fp32; it is changed.
+        widest: the largest whole number of a weight.
+    """
+
+    def __init__(self, model: Any, widest: int) -> None:
+        from onnx import numpy_helper
+
+        self._model, self._graph, self._widest = model, model.graph, widest
+        self._constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in self._graph.initializer}
+        self._readers: defaultdict[str, list[Any]] = defaultdict(list)
+        for node in self._graph.node:
+            for name in node.input:
+                self._readers[name].append(node)
+        self._gelus = {node.output[0] for node in self._graph.node if node.op_type == "Gelu"}
+        self._nodes: list[Any] = []
+        self._added: list[Any] = []
+
+    def rewrite(self) -> None:
+        """Put the products in int8 in the place of those in fp32."""
+        groups: dict[str, list[_Product]] = {}
+        for node in self._graph.node:
+            if node.op_type == "MatMul" and self._constants.get(node.input[1], np.empty(0)).ndim == 2:
+                groups.setdefault(node.input[0], []).append(self._product(node))
+        rows = self._recorded(list(groups))
+        first = {group[0].node.output[0]: (name, group) for name, group in groups.items()}
+        gone = {output for group in groups.values() for each in group for output in (each.node.output[0], each.output)}
+        for node in self._graph.node:
+            if found := first.get(node.output[0]):
+                name, group = found
+                self._multiply(name, group, rows[name])
+            elif node.output[0] not in gone:
+                self._nodes.append(node)
+        put(self._graph, self._nodes, [*self._graph.initializer, *self._added])
+        if not any(each.domain == "com.microsoft" for each in self._model.opset_import):
+            self._model.opset_import.add(domain="com.microsoft", version=1)
+
+    def _product(self, node: Any) -> _Product:
+        """Return a product with what is added to it, where that is a constant and all that reads it."""
+        weight, readers = self._constants[node.input[1]], self._readers[node.output[0]]
+        none = np.zeros(weight.shape[1], np.float32)
+        if len(readers) != 1 or readers[0].op_type != "Add":
+            return _Product(node, weight, none, None)
+        others = [name for name in readers[0].input if name != node.output[0]]
+        bias = self._constants.get(others[0]) if len(others) == 1 else None
+        if bias is None or bias.shape != none.shape:
+            return _Product(node, weight, none, None)
+        return _Product(node, weight, bias, readers[0])
+
+    def _recorded(self, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return what some tensors hold for random tokens, each of shape (rows, K)."""
+        import onnxruntime
+        from onnx import ModelProto, TensorProto, helper
+
+        watched = ModelProto()
+        watched.CopyFrom(self._model)
+        watched.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
+        session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+        lookups = [node for node in self._graph.node if node.op_type == "Gather" and node.input[1] == IDS]
+        if not lookups or lookups[0].input[0] not in self._constants:
+            raise ValueError(f"no table is looked up by {IDS}")
+        ids = np.random.default_rng(0).integers(0, len(self._constants[lookups[0].input[0]]), SAMPLE)
+        given = {IDS: ids, "attention_mask": np.ones_like(ids)}
+        reads = {port.name for port in session.get_inputs()}
+        outputs = session.run(list(names), {name: array for name, array in given.items() if name in reads})
+        return {name: rows.reshape(-1, rows.shape[-1]) for name, rows in zip(names, outputs, strict=True)}
+
+    def _multiply(self, name: str, group: Sequence[_Product], rows: np.ndarray) -> None:
+        """Emit the products of the same rows, as one."""
+        weight = np.concatenate([each.weight for each in group], axis=1)
+        bias = np.concatenate([each.bias for each in group])
+        gelu = name in self._gelus
+        moved = None if gelu else smoothing(rows, weight, self._widest)
+        whole, scale, top = self._rounded(name, gelu, moved)
+        if moved is not None:
+            weight = weight * moved[:, None]
+        codes, steps = to_int8(weight, self._widest)
+        if gelu:  # what was added to every number that goes in comes off again
+            bias = bias + np.float32(LEAST_GELU) * (codes * steps).sum(axis=0)
+        key = f"{name}_product"
+        product = [whole, self._constant(f"{key}_codes", codes), self._constant(f"{key}_one", np.float32(1))]
+        product += [self._constant(f"{key}_steps", steps * scale), self._zero(gelu)]
+        self._emit("MatMulIntegerToFloat", product, f"{key}_whole", domain="com.microsoft")
+        self._emit("Mul", [f"{key}_whole", top], f"{key}_scaled")
+        last = group[0].output if len(group) == 1 else f"{key}_all"
+        self._emit("Add", [f"{key}_scaled", self._constant(f"{key}_bias", bias.astype(np.float32))], last)
+        if len(group) > 1:
+            sizes = self._constant(f"{key}_sizes", np.array([len(each.bias) for each in group]))
+            self._emit("Split", [last, sizes], *(each.output for each in group), axis=-1)
+
+    def _rounded(self, name: str, gelu: bool, moved: np.ndarray | None) -> tuple[str, np.float32, str]:
+        """Emit the rounding of rows; return the name of the codes, the step of one, and the name of each row's size."""
+        key, shown, greatest = f"{name}_rows", name, 255 if gelu else 127
+        if gelu:
+            shown = f"{key}_above"
+            self._emit("Sub", [name, self._constant("least_gelu", np.float32(LEAST_GELU))], shown)
+        elif moved is not None:
+            shown = f"{key}_moved"
+            self._emit("Mul", [name, self._constant(f"{key}_shares", 1 / moved)], shown)
+        sizes = shown if gelu else f"{key}_sizes"
+        if not gelu:
+            self._emit("Abs", [shown], sizes)
+        self._emit("ReduceMax", [sizes, self._constant("last_axis", np.array([-1]))], f"{key}_largest", keepdims=1)
+        self._emit("Max", [f"{key}_largest", self._constant("tiny", np.float32(_TINY))], f"{key}_size")
+        self._emit("Div", [shown, f"{key}_size"], f"{key}_of_it")
+        step = np.float32(1 / greatest)
+        rounding = [f"{key}_of_it", self._constant(f"step_{greatest}", step), self._zero(gelu)]
+        self._emit("QuantizeLinear", rounding, f"{key}_codes")
+        return f"{key}_codes", step, f"{key}_size"
+
+    def _zero(self, gelu: bool) -> str:
+        """Return the name of the code that stands for 0."""
+        return self._constant("lowest", np.uint8(0)) if gelu else self._constant("middle", np.uint8(128))
+
+    def _emit(self, kind: str, inputs: Sequence[str], *outputs: str, **settings: Any) -> None:
+        from onnx import helper
+
+        self._nodes.append(helper.make_node(kind, inputs, outputs, **settings))
+
+    def _constant(self, name: str, value: Any) -> str:
+        """Return the name of a constant, which is added to the graph if it is not there."""
+        from onnx import numpy_helper
+
+        name = f"int8_{name}"
+        if name not in self._constants:
+            self._constants[name] = np.asarray(value)
+            self._added.append(numpy_helper.from_array(self._constants[name], name))
+        return name
+
+
+def to_int8(weight: np.ndarray, widest: int = WIDEST) -> tuple[np.ndarray, np.ndarray]:
+    """Round the columns of a weight to whole numbers.
+
+    Args:
+        weight: shape (K, N).
+        widest: the largest whole number.
+
+    Returns:
+        The codes in int8, shape (K, N), and the step of each column in float32, shape (N,).
+    """
+    steps = np.maximum(np.abs(weight).max(axis=0), np.finfo(np.float32).tiny * widest) / np.float32(widest)
+    return np.round(weight / steps).astype(np.int8), steps.astype(np.float32)
+
+
+def smoothing(rows: np.ndarray, weight: np.ndarray, widest: int = WIDEST) -> np.ndarray | None:
+    """Return by what the columns of some rows are divided, and the rows of the weight multiplied; ``None`` for nothing.
+
+    With c_j = max |X_j|^a / max |W_j|^(1 - a), of that a of :data:`POWERS` which leaves the least error, if it pays.
+
+    Args:
+        rows: X, shape (n, K).
+        weight: W, shape (K, N).
+        widest: the largest whole number of a weight.
+
+    Returns:
+        c, shape (K,), in float32, with a geometric mean of 1.
+    """
+    exact = rows @ weight
+
+    def error(shares: np.ndarray) -> float:
+        """Return the size of what the product misses."""
+        shown = rows / shares
+        size = np.maximum(np.abs(shown).max(axis=1, keepdims=True), _TINY) / 127
+        codes, steps = to_int8(weight * shares[:, None], widest)
+        return float(np.linalg.norm((np.round(shown / size) * size) @ (codes * steps) - exact))
+
+    columns, lines = (np.maximum(np.abs(each).max(axis=axis), _TINY) for each, axis in ((rows, 0), (weight, 1)))
+    tried = []
+    for power in POWERS:
+        shares = columns**power / lines ** (1 - power)
+        tried.append((shares / np.exp(np.log(shares).mean())).astype(np.float32))
+    best = min(tried, key=error)
+    return best if error(best) < PAYS * error(np.ones_like(best)) else None
