@@ -45,6 +45,13 @@ def students(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 @pytest.fixture
+def own_home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Return the folder of the test's own, in which what is rewritten, measured and remembered is kept."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
+    return tmp_path / "home" / "distilface"
+
+
+@pytest.fixture
 def teacher(tmp_path: Path) -> "SentenceTransformer":
     """Load a tiny encoder as a teacher."""
     from tiny import tiny_model

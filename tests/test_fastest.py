@@ -16,14 +16,7 @@ from distilface.model.folder import open_folder
 from distilface.runtimes import opening
 from distilface.settings import InputError
 
-pytestmark = pytest.mark.usefixtures("one_thread")
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """Remember in a folder of the test's own."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
-    return tmp_path / "home"
+pytestmark = pytest.mark.usefixtures("one_thread", "own_home")
 
 
 @pytest.fixture
@@ -69,7 +62,7 @@ def test_the_fastest_is_the_one_of_the_higher_rate(monkeypatch):
     assert str(choice).endswith(f"; slow {choice.rates['slow']:,.0f}")
 
 
-def test_a_measurement_is_remembered(tmp_path, home, slow, monkeypatch):
+def test_a_measurement_is_remembered(tmp_path, own_home, slow, monkeypatch):
     """A wrong memory would be silent: another file, another number of threads, another processor are measured again."""
     slow("b")
     file = tmp_path / "file"
@@ -94,7 +87,7 @@ def test_a_measurement_is_remembered(tmp_path, home, slow, monkeypatch):
     monkeypatch.setattr(fastest, "processor", lambda: "another")
     ask()
     assert len(measured) == 4
-    for memory in (home / "distilface" / "fastest").iterdir():
+    for memory in (own_home / "fastest").iterdir():
         memory.write_text("{")
     assert [ask(), ask(), len(measured)] == ["b", "b", 5]
 
@@ -123,7 +116,7 @@ def test_the_light_encoder_takes_the_fastest(exported, slow, monkeypatch):
         distilface.load(exported, runtime="auto", variant="q4")
 
 
-def test_texts_that_come_one_by_one_are_measured_so(exported, monkeypatch):
+def test_texts_that_come_one_by_one_are_measured_so(exported, own_home, monkeypatch):
     """What is fastest in batches need not be so with one text; each is remembered for itself."""
     monkeypatch.setattr(fastest, "SECONDS", 0.05)
     sizes, offered = [], []
@@ -138,6 +131,7 @@ def test_texts_that_come_one_by_one_are_measured_so(exported, monkeypatch):
 
     monkeypatch.setattr(fastest, "agreeing", agreeing)
     monkeypatch.setattr("distilface.light.encoder.usable_threads", lambda: 0)
+    monkeypatch.setattr("distilface.environment.cores", lambda: 2)
     first = distilface.load(exported, runtime="auto", one_by_one=True)
     assert set(sizes) == {1}
     sizes.clear()
@@ -149,6 +143,10 @@ def test_texts_that_come_one_by_one_are_measured_so(exported, monkeypatch):
     assert [name for name in offered.pop() if "on one thread" in name]
     LightEncoder(exported, "auto", one_by_one=True, threads=2)
     assert not [name for name in offered.pop() if "on one thread" in name], "so many were asked for"
+    shutil.rmtree(own_home)
+    monkeypatch.setattr("distilface.environment.cores", lambda: 1)
+    distilface.load(exported, runtime="auto", one_by_one=True)
+    assert not [name for name in offered.pop() if "on one thread" in name], "there is no more than one"
     assert str(fastest.Choice("a", {"a": 2.0}, "p", one_by_one=True)).endswith("2 short texts a second, one by one")
 
 
@@ -204,9 +202,19 @@ def test_encode_runs_what_the_light_encoder_would(exported, slow, tmp_path, prec
     assert encoder.fingerprint != opening.open_file(way.file, exported).fingerprint
 
 
-@pytest.mark.parametrize(("name", "place", "near"), [("q4 in fp32", "expanded", 1e-5), ("q4 in int8", "int8", 0.02)])
-def test_a_file_of_4_bits_is_rewritten_for_encode(students, tmp_path, slow, name, place, near):
+@pytest.mark.parametrize(
+    ("name", "place", "precision", "near"),
+    [
+        ("q4 in fp32", "expanded", "fp32", 1e-5),
+        ("q4 in int8", "int8", "int8", 0.02),
+        ("q4 in int8 by rows", "int8_by_rows", "int8", 0.02),
+        ("q4 in uint8 by rows", "uint8_by_rows", "int8", 0.02),
+        ("q4 in int7 by rows", "int7_by_rows", "int8", 0.05),
+    ],
+)
+def test_a_file_of_4_bits_is_rewritten_for_encode(students, tmp_path, slow, monkeypatch, name, place, precision, near):
     """Of the folder that people download there is this file alone."""
+    monkeypatch.setattr(ways, "sums_fit", lambda: "int8 by" in name and "uint8" not in name)
     folder = shutil.copytree(students["mean"], tmp_path / "small", ignore=shutil.ignore_patterns("onnx", "export.json"))
     distilface.export(folder, formats=["q4"])
     slow(name)
@@ -217,7 +225,7 @@ def test_a_file_of_4_bits_is_rewritten_for_encode(students, tmp_path, slow, name
         )
     way = opening.choose(open_folder(str(folder)), "auto")
     assert (way.words, way.path().parent.name) == (name.removeprefix("q4 "), place)
-    assert opening.open_file(way, folder).precision == way.rewritten
+    assert opening.open_file(way, folder).precision == precision
     np.testing.assert_allclose(np.load(tmp_path / "auto.npy"), np.load(tmp_path / "q4.npy"), atol=near)
 
 

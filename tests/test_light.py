@@ -236,8 +236,11 @@ def test_the_family_is_measured_beside_the_usual_model(folder, students, tmp_pat
     assert set(result["rows"]) == {of_family.USUAL, *(f"{folder.name}, {name}" for name in measured)}
     for row in result["rows"].values():
         assert row["one_ms"] > 0
+        assert row.get("one_ms_on_one_thread", 1) > 0
         assert f"{row['short']['texts_per_second']:,.2f}" in shown
     assert result["rows"][of_family.USUAL]["short"]["ratio"] == 1
+    alone = {name for name, row in result["rows"].items() if "one_ms_on_one_thread" in row}
+    assert alone == {f"{folder.name}, {name}" for name in measured if "OpenVINO" not in name}
     written = json.loads(output.read_text())
     assert set(written) == {"another processor", processor()}
     assert written[processor()] == result

@@ -17,10 +17,11 @@ import distilface
 from distilface.compression.bits import Rounding, rounded_modules
 from distilface.exporters.four_bits import to_q4
 from distilface.exporters.onnx import to_onnx
-from distilface.light import LightEncoder, expanding, fastest, openvino, ways
+from distilface.light import LightEncoder, expanding, fastest, openvino, row_products, ways, whole_numbers
 from distilface.light.openvino import OpenVinoSession, multiplies_bf16
 from distilface.model.folder import load, save_folder
 from distilface.model.precision import has_bf16
+from distilface.runtimes.onnx import OnnxEncoder
 from distilface.settings import InputError
 
 #: Opens a file, has another thread let it go, writes over the memory that is free, and presses Ctrl-C.
@@ -40,14 +41,7 @@ except KeyboardInterrupt:
     print("interrupted")
 """
 
-pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
-
-
-@pytest.fixture(autouse=True)
-def home(tmp_path, monkeypatch):
-    """Keep what is expanded and remembered in a folder of the test's own."""
-    monkeypatch.setattr("huggingface_hub.constants.HF_HOME", str(tmp_path / "home"))
-    return tmp_path / "home" / "distilface"
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache", "own_home")
 
 
 @pytest.fixture(scope="module", params=[(4, 4), (2, 2)], ids=["4 bits", "2 bits"])
@@ -121,16 +115,16 @@ def test_products_in_int8_give_a_text_one_vector(tmp_path):
     assert "q4 in int8" not in ways.ways_of(Path("models/minilm-static")), "it has no products"
 
 
-def test_an_expansion_is_kept_whole_or_not_at_all(small, home, monkeypatch):
+def test_an_expansion_is_kept_whole_or_not_at_all(small, own_home, monkeypatch):
     made = []
     expand = expanding.expand
     monkeypatch.setattr(expanding, "expand", lambda *files: made.append(files) or expand(*files))
-    first = expanding.kept(small, home, expanding.expand)
-    assert expanding.kept(small, home, expanding.expand) == first
+    first = expanding.kept(small, own_home, expanding.expand)
+    assert expanding.kept(small, own_home, expanding.expand) == first
     assert len(made) == 1
     other_content(small, "another file has another")
-    assert expanding.kept(small, home, expanding.expand) != first
-    before = sorted(home.glob("*.onnx*"))
+    assert expanding.kept(small, own_home, expanding.expand) != first
+    before = sorted(own_home.glob("*.onnx*"))
 
     def full(*_):
         raise OSError(28, "No space left on device")
@@ -138,8 +132,8 @@ def test_an_expansion_is_kept_whole_or_not_at_all(small, home, monkeypatch):
     monkeypatch.setattr("os.fsync", full)
     other_content(small, "a full disk")
     with pytest.raises(OSError, match="No space left"):
-        expanding.kept(small, home, expanding.expand)
-    assert sorted(home.glob("*.onnx*")) == before
+        expanding.kept(small, own_home, expanding.expand)
+    assert sorted(own_home.glob("*.onnx*")) == before
 
 
 def test_openvino_gives_batches_in_their_order(on_grid, tmp_path):
@@ -186,6 +180,7 @@ def test_bf16_is_used_where_the_processor_has_it():
 
 
 def test_all_ways_are_measured_and_the_fastest_is_taken(on_grid, monkeypatch):
+    monkeypatch.setattr(ways, "sums_fit", lambda: True)
     measured = {}
 
     def measure(encoders, one_by_one):
@@ -246,9 +241,39 @@ def test_a_way_that_cannot_be_opened_is_not_one(on_grid, monkeypatch, caplog):
 
 def test_without_the_packages_there_is_the_file_alone(on_grid, monkeypatch):
     monkeypatch.setattr(ways, "find_spec", lambda package: None)
+    monkeypatch.setattr(ways, "sums_fit", lambda: True)
     assert list(ways.ways_of(on_grid)) == ["q4"]
     monkeypatch.setattr(ways, "find_spec", lambda package: package == "onnx" or None)
     assert list(ways.ways_of(on_grid)) == ["q4", "q4 in int8 by rows", "q4 in int8", "q4 in fp32"]
+
+
+@pytest.mark.parametrize(
+    ("architecture", "processor", "fit"),
+    [
+        ("x86_64", "Intel (avx2, avx512f, avx512_vnni)", True),
+        ("x86_64", "Intel (avx2, avx_vnni)", True),
+        ("AMD64", "AMD EPYC (avx2)", False),
+        ("aarch64", "Neoverse", True),
+    ],
+)
+def test_sums_in_16_bits_are_of_weights_of_7_bits_or_unsigned(on_grid, monkeypatch, architecture, processor, fit):
+    """The instruction of AVX2 cuts off what two products have beyond 32,767, without a word."""
+    monkeypatch.setattr("platform.machine", lambda: architecture)
+    monkeypatch.setattr("distilface.environment.processor", lambda: processor)
+    assert ways.sums_fit() == fit
+    by_rows = [name for name in ways.ways_of(on_grid) if name.endswith("by rows")]
+    assert by_rows == (["q4 in int8 by rows"] if fit else ["q4 in uint8 by rows", "q4 in int7 by rows"])
+    assert 2 * 255 * row_products.NARROW < 2**15 <= 2 * 255 * whole_numbers.WIDEST
+
+
+def test_one_thread_is_one_on_onnxruntime(on_grid):
+    found = ways.on_one_thread(ways.ways_of(on_grid))
+    assert all(way.openvino is None for way in found.values())
+    way = found["q4 on one thread"]
+    assert way.words == "on one thread"
+    session, _ = way.open(2)
+    assert session._session.get_session_options().intra_op_num_threads == 1
+    assert OnnxEncoder(way, on_grid, 2).threads == 1
 
 
 @pytest.mark.parametrize(("angle", "same"), [(0.04, True), (0.05, False)])

@@ -4,7 +4,8 @@
 
 The small ones are their folders in each of the ways that the light encoder can run them here (distilface.light.ways),
 the other is SentenceTransformer.encode in fp32; all have the cores that the process may use. A ratio is of two passes
-of the same turn; the table has medians. The output keeps what other processors gave, each under its name: the same
+of the same turn; the table has medians. One sentence at a time is measured after that, a way after the other, those of
+onnxruntime on one thread too. The output keeps what other processors gave, each under its name: the same
 command on another machine adds a column. Minutes.
 """
 
@@ -120,7 +121,7 @@ def open_all(settings: FamilySettings) -> tuple[dict[str, Encode], dict[str, Enc
                 encoders[f"{folder.name}, {name}"] = encoder.encode
                 sizes[f"{folder.name}, {name}"] = encoder.megabytes
                 if way.openvino is None:
-                    alone[f"{folder.name}, {name}"] = light.running(replace(way, alone=True)).encode
+                    alone[f"{folder.name}, {name}"] = light.running(replace(way, one_thread=True)).encode
     return encoders, alone, sizes
 
 

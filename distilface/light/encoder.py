@@ -30,7 +30,8 @@ class LightEncoder:
             to run one of them on this processor (:func:`distilface.light.ways.ways_of`), which is measured for a second
             and remembered.
         file: another ONNX file of the folder, as ``onnx/model_quint8_avx2.onnx``.
-        threads: of the computation; ``None`` takes all that the process may use.
+        threads: of the computation; ``None`` takes all that the process may use, or, with ``one_by_one``, one where
+            that is faster.
         one_by_one: ``auto`` takes what is fastest at texts that come one at a time, as queries do, and not in batches.
 
     Attributes:
@@ -178,10 +179,11 @@ def _pools_without_prompt(folder: Path) -> bool:
 
 def _fastest_way(encoder: LightEncoder, folder: Path, threads: int | None, one_by_one: bool) -> Way:
     """Return the way to run a folder that is fastest on this processor, of those that give a text one vector."""
-    from distilface.light.fastest import agreeing, fastest  # its imports take a while
+    from distilface.environment import cores  # their imports take a while
+    from distilface.light.fastest import agreeing, fastest
 
     ways = ways_of(folder)
-    if one_by_one and threads is None and usable_threads() != 1:
+    if one_by_one and threads is None and (usable_threads() or cores()) > 1:
         ways |= on_one_thread(ways)
     if len(ways) == 1:
         return next(iter(ways.values()))

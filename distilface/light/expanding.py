@@ -1,4 +1,4 @@
-"""A file of 4 or 2 bits as another: small to fetch, and what runs fastest here."""
+"""A file as another, which is kept: of 4 or 2 bits in fp32, or with products in int8. Small to fetch, fast to run."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
@@ -33,13 +33,13 @@ def expand(file: Path, target: Path) -> None:
 
 
 def expanded(file: Path) -> Any:
-    """Return an ONNX model with its weights and its table of tokens in fp32.
+    """Return an ONNX model with its weights and its table of tokens in fp32, and what leads to its embeddings alone.
 
     The numbers are those that onnxruntime itself works with: a weight is what the product gives for the unit matrix,
     the table what the lookup gives for every token.
 
     Args:
-        file: an ONNX file; one in fp32 stays as it is.
+        file: an ONNX file; in one of fp32 no number changes.
     """
     import onnx
     from onnx import helper, numpy_helper
@@ -64,6 +64,10 @@ def expanded(file: Path) -> Any:
         weights.append(numpy_helper.from_array(numbers, weight))
         nodes.append(node)
     put(graph, _leading_to(nodes, OUTPUT), [*graph.initializer, *weights])
+    given = {name for node in graph.node for name in node.output}
+    outputs = [output for output in graph.output if output.name in given]
+    del graph.output[:]
+    graph.output.extend(outputs)
     return model
 
 

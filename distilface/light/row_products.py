@@ -1,8 +1,8 @@
 """Products in int8 of a file in fp32: of each row that goes in, whole numbers on a scale of its own.
 
 onnxruntime's own dynamic int8 takes one scale for all rows, so a text's vector depends on what it is embedded with.
-Here it depends on the text alone, and the whole numbers are multiplied as fast: a row's scale is taken out before the
-product and put back after it.
+Here it depends on the text alone, but for the last bits, and the whole numbers are multiplied as fast: a row's scale is
+taken out before the product and put back after it.
 """
 
 from collections import defaultdict
@@ -14,48 +14,55 @@ from typing import Any
 import numpy as np
 
 from distilface.light.expanding import IDS, expanded, put
+from distilface.light.session import usable_threads
+from distilface.light.whole_numbers import TINY, WIDEST, smoothing, to_int8
 from distilface.storage import whole_file
 
-#: The largest whole number of a weight. Without VNNI an x86 adds two products in 16 bits: 2 x 255 x 63 still fits.
-WIDEST, NARROW = 127, 63
+#: The largest whole number of a weight of 7 bits: two products, 2 x 255 x 63, fit into 16 bits.
+NARROW = 63
 #: What a GELU gives is never below this, so all 256 whole numbers can stand for what lies above.
-LEAST_GELU = -0.17
+LEAST_GELU = -0.1701
+#: The operators that are written are of this version of ONNX, or later.
+OPSET = 18
 #: Texts, and tokens of each, on which the numbers that go into a product are looked at: tokens at random.
 SAMPLE = (64, 24)
-#: Of SmoothQuant: how much of what makes a column large goes from the rows to the weights.
-POWERS = (0.3, 0.4, 0.5, 0.6, 0.7)
-#: It is done where the error falls to this share.
-PAYS = 0.8
-#: The rows of a product that is all zeros are divided by this.
-_TINY = 1e-6
 
 
-def multiply_by_rows(file: Path, target: Path, widest: int = WIDEST) -> None:
+def multiply_by_rows(file: Path, target: Path, widest: int = WIDEST, unsigned: bool = False) -> None:
     """Write a file with its products by weights in int8.
 
-    Where it pays, numbers go from large columns of the rows to the weights first (SmoothQuant, arXiv 2211.10438, eq.
-    4), as the rows of random tokens show it: which columns are large depends little on the text. Products that read the
-    same rows are one.
+    What a GELU gives is rounded to 256 numbers above its least. Of other rows, where it pays, what makes a column large
+    goes to the weights first (:func:`distilface.light.whole_numbers.smoothing`), as the rows of random tokens show it:
+    which columns are large depends little on the text. Products that read the same rows are one.
 
     Args:
         file: an ONNX file in fp32, or one that ``distilface export --formats q4`` wrote.
         target: the file to write, whole or not at all.
-        widest: the largest whole number of a weight, :data:`NARROW` for an x86 without VNNI.
+        widest: the largest whole number of a weight.
+        unsigned: keep the weights' numbers from 128 on: another instruction multiplies them, the products are the same.
+
+    Raises:
+        ValueError: if it has no product by a weight, keeps weights in another file (which what is kept of it would not
+            follow), is of an ONNX version before :data:`OPSET`, or does not look tokens up in a table.
     """
+    _check(file)
     model = expanded(file)
-    _Products(model, widest).rewrite()
+    _Products(model, widest, unsigned).rewrite()
     with whole_file(target) as stream:
         stream.write(model.SerializeToString())
 
 
-def widest_here(processor: str, instructions: str) -> int:
-    """Return the largest whole number of a weight with which sums are exact on a processor.
+def _check(file: Path) -> None:
+    """Refuse a file that cannot be rewritten."""
+    import onnx
+    from onnx.external_data_helper import uses_external_data
 
-    Args:
-        processor: its architecture, as ``x86_64``.
-        instructions: what it can, as :func:`distilface.environment.processor` says it.
-    """
-    return NARROW if processor.lower() in ("x86_64", "amd64") and "vnni" not in instructions else WIDEST
+    model = onnx.load(file, load_external_data=False)
+    if any(map(uses_external_data, model.graph.initializer)):
+        raise ValueError("its weights lie in another file")
+    version = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
+    if version < OPSET:
+        raise ValueError(f"it is of ONNX's operators {version}, and {OPSET} are needed")
 
 
 @dataclass(frozen=True)
@@ -86,17 +93,19 @@ class _Products:
     Args:
         model: in fp32; it is changed.
         widest: the largest whole number of a weight.
+        unsigned: whether the weights' numbers are kept from 128 on.
     """
 
-    def __init__(self, model: Any, widest: int) -> None:
+    def __init__(self, model: Any, widest: int, unsigned: bool) -> None:
         from onnx import numpy_helper
 
-        self._model, self._graph, self._widest = model, model.graph, widest
+        self._model, self._graph, self._widest, self._unsigned = model, model.graph, widest, unsigned
         self._constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in self._graph.initializer}
         self._readers: defaultdict[str, list[Any]] = defaultdict(list)
         for node in self._graph.node:
             for name in node.input:
                 self._readers[name].append(node)
+        self._outputs = {output.name for output in self._graph.output}
         self._gelus = {node.output[0] for node in self._graph.node if node.op_type == "Gelu"}
         self._nodes: list[Any] = []
         self._added: list[Any] = []
@@ -107,6 +116,8 @@ class _Products:
         for node in self._graph.node:
             if node.op_type == "MatMul" and self._constants.get(node.input[1], np.empty(0)).ndim == 2:
                 groups.setdefault(node.input[0], []).append(self._product(node))
+        if not groups:
+            raise ValueError("it has no product by a weight")
         rows = self._recorded(list(groups))
         first = {group[0].node.output[0]: (name, group) for name, group in groups.items()}
         gone = {output for group in groups.values() for each in group for output in (each.node.output[0], each.output)}
@@ -124,7 +135,7 @@ class _Products:
         """Return a product with what is added to it, where that is a constant and all that reads it."""
         weight, readers = self._constants[node.input[1]], self._readers[node.output[0]]
         none = np.zeros(weight.shape[1], np.float32)
-        if len(readers) != 1 or readers[0].op_type != "Add":
+        if len(readers) != 1 or readers[0].op_type != "Add" or node.output[0] in self._outputs:
             return _Product(node, weight, none, None)
         others = [name for name in readers[0].input if name != node.output[0]]
         bias = self._constants.get(others[0]) if len(others) == 1 else None
@@ -140,7 +151,9 @@ class _Products:
         watched = ModelProto()
         watched.CopyFrom(self._model)
         watched.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
-        session = onnxruntime.InferenceSession(watched.SerializeToString(), providers=["CPUExecutionProvider"])
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = usable_threads()
+        session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
         lookups = [node for node in self._graph.node if node.op_type == "Gather" and node.input[1] == IDS]
         if not lookups or lookups[0].input[0] not in self._constants:
             raise ValueError(f"no table is looked up by {IDS}")
@@ -163,8 +176,10 @@ class _Products:
         if gelu:  # what was added to every number that goes in comes off again
             bias = bias + np.float32(LEAST_GELU) * (codes * steps).sum(axis=0)
         key = f"{name}_product"
-        product = [whole, self._constant(f"{key}_codes", codes), self._constant(f"{key}_one", np.float32(1))]
+        kept = (codes.astype(np.int16) + 128).astype(np.uint8) if self._unsigned else codes
+        product = [whole, self._constant(f"{key}_codes", kept), self._constant(f"{key}_one", np.float32(1))]
         product += [self._constant(f"{key}_steps", steps * scale), self._zero(gelu)]
+        product += [self._constant("middle", np.uint8(128))] if self._unsigned else []
         self._emit("MatMulIntegerToFloat", product, f"{key}_whole", domain="com.microsoft")
         self._emit("Mul", [f"{key}_whole", top], f"{key}_scaled")
         last = group[0].output if len(group) == 1 else f"{key}_all"
@@ -186,7 +201,7 @@ class _Products:
         if not gelu:
             self._emit("Abs", [shown], sizes)
         self._emit("ReduceMax", [sizes, self._constant("last_axis", np.array([-1]))], f"{key}_largest", keepdims=1)
-        self._emit("Max", [f"{key}_largest", self._constant("tiny", np.float32(_TINY))], f"{key}_size")
+        self._emit("Max", [f"{key}_largest", self._constant("tiny", np.float32(TINY))], f"{key}_size")
         self._emit("Div", [shown, f"{key}_size"], f"{key}_of_it")
         step = np.float32(1 / greatest)
         rounding = [f"{key}_of_it", self._constant(f"step_{greatest}", step), self._zero(gelu)]
@@ -211,48 +226,3 @@ class _Products:
             self._constants[name] = np.asarray(value)
             self._added.append(numpy_helper.from_array(self._constants[name], name))
         return name
-
-
-def to_int8(weight: np.ndarray, widest: int = WIDEST) -> tuple[np.ndarray, np.ndarray]:
-    """Round the columns of a weight to whole numbers.
-
-    Args:
-        weight: shape (K, N).
-        widest: the largest whole number.
-
-    Returns:
-        The codes in int8, shape (K, N), and the step of each column in float32, shape (N,).
-    """
-    steps = np.maximum(np.abs(weight).max(axis=0), np.finfo(np.float32).tiny * widest) / np.float32(widest)
-    return np.round(weight / steps).astype(np.int8), steps.astype(np.float32)
-
-
-def smoothing(rows: np.ndarray, weight: np.ndarray, widest: int = WIDEST) -> np.ndarray | None:
-    """Return by what the columns of some rows are divided, and the rows of the weight multiplied; ``None`` for nothing.
-
-    With c_j = max |X_j|^a / max |W_j|^(1 - a), of that a of :data:`POWERS` which leaves the least error, if it pays.
-
-    Args:
-        rows: X, shape (n, K).
-        weight: W, shape (K, N).
-        widest: the largest whole number of a weight.
-
-    Returns:
-        c, shape (K,), in float32, with a geometric mean of 1.
-    """
-    exact = rows @ weight
-
-    def error(shares: np.ndarray) -> float:
-        """Return the size of what the product misses."""
-        shown = rows / shares
-        size = np.maximum(np.abs(shown).max(axis=1, keepdims=True), _TINY) / 127
-        codes, steps = to_int8(weight * shares[:, None], widest)
-        return float(np.linalg.norm((np.round(shown / size) * size) @ (codes * steps) - exact))
-
-    columns, lines = (np.maximum(np.abs(each).max(axis=axis), _TINY) for each, axis in ((rows, 0), (weight, 1)))
-    tried = []
-    for power in POWERS:
-        shares = columns**power / lines ** (1 - power)
-        tried.append((shares / np.exp(np.log(shares).mean())).astype(np.float32))
-    best = min(tried, key=error)
-    return best if error(best) < PAYS * error(np.ones_like(best)) else None

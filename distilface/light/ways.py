@@ -12,7 +12,6 @@ from typing import Any, Literal
 
 import numpy as np
 
-from distilface.environment import processor
 from distilface.light.files import variants_in
 from distilface.light.session import MULTIPLIED, PRODUCT, open_session, usable_threads
 
@@ -20,6 +19,11 @@ logger = logging.getLogger(__name__)
 
 #: In which OpenVINO computes.
 PRECISIONS = ("f32", "bf16")
+#: The weights of products by rows, where all sums are exact, and where they are not.
+BY_ROWS: dict[bool, tuple[Literal["int8 by rows", "uint8 by rows", "int7 by rows"], ...]] = {
+    True: ("int8 by rows",),
+    False: ("uint8 by rows", "int7 by rows"),
+}
 #: The least cosine between what a way gives of a text and what the folder's smallest file gives.
 LEAST_COSINE = 0.999
 
@@ -31,16 +35,16 @@ class Way:
     Attributes:
         file: of the folder.
         rewritten: as which other file, kept in the cache, it runs: ``fp32``, or what rounds the numbers that go into a
-            product, ``int8`` by their blocks (:mod:`distilface.light.expanding`), ``int8 by rows`` by the rows, with
-            the weights too (:mod:`distilface.light.row_products`); ``None`` runs it as it is.
+            product: ``int8`` by their blocks (:mod:`distilface.light.expanding`), :data:`BY_ROWS` by the rows, with the
+            weights (:mod:`distilface.light.row_products`); ``None`` runs it as it is.
         openvino: the precision in which OpenVINO runs it; ``None`` for onnxruntime.
-        alone: on one thread, whatever is asked for.
+        one_thread: whatever number is asked for.
     """
 
     file: Path
-    rewritten: Literal["fp32", "int8", "int8 by rows"] | None = None
+    rewritten: Literal["fp32", "int8", "int8 by rows", "uint8 by rows", "int7 by rows"] | None = None
     openvino: str | None = None
-    alone: bool = False
+    one_thread: bool = False
 
     @property
     def words(self) -> str:
@@ -50,7 +54,7 @@ class Way:
         if self.openvino is not None:
             words += [] if described else ["on OpenVINO"]
             words += ["in bf16"] if self.openvino == "bf16" else []
-        words += ["on one thread"] if self.alone else []
+        words += ["on one thread"] if self.one_thread else []
         return " ".join(words)
 
     def path(self) -> Path:
@@ -59,11 +63,12 @@ class Way:
             return self.file
         from distilface.light import expanding, row_products
 
-        widest = row_products.widest_here(platform.machine(), processor())
         rewritings: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
             "fp32": ("expanded", expanding.expand),
             "int8": ("int8", expanding.multiply_in_int8),
-            "int8 by rows": (f"by_rows_{widest}", partial(row_products.multiply_by_rows, widest=widest)),
+            "int8 by rows": ("int8_by_rows", row_products.multiply_by_rows),
+            "uint8 by rows": ("uint8_by_rows", partial(row_products.multiply_by_rows, unsigned=True)),
+            "int7 by rows": ("int7_by_rows", partial(row_products.multiply_by_rows, widest=row_products.NARROW)),
         }
         place, write = rewritings[self.rewritten]
         return expanding.kept(self.file, home() / place, write)
@@ -77,7 +82,7 @@ class Way:
         Raises:
             InputError: if the file is damaged, or is not an exported file of a sentence encoder.
         """
-        file, threads = self.path(), 1 if self.alone else threads
+        file, threads = self.path(), 1 if self.one_thread else threads
         if self.openvino is None:
             return open_session(file, threads)
         from distilface.light.openvino import OpenVinoSession
@@ -97,20 +102,22 @@ def ways_of(folder: Path) -> dict[str, Way]:
     """Return the ways to run a folder with the packages that are here, by their names, the plainest first.
 
     Without ``onnx`` no file is made of another. OpenVINO takes files of fp32 and of int8 weights alone: products of 4
-    bits are other numbers to it. In int8 it also rounds what goes into a product, for each text by itself, and of it a
-    file is made that rounds by the rows, or else of that in fp32.
+    bits are other numbers to it. In int8 the numbers that go into a product are rounded too, for each text by itself:
+    by blocks in the file of 4 bits, by rows in one that is made of it, or else of that in fp32.
     """
     files = variants_in(folder)
     ways = {name: Way(file) for name, file in files.items()}
     plain: dict[str, Way] = {name: ways[name] for name in ("onnx", "int8") if name in ways}
     exact = next((name for name in ("q4", "onnx") if name in files), None)
-    if exact and find_spec("onnx") and MULTIPLIED.encode() in files[exact].read_bytes():
-        ways[f"{exact} in int8 by rows"] = Way(files[exact], "int8 by rows")
-    if "q4" in files and find_spec("onnx"):
-        if "onnx" not in files:
-            plain["q4 in fp32"] = Way(files["q4"], "fp32")
-        if PRODUCT.encode() in files["q4"].read_bytes():  # a static student has none
+    if exact and find_spec("onnx"):
+        content = files[exact].read_bytes()
+        if MULTIPLIED.encode() in content:  # a static student has no product
+            by_rows = [Way(files[exact], rewritten) for rewritten in BY_ROWS[sums_fit()]]
+            ways |= {f"{exact} {way.words}": way for way in by_rows}
+        if exact == "q4" and PRODUCT.encode() in content:
             ways["q4 in int8"] = Way(files["q4"], "int8")
+        if exact == "q4" and "onnx" not in files:
+            plain["q4 in fp32"] = Way(files["q4"], "fp32")
     ways |= plain
     if find_spec("openvino"):
         for name, way in plain.items():
@@ -121,8 +128,19 @@ def ways_of(folder: Path) -> dict[str, Way]:
 
 def on_one_thread(ways: Mapping[str, Way]) -> dict[str, Way]:
     """Return the ways of onnxruntime on one thread: of a short text, sharing the work out may take longer than it."""
-    alone = {name: replace(way, alone=True) for name, way in ways.items() if way.openvino is None}
-    return {f"{name} on one thread": way for name, way in alone.items()}
+    on_onnxruntime = {name: way for name, way in ways.items() if way.openvino is None}
+    return {f"{name} on one thread": replace(way, one_thread=True) for name, way in on_onnxruntime.items()}
+
+
+def sums_fit() -> bool:
+    """Return whether this processor adds products of int8 without a loss: an x86 needs VNNI for it.
+
+    AVX2 adds two of them in 16 bits, and cuts off what is beyond, without a word. Weights of 7 bits fit, and unsigned
+    ones are added in 32 bits.
+    """
+    from distilface.environment import processor  # its import takes a while
+
+    return platform.machine().lower() not in ("x86_64", "amd64") or "vnni" in processor()
 
 
 def runs_here(way: Way) -> bool:

@@ -149,12 +149,12 @@ class FileEncoder(Encoder):
             if not piece.is_file():
                 raise InputError(f"{piece} does not exist; make it first: distilface export FOLDER")
         self.name = " ".join(("/".join(self.file.parts[-2:]), way.words)).strip()
-        rounds = "bf16" if way.openvino == "bf16" else "int8" if way.rewritten == "int8" else None
+        rounds = "bf16" if way.openvino == "bf16" else "int8" if way.rewritten not in (None, "fp32") else None
         self.precision = rounds or precision_of(self.file)
         self.model = source if isinstance(source, SentenceTransformer) else load(source)
         if reason := file_refusal(self.model):
             raise InputError(f"{self.file} does not give the vectors of its folder: {reason}")
-        self.threads = threads or torch.get_num_threads()
+        self.threads = 1 if way.one_thread else threads or torch.get_num_threads()
         self._words = words_of(self.model)
 
     @abstractmethod

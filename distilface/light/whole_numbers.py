@@ -1,0 +1,58 @@
+"""Weights as whole numbers of 8 bits, and what is moved to them from the rows that they multiply."""
+
+import numpy as np
+
+#: The largest whole number of a weight.
+WIDEST = 127
+#: How much of what makes a column large goes from the rows to the weights.
+POWERS = (0.3, 0.4, 0.5, 0.6, 0.7)
+#: It is done where the error falls to this share.
+PAYS = 0.8
+#: The least size of a row, by which its numbers are divided.
+TINY = 1e-6
+
+
+def to_int8(weight: np.ndarray, widest: int = WIDEST) -> tuple[np.ndarray, np.ndarray]:
+    """Round the columns of a weight to whole numbers.
+
+    Args:
+        weight: shape (K, N).
+        widest: the largest whole number.
+
+    Returns:
+        The codes in int8, shape (K, N), and the step of each column in float32, shape (N,).
+    """
+    steps = np.maximum(np.abs(weight).max(axis=0), np.finfo(np.float32).tiny * widest) / np.float32(widest)
+    return np.round(weight / steps).astype(np.int8), steps.astype(np.float32)
+
+
+def smoothing(rows: np.ndarray, weight: np.ndarray, widest: int = WIDEST) -> np.ndarray | None:
+    """Return by what the columns of some rows are divided, and the rows of the weight multiplied; ``None`` for nothing.
+
+    With c_j = max |X_j|^a / max |W_j|^(1 - a) (SmoothQuant, arXiv 2211.10438, eq. 4), of that a of :data:`POWERS` which
+    leaves the least error, if it falls to :data:`PAYS` of what it is without.
+
+    Args:
+        rows: X, shape (n, K).
+        weight: W, shape (K, N).
+        widest: the largest whole number of a weight.
+
+    Returns:
+        c, shape (K,), in float32, with a geometric mean of 1.
+    """
+    exact = rows @ weight
+
+    def error(shares: np.ndarray) -> float:
+        """Return the size of what the product misses."""
+        shown = rows / shares
+        size = np.maximum(np.abs(shown).max(axis=1, keepdims=True), TINY) / 127
+        codes, steps = to_int8(weight * shares[:, None], widest)
+        return float(np.linalg.norm((np.round(shown / size) * size) @ (codes * steps) - exact))
+
+    columns, lines = (np.maximum(np.abs(each).max(axis=axis), TINY) for each, axis in ((rows, 0), (weight, 1)))
+    tried = []
+    for power in POWERS:
+        shares = columns**power / lines ** (1 - power)
+        tried.append((shares / np.exp(np.log(shares).mean())).astype(np.float32))
+    errors = [error(shares) for shares in tried]
+    return tried[int(np.argmin(errors))] if min(errors) < PAYS * error(np.ones_like(tried[0])) else None
