@@ -39,7 +39,7 @@ def multiply_by_rows(file: Path, target: Path, widest: int = WIDEST, unsigned: b
         file: an ONNX file in fp32, or one that ``distilface export --formats q4`` wrote.
         target: the file to write, whole or not at all.
         widest: the largest whole number of a weight.
-        unsigned: keep the weights' numbers from 128 on: another instruction multiplies them, the products are the same.
+        unsigned: keep the weights as numbers around 128: another instruction, the same products.
 
     Raises:
         ValueError: if it has no product by a weight, keeps weights in another file (which what is kept of it would not
@@ -93,7 +93,7 @@ class _Products:
     Args:
         model: in fp32; it is changed.
         widest: the largest whole number of a weight.
-        unsigned: whether the weights' numbers are kept from 128 on.
+        unsigned: keep the weights as numbers around 128.
     """
 
     def __init__(self, model: Any, widest: int, unsigned: bool) -> None:
