@@ -92,11 +92,26 @@ def test_a_measurement_is_remembered(tmp_path, own_home, slow, monkeypatch):
     assert [ask(), ask(), len(measured)] == ["b", "b", 5]
 
 
-@pytest.fixture
-def exported(students, tmp_path):
-    """Return a folder with files of fp32, of int8 weights, and of dynamic int8."""
-    folder = shutil.copytree(students["mean"], tmp_path / "model")
+@pytest.fixture(scope="module")
+def exported_once(students, tmp_path_factory):
+    """Export a folder, once for all tests of this file."""
+    folder = shutil.copytree(students["mean"], tmp_path_factory.mktemp("exported") / "model")
     distilface.export(folder, formats=["onnx", "int8", "quantized"])
+    return folder
+
+
+@pytest.fixture
+def exported(exported_once, tmp_path):
+    """Return a folder with files of fp32, of int8 weights, and of dynamic int8."""
+    return shutil.copytree(exported_once, tmp_path / "model")
+
+
+@pytest.fixture(scope="module")
+def small(students, tmp_path_factory):
+    """Return the folder that people download, with a file of 4 bits alone."""
+    place, others = tmp_path_factory.mktemp("small") / "small", shutil.ignore_patterns("onnx", "export.json")
+    folder = shutil.copytree(students["mean"], place, ignore=others)
+    distilface.export(folder, formats=["q4"])
     return folder
 
 
@@ -212,20 +227,17 @@ def test_encode_runs_what_the_light_encoder_would(exported, slow, tmp_path, prec
         ("q4 in int7 by rows", "int7_by_rows", "int8", 0.05),
     ],
 )
-def test_a_file_of_4_bits_is_rewritten_for_encode(students, tmp_path, slow, monkeypatch, name, place, precision, near):
-    """Of the folder that people download there is this file alone."""
+def test_a_file_of_4_bits_is_rewritten_for_encode(small, tmp_path, slow, monkeypatch, name, place, precision, near):
+    """Each gives the vectors of the file, near enough, and a report names what it computes in."""
     monkeypatch.setattr(ways, "sums_fit", lambda: "int8 by" in name and "uint8" not in name)
-    folder = shutil.copytree(students["mean"], tmp_path / "small", ignore=shutil.ignore_patterns("onnx", "export.json"))
-    distilface.export(folder, formats=["q4"])
     slow(name)
     (tmp_path / "text.txt").write_text("\n".join(sentences(20)) + "\n")
     for variant in ("q4", "auto"):
-        cli.run(
-            ["encode", str(folder), str(tmp_path / "text.txt"), str(tmp_path / f"{variant}.npy"), "--variant", variant]
-        )
-    way = opening.choose(open_folder(str(folder)), "auto")
+        words = ["encode", small, tmp_path / "text.txt", tmp_path / f"{variant}.npy", "--variant", variant]
+        cli.run([str(word) for word in words])
+    way = opening.choose(open_folder(str(small)), "auto")
     assert (way.words, way.path().parent.name) == (name.removeprefix("q4 "), place)
-    assert opening.open_file(way, folder).precision == precision
+    assert opening.open_file(way, small).precision == precision
     np.testing.assert_allclose(np.load(tmp_path / "auto.npy"), np.load(tmp_path / "q4.npy"), atol=near)
 
 
