@@ -117,11 +117,10 @@ def open_all(settings: FamilySettings) -> tuple[dict[str, Encode], dict[str, Enc
         light = LightEncoder(folder)
         for name, way in ways_of(folder).items():
             if runs_here(way):
-                encoder = light.running(way)
-                encoders[f"{folder.name}, {name}"] = encoder.encode
-                sizes[f"{folder.name}, {name}"] = encoder.megabytes
+                encoder, label = light.running(way), f"{folder.name}, {name}"
+                encoders[label], sizes[label] = encoder.encode, encoder.megabytes
                 if way.openvino is None:
-                    alone[f"{folder.name}, {name}"] = light.running(replace(way, one_thread=True)).encode
+                    alone[label] = light.running(replace(way, one_thread=True)).encode
     return encoders, alone, sizes
 
 

@@ -28,23 +28,25 @@ def expand(file: Path, target: Path) -> None:
         file: an ONNX file that ``distilface export --formats q4`` wrote.
         target: the file to write, whole or not at all.
     """
+    import onnx
+
+    model = onnx.load(file)
+    put_in_fp32(model)
     with whole_file(target) as stream:
-        stream.write(expanded(file).SerializeToString())
+        stream.write(model.SerializeToString())
 
 
-def expanded(file: Path) -> Any:
-    """Return an ONNX model with its weights and its table of tokens in fp32, and what leads to its embeddings alone.
+def put_in_fp32(model: Any) -> None:
+    """Put the weights and the table of tokens of an ONNX model in fp32, and leave what leads to its embeddings alone.
 
     The numbers are those that onnxruntime itself works with: a weight is what the product gives for the unit matrix,
     the table what the lookup gives for every token.
 
     Args:
-        file: an ONNX file; in one of fp32 no number changes.
+        model: it is changed; in one of fp32 no number is.
     """
-    import onnx
     from onnx import helper, numpy_helper
 
-    model = onnx.load(file)
     graph = model.graph
     rows = {tensor.name: tensor.dims[0] for tensor in graph.initializer if tensor.dims}
     nodes, weights = [], []
@@ -68,7 +70,6 @@ def expanded(file: Path) -> Any:
     outputs = [output for output in graph.output if output.name in given]
     del graph.output[:]
     graph.output.extend(outputs)
-    return model
 
 
 def multiply_in_int8(file: Path, target: Path) -> None:

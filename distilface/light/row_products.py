@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from distilface.light.expanding import IDS, expanded, put
+from distilface.light.expanding import IDS, put, put_in_fp32
 from distilface.light.session import usable_threads
 from distilface.light.whole_numbers import TINY, WIDEST, smoothing, to_int8
 from distilface.storage import whole_file
@@ -45,19 +45,20 @@ def multiply_by_rows(file: Path, target: Path, widest: int = WIDEST, unsigned: b
         ValueError: if it has no product by a weight, keeps weights in another file (which what is kept of it would not
             follow), is of an ONNX version before :data:`OPSET`, or does not look tokens up in a table.
     """
-    _check(file)
-    model = expanded(file)
+    import onnx
+
+    model = onnx.load(file, load_external_data=False)
+    _check(model)
+    put_in_fp32(model)
     _Products(model, widest, unsigned).rewrite()
     with whole_file(target) as stream:
         stream.write(model.SerializeToString())
 
 
-def _check(file: Path) -> None:
-    """Refuse a file that cannot be rewritten."""
-    import onnx
+def _check(model: Any) -> None:
+    """Refuse a model that cannot be rewritten."""
     from onnx.external_data_helper import uses_external_data
 
-    model = onnx.load(file, load_external_data=False)
     if any(map(uses_external_data, model.graph.initializer)):
         raise ValueError("its weights lie in another file")
     version = next(each.version for each in model.opset_import if each.domain in ("", "ai.onnx"))
