@@ -25,7 +25,6 @@ from distilface.exporters.parity import Parity
 from distilface.exporters.settings import ExportSettings
 from distilface.hub.publishing import push
 from distilface.hub.settings import PushSettings
-from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.methods import find_method, methods
 from distilface.model.folder import open_folder
 from distilface.routing import RouteSettings, route
@@ -33,10 +32,6 @@ from distilface.run import Run
 from distilface.settings import InputError, check_known, parse, setting, warn_unused
 from distilface.storage import write_result
 from distilface.training.verdict import verdict_lines
-
-#: Megabytes of which one layer over the table of a static student kept more than the shapes that are proposed, of the
-#: default teacher: measured at the first.
-ONE_LAYER = (2.5, 3.0)
 
 
 @dataclass
@@ -87,9 +82,6 @@ def shape(words: list[str]) -> list[Shape]:
     settings = parse(ShapeSettings, words, inspect.getdoc(ShapeSettings) or "")
     found = shapes_for(settings.teacher, settings.megabytes, settings.max_seq_length)
     print("\n".join(shape_lines(found)))
-    if settings.teacher == DEFAULT_TEACHER and ONE_LAYER[0] <= settings.megabytes < ONE_LAYER[1]:
-        print("at 2.5 MB one layer over a static student's table kept more (docs/sizes.md): train that student first,")
-        print("by --config minilm-static --vocabulary 14700, and then by --config minilm-2mb --table_from FOLDER")
     return found
 
 

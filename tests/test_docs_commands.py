@@ -69,9 +69,6 @@ ELSEWHERE = {
     "python -m benchmarks.training_cost.memory --rows 1000000 5000000 20000000 --output memory.json": (
         "an hour; tests/test_training_cost.py runs it in small"
     ),
-    "distilface train distill --config minilm-2mb --table-from models/table --data TEXT.txt": (
-        "it needs the static student of the command before it; tests/test_table.py and tests/test_family_script.py"
-    ),
     "python -m benchmarks.training_cost.plot_memory --result memory.json --output memory.png": (
         "it draws what an hour measured; tests/test_training_cost.py draws"
     ),

@@ -1,14 +1,20 @@
 """A token table taken from a static student: the vectors against numpy, what keeps its own, the training, refusals."""
 
+import shutil
+
 import numpy as np
 import pytest
+import torch
 from refusals import refusal
-from runs import train
+from runs import stopped_at, train
+from safetensors.torch import load_file
 from tiny import sentences, tiny_backbone, tiny_model, write_content
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
+from transformers import BertConfig, BertModel
 
 from distilface.cards.card import make_card
+from distilface.compression.sizes import shape_of, shapes
 from distilface.compression.student import load_backbone
 from distilface.compression.table import take_table
 from distilface.model.folder import load
@@ -80,3 +86,103 @@ def test_what_has_no_such_table_is_refused(place, tmp_path):
     strange = load(place / "static")
     strange[0].tokenizer = Tokenizer(WordLevel({"none of these": 0}))
     assert "s knows no token of the student's" in refusal(take_table, encoder, tokenizer, strange, "s")
+
+
+ONE_LAYER = ["--layers", "1", "--vocabulary", "100", "--feed_forward", "32", "--bits", "4"]
+
+
+def weights(folder) -> dict:
+    return load_file(folder / "model.safetensors")
+
+
+def assert_equal(one, other):
+    assert weights(one).keys() == weights(other).keys()
+    assert all(torch.equal(each, weights(other)[name]) for name, each in weights(one).items())
+
+
+def test_a_static_student_can_be_trained_first(place, tmp_path, caplog):
+    """As the recipe trains one, on the same texts, which the teacher embeds once; then it is as if it were named.
+
+    Two texts are alike to the student, whose relations would tell them apart: neither training has the second.
+    """
+    texts = sentences(200)
+    write_content(place / "alike.txt", "\n".join([*texts, texts[0].upper()]))
+    common = [*ONE_LAYER, "--data", str(place / "alike.txt"), "--relation_weight", "0.6"]
+    train("embedding", words(place, "new", *common, "--table_from", "new", "--cache_dir", str(tmp_path)))
+    assert "first a static student, for its token vectors" in caplog.text
+    static, student = read_run(place / "new.table" / "run.json"), read_run(place / "new" / "run.json")
+    assert (static.settings["static"], static.settings["vocabulary"], static.settings["batch_size"]) == (
+        True,
+        100,
+        1024,
+    )
+    assert static.settings["held_out"] == student.settings["held_out"] == 20
+    assert static.data[-1] == student.data[-1]
+    assert student.data[-1]["rows"] == len({text.lower() for text in texts})
+    assert len([entry for entry in tmp_path.iterdir() if entry.is_dir()]) == 1, "one pass of the teacher"
+    assert student.compression[1]["from"] == str(place / "new.table")
+
+    train("embedding", words(place, "named", *common, "--table_from", str(place / "new.table")))
+    assert_equal(place / "new", place / "named")
+
+
+def test_a_stop_in_the_static_student_goes_on_there(place, caplog):
+    whole = [*ONE_LAYER, "--table_from", "new"]
+    train("embedding", words(place, "whole", *whole))
+    with stopped_at(2):
+        train("embedding", words(place, "halves", *whole))
+    assert not (place / "halves.table").exists()
+    other = words(place, "halves", *whole, "--vocabulary", "90")
+    assert "vocabulary was 100 and is 90; set it back, or start over" in refusal(train, "embedding", other)
+    caplog.clear()
+    with stopped_at(3):
+        train("embedding", words(place, "halves", *whole, "--resume"))
+    assert (place / "halves.table" / "run.json").is_file()
+    train("embedding", words(place, "halves", *whole, "--resume"))
+    assert caplog.text.count("first a static student") == 1
+    assert caplog.text.count("halves.table is there; not trained again") == 1
+    assert_equal(place / "whole", place / "halves")
+    assert_equal(place / "whole.table", place / "halves.table")
+
+
+def test_a_static_student_of_other_settings_is_not_taken(place):
+    train("embedding", words(place, "other", *ONE_LAYER, "--table_from", "new"))
+    shutil.rmtree(place / "other")
+    before = weights(place / "other.table")
+    asked = words(place, "other", *ONE_LAYER, "--table_from", "new", "--seed", "7")
+    assert "other.table is not empty; name another --output-dir, or add --overwrite" in refusal(
+        train, "embedding", asked
+    )
+    train("embedding", [*asked, "--overwrite"])
+    assert read_run(place / "other.table" / "run.json").seed == 7
+    assert weights(place / "other.table").keys() == before.keys()
+
+
+def test_a_budget_for_one_layer_trains_one_first(place, monkeypatch, tmp_path):
+    """Not with several teachers, which have no space of one."""
+    monkeypatch.setattr("distilface.compression.sizes.LEAST_PIECES", 1)
+    encoder, tokenizer = load_backbone(str(place / "teacher"))
+    budget = str(shape_of(encoder, tokenizer, [1], 60, 64, table_bits=2).megabytes)
+    assert len(shapes(encoder, tokenizer, float(budget), 64)[0].layers) == 1
+    train("embedding", words(place, "budget", "--megabytes", budget))
+    steps = [step["step"] for step in read_run(place / "budget" / "run.json").compression]
+    assert steps[:2] == ["vocabulary", "table"]
+    train("embedding", words(place, "turned", "--megabytes", budget, "--rotate", "true"))
+    assert not (place / "turned.table").exists()
+
+
+def test_a_static_student_that_does_not_fit_is_refused_before_it_is_trained(place, tmp_path):
+    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
+    _, tokenizer = load_backbone(str(tiny_backbone(tmp_path / "wide")))
+    BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes)).save_pretrained(
+        tmp_path / "wide"
+    )
+    asked = words(place, "unfit", "--layers", "1", "--backbone", str(tmp_path / "wide"), "--table_from", "new")
+    assert "of the teacher's 32 dimensions, and the student's table has 64" in refusal(train, "embedding", asked)
+    asked = words(place, "unfit", *ONE_LAYER, "--table_from", "new", "--rotate", "true")
+    assert "trains a static student in the space of one teacher" in refusal(train, "embedding", asked)
+    asked = words(place, "unfit", "--teacher", str(place / "static"), "--backbone", str(place / "teacher"))
+    assert "--table_from new needs a teacher with a transformer inside" in refusal(
+        train, "embedding", [*asked, "--table_from", "new"]
+    )
+    assert not list(place.glob("unfit*"))

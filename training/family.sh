@@ -4,7 +4,7 @@
 #   training/family.sh TEXT OUTPUT [settings of every training]
 #   training/family.sh text models --dev stsb_dev.jsonl.gz --steps 4000
 #
-# The one of 2.5 MB starts from a static student, models/minilm-2mb-table, which is trained before it.
+# The one of 2.5 MB starts from a static student, OUTPUT/minilm-2mb.table, which it trains before.
 # A model that is there is not trained again, and a training that was stopped goes on with the same command.
 # With SUITE=FOLDER each is also exported to its 4-bit file and scored on that suite (docs/evaluate.md), into
 # OUTPUT/NAME-suite.json. On a machine with a GPU the trainings need sentence-transformers alone; export and score at home.
@@ -31,15 +31,11 @@ for model in ${MODELS:-10mb 5mb 2mb static}; do
     case $model in
     10mb) recipe="--config minilm --megabytes 10 --learning_rate 2e-4" ;;
     5mb) recipe="--config minilm --megabytes 5 --learning_rate 4e-4" ;;
-    2mb) recipe="--config minilm-2mb --table_from $output/minilm-2mb-table" ;;
+    2mb) recipe="--config minilm-2mb" ;;
     static) recipe="--config minilm-static" ;;
     *) echo "error: MODELS: '$model' is none of 10mb, 5mb, 2mb, static" >&2 && exit 2 ;;
     esac
     folder=$output/minilm-$model
-    if [ "$model" = 2mb ] && [ ! -e "$folder-table/run.json" ]; then
-        "$python" -m distilface train distill --config minilm-static --vocabulary 14700 --teacher "$teacher" \
-            --data "$text" --held_out 300 --output-dir "$folder-table" "$@"
-    fi
     if [ ! -e "$folder/run.json" ]; then
         resume=false
         [ ! -d "$folder.unfinished" ] || resume=true

@@ -29,16 +29,21 @@ SMOOTHING = 3e-4
 BATCH = 512
 
 
-def check_teacher(teacher: SentenceTransformer, name: str) -> None:
+def check_teacher(teacher: SentenceTransformer, name: str, option: str = "--static true") -> None:
     """Refuse a teacher that a static student cannot be made of.
+
+    Args:
+        teacher: as it was loaded.
+        name: its own, for messages.
+        option: what asks for a static student.
 
     Raises:
         InputError: if it has no transformer inside, or no fast tokenizer.
     """
     if not isinstance(getattr(teacher[0], "model", None), PreTrainedModel):
-        raise InputError(f"--static true needs a teacher with a transformer inside, and {name} has none; name another")
+        raise InputError(f"{option} needs a teacher with a transformer inside, and {name} has none; name another")
     if not teacher.tokenizer.is_fast:
-        raise InputError(f"--static true needs a fast tokenizer, and {name} has a slow one; name another teacher")
+        raise InputError(f"{option} needs a fast tokenizer, and {name} has a slow one; name another teacher")
 
 
 def _frame(tokenizer: PreTrainedTokenizerBase) -> tuple[list[int], list[int]]:

@@ -23,6 +23,12 @@ def work_folder(settings: TrainSettings) -> Path:
     return output.with_name(output.name + ".unfinished")
 
 
+def is_unfinished(settings: TrainSettings) -> bool:
+    """Return whether there is an unfinished run of the output folder, with a checkpoint to go on from."""
+    work = work_folder(settings)
+    return (work / "run.json").is_file() and last_whole(work) is not None
+
+
 @contextmanager
 def claimed(settings: TrainSettings) -> Iterator[None]:
     """Keep other trainings off the output folder, and clear away what a killed one has left there for no other.
@@ -77,7 +83,7 @@ def check_settings(settings: TrainSettings) -> None:
     check_output(output, settings.overwrite)
     _check_untrained(settings)
     work = work_folder(settings)
-    unfinished = (work / "run.json").is_file() and last_whole(work) is not None
+    unfinished = is_unfinished(settings)
     if settings.resume and not unfinished:
         raise InputError(f"nothing to resume: {work} holds no whole checkpoint; start without --resume")
     if settings.resume:

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
@@ -14,10 +15,13 @@ from distilface.embedding.teacher_cache import embed
 from distilface.methods import relations
 from distilface.methods.base import EncoderMethod, Paper, Task
 from distilface.methods.embedding.loss import EmbeddingLoss, Metric, make_loss
-from distilface.methods.embedding.settings import DistillSettings, check_relations, joins
+from distilface.methods.embedding.settings import NEW, DistillSettings, check_relations, joins
+from distilface.methods.embedding.table import begins_again, check_table, trained_table, wants_table
 from distilface.methods.shaping import make_static
 from distilface.model.pooling import is_normalized
 from distilface.settings import InputError, check_known
+from distilface.training.alike import drop_alike
+from distilface.training.fitting import read_length
 from distilface.training.student import make_student
 
 logger = logging.getLogger(__name__)
@@ -110,9 +114,9 @@ class Distillation(EncoderMethod):
 
         distilface train distill --config minilm-static --data TEXT.txt
 
-    One layer over the token vectors of such a student, in 2.5 MB:
+    One layer over the token vectors of such a student, which is trained first, in 2.5 MB:
 
-        distilface train distill --config minilm-2mb --table-from FOLDER --data TEXT.txt
+        distilface train distill --config minilm-2mb --data TEXT.txt
 
     Of several teachers side by side, or of one on its principal axes, so that the first numbers are the best ones:
 
@@ -153,11 +157,20 @@ class Distillation(EncoderMethod):
                 f"set --bits {BITS} --table_bits {settings.bits}"
             )
         check_relations(settings)
+        if joins(settings) and settings.table_from == NEW:
+            raise InputError(
+                f"--table_from {NEW} trains a static student in the space of one teacher, and several or --rotate make "
+                "another; leave it out"
+            )
         if joins(settings) and settings.teacher_dtype not in (None, "float32"):
             raise InputError(
                 f"--teacher_dtype {settings.teacher_dtype} keeps one teacher's own embeddings, and several or --rotate "
                 "make others of them; leave it out"
             )
+
+    def train(self, settings: Any, texts: Dataset | None = None) -> dict[str, Any]:
+        """Train as every method does; before a student over the table of a static student, that one."""
+        return super().train(begins_again(settings), texts)
 
     def student(self, task: Task) -> SentenceTransformer:
         """Return the student: of unit length and of the teachers' maximum length unless the settings say otherwise."""
@@ -166,6 +179,8 @@ class Distillation(EncoderMethod):
         normalize = as_teacher if settings.normalize == "auto" else settings.normalize == "yes"
         if settings.static:
             return make_static(task, normalize)
+        if wants_table(task):
+            settings = replace(settings, table_from=self._table(task))
         student = make_student(settings, task.source, task.counted_texts, task.compression, normalize=normalize)
         if settings.max_seq_length is None:
             student.max_seq_length = min(shorter_length(student, teacher) for teacher in teachers)
@@ -175,6 +190,16 @@ class Distillation(EncoderMethod):
         else:
             check_widths(student, teachers[0], settings.projection)
         return student
+
+    def _table(self, task: Task) -> str:
+        """Return the folder of the static student that this one starts from, trained on the texts of the task."""
+        settings = replace(task.settings, table_from=None, feed_forward=None)
+        plain = make_student(settings, task.source, task.counted_texts)
+        check_table(plain, task.teacher, task.teacher_names[0])
+        if self.compares(settings) > 1:  # before, for the teacher embeds the texts of both at once
+            length = min(read_length(settings, plain), settings.max_seq_length or shorter_length(plain, task.teacher))
+            task.texts = drop_alike(task.texts, plain, length)
+        return trained_table(task, self.train)
 
     def prepare(self, task: Task) -> Dataset:
         """Put the teacher's embedding beside every sentence, or that of the space of several."""

@@ -9,6 +9,8 @@ from distilface.settings import InputError, setting
 from distilface.training.batches import check_processes
 from distilface.training.settings import ImitationSettings
 
+#: Of ``table_from``: a static student that is trained first.
+NEW = "new"
 #: What a student without a transformer does not have, or does not obey.
 NO_LAYERS = [
     *("backbone", "layers", "pooling", "max_seq_length"),
@@ -35,6 +37,11 @@ class DistillSettings(ImitationSettings):
         0.05, "temperature of these relations: a lower one looks at nearer neighbours", needs={"relation_weight": True}
     )
     projection: bool = setting(False, "map the student's width to the teacher's (needed where they differ)")
+    table_from: str | None = setting(
+        None,
+        "a static student's folder, whose token vectors the student starts with, for one or two layers; "
+        f"'{NEW}' trains one first, OUTPUT.table; default: {NEW} where --megabytes chooses one layer",
+    )
     static: bool = setting(
         False,
         "a student without a transformer: a vector for each piece, started from the teacher's",
