@@ -121,13 +121,13 @@ def _content(file: Path, name: str, places: re.Pattern[str]) -> Path | bytes:
 
 
 def without_places(value: Any, places: re.Pattern[str]) -> Any:
-    """Reduce the local paths in a JSON value, at any depth, to their last names; a relative one stays.
+    """Reduce the local paths in a JSON value, at any depth and in its keys, to their last names; a relative one stays.
 
-    >>> without_places({"data": ["/data/me/text.txt", "en.txt"]}, re.compile("(?!)"))
-    {'data': ['text.txt', 'en.txt']}
+    >>> without_places({"data": ["/data/me/text.txt", "en.txt"], "/data/me/teacher": 86.7}, re.compile("(?!)"))
+    {'data': ['text.txt', 'en.txt'], 'teacher': 86.7}
     """
     if isinstance(value, dict):
-        return {key: without_places(inner, places) for key, inner in value.items()}
+        return {without_places(key, places): without_places(inner, places) for key, inner in value.items()}
     if isinstance(value, list):
         return [without_places(inner, places) for inner in value]
     if not isinstance(value, str):
