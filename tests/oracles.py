@@ -81,13 +81,17 @@ def relation_loss(
     return -float((q * log_p).sum(1).mean())
 
 
-def index_loss(student: Array, teacher: Array, cosines: Array, temperature: float) -> float:
-    """The same, with each anchor of the student among the others of the teacher: -sum_j q(j|i) log p(t_j|s_i)."""
+def index_loss(student: Array, teacher: Array, temperature: float, earlier: Array | None = None) -> float:
+    """The same, with each anchor of the student among the others of the teacher: -sum_j q(j|i) log p(t_j|s_i).
+
+    `earlier` are more vectors of the teacher, of other texts.
+    """
     total = 0.0
     for i in range(len(student)):
-        others = [j for j in range(len(student)) if j != i]
-        logits = np.array([unit(student[i : i + 1]) @ unit(teacher[j : j + 1]).T for j in others]).ravel() / temperature
-        total -= float(np.exp(log_softmax(cosines[i] / temperature)) @ log_softmax(logits))
+        others = [teacher[j] for j in range(len(student)) if j != i] + ([] if earlier is None else list(earlier))
+        index = np.array([other / np.linalg.norm(other) for other in others])
+        p, q = (log_softmax(index @ x[i] / np.linalg.norm(x[i]) / temperature) for x in (student, teacher))
+        total -= float(np.exp(q) @ p)
     return total / len(student)
 
 

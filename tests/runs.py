@@ -84,7 +84,8 @@ class Materials:
             "embedding on the grid": ["--bits", "4", "--vocabulary", "85"],
             "embedding by tokens": ["--batch_tokens", TOKENS],
             "embedding with relations": [
-                *("--relation_weight", "0.3", "--metric", "cosine", "--projection", "false", "--rotate", "true")
+                *("--relation_weight", "0.3", "--metric", "cosine", "--projection", "false", "--rotate", "true"),
+                *("--relation_bank", "20"),
             ],
             "distillcse": [*relations, "--teachers", self.teacher],
             "online": [*relations, *switches],

@@ -63,10 +63,35 @@ def test_embedding_with_relations(projected):
     def expected(x):
         related = [oracles.relation_loss(x, cosines, 0.3, 0.3)]
         if not projected:
-            related.append(oracles.index_loss(x, target, cosines, 0.3))
+            related.append(oracles.index_loss(x, target, 0.3))
         return oracles.distance("cosine", x @ weight.T + bias, target) + 0.7 * np.mean(related)
 
     assert_same(lambda x: loss.double()(as_features([x]), torch.tensor(target)), expected, at)
+
+
+def test_embedding_with_relations_to_a_bank():
+    """It holds the last six of the teacher's vectors before the batch, without the one that is of a text of it."""
+    earlier, target, at = numbers(8, 5, seed=4), numbers(5, 5, seed=2), numbers(5, 5, seed=1)
+    loss = embedding.EmbeddingLoss(Emitter(5), "cosine", relation_weight=0.7, relation_temperature=0.3, relation_bank=6)
+    loss = loss.double()
+    earlier[6] = target[3] * 2  # the same direction
+    for batch in (earlier[:3], earlier[3:]):
+        loss(as_features([torch.tensor(numbers(len(batch), 5, seed=9))]), torch.tensor(batch))
+    left = np.delete(earlier[2:], 4, axis=0)
+    cosines = oracles.off_diagonal_cosines(target)
+
+    def expected(x):
+        related = [oracles.relation_loss(x, cosines, 0.3, 0.3), oracles.index_loss(x, target, 0.3, left)]
+        return oracles.distance("cosine", x, target) + 0.7 * np.mean(related)
+
+    loss.eval()  # what is measured is not kept
+    assert_same(lambda x: loss(as_features([x]), torch.tensor(target)), expected, at)
+    assert expected(at) != pytest.approx(oracles.distance("cosine", at, target), rel=0.1)
+    assert (int(loss.seen), loss.state_dict()["bank"].shape) == (8, (6, 5))
+    loss.train()
+    loss(as_features([torch.tensor(numbers(7, 5))]), torch.tensor(numbers(7, 5, seed=5)))
+    kept = {tuple(row) for row in loss.bank.round(decimals=6).tolist()}
+    assert kept == {tuple(row) for row in np.round(numbers(7, 5, seed=5)[1:], 6).tolist()}, "a batch larger than it"
 
 
 def test_relations_to_an_index_of_another_precision():

@@ -128,7 +128,7 @@ KEPT = {
     "simcse": set(),
     "simcse with a head": {"head"},
     "embedding": {"projection"},
-    "embedding with relations": set(),
+    "embedding with relations": {"bank", "seen"},
     "leaf": set(),
     "codir": {"base", "codir"},
     "codir with a queue": {"codir"},
@@ -162,7 +162,7 @@ CONFIGS: dict[str, tuple[dict[str, Any], list[str]]] = {
     "simcse with a head": ({"mlp_head": True}, ["SimCSE"]),
     "embedding": ({"distance_metric": "mse", "projection_dim": 48}, ["2301.12005"]),
     "embedding with relations": (
-        {"distance_metric": "cosine", "projection_dim": None, "relation_weight": 0.3, "relation_temperature": 0.05},
+        {"relation_weight": 0.3, "relation_temperature": 0.05, "relation_bank": 20, "distance_metric": "cosine"},
         ["2301.12005", "DistillCSE"],
     ),
     "codir": (

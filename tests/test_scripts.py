@@ -241,6 +241,7 @@ READ = [
     ("embedding", ["--metric", "cosin"], "unknown metric 'cosin': did you mean 'cosine'?"),
     ("embedding", ["--normalize", "on"], "unknown value of --normalize 'on'"),
     ("embedding", ["--relation_weight", "-1"], "--relation_weight -1.0 is out of range; it must be 0 or more"),
+    ("embedding", [*RELATED, "--relation_bank", "-1"], "--relation_bank -1 is out of range; it must be 0 or more"),
     ("embedding", [*RELATED, "--relation_temperature", "0"], "0.0 is out of range; it must be above 0"),
     ("embedding", ["--relation_weight", "1"], "--metric mse leaves the distance without effect.* add --metric cosine"),
     ("embedding", [*RELATED, "--batch_size", "2"], "2 is too small .* give 3 or more"),

@@ -38,12 +38,20 @@ def relations(embeddings: Tensor, index: Tensor | None = None) -> Tensor:
     Returns:
         Shape (B, B - 1): row i has no place for sentence i itself, the others stand in their order.
     """
+    count = len(embeddings)
+    others = ~torch.eye(count, dtype=torch.bool, device=embeddings.device)
+    return cosines(embeddings, embeddings if index is None else index)[others].view(count, max(count - 1, 0))
+
+
+def cosines(embeddings: Tensor, index: Tensor) -> Tensor:
+    """Return the cosine of each of some vectors with each of others: of shape (B, width) and (N, width), shape (B, N).
+
+    They are in fp32 or more, in the first one's precision.
+    """
     own = _unit(embeddings)
-    count = len(own)
-    others = ~torch.eye(count, dtype=torch.bool, device=own.device)
-    rows = own if index is None else _unit(index).to(own)
+    rows = own if index is embeddings else _unit(index).to(own)
     with torch.autocast(own.device.type, enabled=False):  # which would multiply in bf16
-        return (own @ rows.T)[others].view(count, max(count - 1, 0))
+        return own @ rows.T
 
 
 def _unit(embeddings: Tensor) -> Tensor:

@@ -11,11 +11,13 @@ from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
 from sklearn.decomposition import PCA
 
 from distilface.embedding.rounding import restored
-from distilface.methods.relations import PAPER, relation_loss, relations
+from distilface.methods.relations import PAPER, cosines, relation_loss, relations
 
 #: Teacher embeddings from which the projection's principal components are taken.
 PCA_ROWS = 20_000
 Metric = Literal["mse", "cosine", "l2"]
+#: The cosine from which on two texts are the same to a teacher: one is no neighbour of the other.
+SAME = 0.9999
 
 
 class EmbeddingLoss(EmbedDistillLoss):
@@ -35,13 +37,21 @@ class EmbeddingLoss(EmbedDistillLoss):
     made. It asks for the teacher's near neighbours, of which the distance, a mean over all directions, knows nothing.
     The relations are of the vectors before a projection.
 
+    The index may be larger than the batch, for the teacher's vectors of earlier texts are known: with a bank of N, the
+    j of that half run over the last N of them too, but for those that the teacher sees as a text of the batch. It is a
+    queue as MoCo's (arXiv 1911.05722), of vectors that do not age.
+
     Args:
         model: the student.
         metric: ``mse``, ``cosine`` or ``l2``.
         teacher_embeddings: a sample, shape (n, teacher width), to start a projection from; ``None`` for none.
         relation_weight: w, of the relations; 0 for none.
         relation_temperature: of both the student's and the teacher's.
+        relation_bank: N, the teacher's vectors of earlier texts that are kept.
     """
+
+    bank: torch.Tensor
+    seen: torch.Tensor
 
     def __init__(
         self,
@@ -51,10 +61,15 @@ class EmbeddingLoss(EmbedDistillLoss):
         *,
         relation_weight: float = 0.0,
         relation_temperature: float = 0.05,
+        relation_bank: int = 0,
     ) -> None:
         width = None if teacher_embeddings is None else teacher_embeddings.shape[1]
         super().__init__(model, distance_metric=metric, projection_dim=width)
         self.relation_weight, self.relation_temperature = relation_weight, relation_temperature
+        if relation_bank:  # buffers: a resume goes on with them
+            self.register_buffer("bank", torch.zeros(relation_bank, model.get_embedding_dimension() or 0))
+            self.register_buffer("seen", torch.zeros((), dtype=torch.long))
+        self.relation_bank = relation_bank
         if teacher_embeddings is not None:
             self._start_at_principal_components(teacher_embeddings)
 
@@ -78,13 +93,33 @@ class EmbeddingLoss(EmbedDistillLoss):
     def _relation(self, own: torch.Tensor, theirs: torch.Tensor) -> torch.Tensor:
         """Return the term of the relations, of one column."""
         target, temperature = relations(theirs), self.relation_temperature
-        indexes = [None, theirs] if self.projection is None else [None]
-        terms = [relation_loss(relations(own, index), target, temperature, temperature) for index in indexes]
-        return torch.stack(terms).mean()
+        term = relation_loss(relations(own), target, temperature, temperature)
+        if self.projection is not None:
+            return term
+        found = relations(own, theirs)
+        if self.relation_bank:
+            earlier = self._earlier(theirs)
+            found, target = (
+                torch.cat([near, cosines(vectors, earlier)], dim=1)
+                for near, vectors in ((found, own), (target, theirs))
+            )
+        return (term + relation_loss(found, target, temperature, temperature)) / 2
+
+    @torch.no_grad()
+    def _earlier(self, theirs: torch.Tensor) -> torch.Tensor:
+        """Return the vectors in the bank that are of no text of the batch; in training, put the batch's there."""
+        rows = self.bank[: int(self.seen)]
+        earlier = rows[(cosines(theirs, rows) < SAME).all(dim=0)]
+        if self.training:
+            new = torch.arange(len(theirs), device=theirs.device)[-len(self.bank) :]
+            self.bank[(self.seen + new) % len(self.bank)] = theirs[new].to(self.bank)
+            self.seen += len(theirs)
+        return earlier
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the settings of the loss, for the model card."""
-        own = {"relation_weight": self.relation_weight, "relation_temperature": self.relation_temperature}
+        own = {name: getattr(self, name) for name in ("relation_weight", "relation_temperature")}
+        own |= {"relation_bank": self.relation_bank} if self.relation_bank else {}
         return super().get_config_dict() | (own if self.relation_weight else {})
 
     @property
@@ -111,6 +146,7 @@ def make_loss(
     projection: bool = False,
     relation_weight: float = 0.0,
     relation_temperature: float = 0.05,
+    relation_bank: int = 0,
 ) -> EmbeddingLoss:
     """Make the loss for a student on data that :func:`prepare` made.
 
@@ -122,11 +158,17 @@ def make_loss(
             :data:`PCA_ROWS` of its embeddings.
         relation_weight: of the relations within a batch.
         relation_temperature: of these.
+        relation_bank: the teacher's vectors of earlier texts beside those of the batch.
     """
     sample = None
     if projection:
         rows = np.linspace(0, len(dataset) - 1, min(PCA_ROWS, len(dataset))).astype(int)
         sample = restored(np.asarray(dataset.select(rows)["label"][:]))
     return EmbeddingLoss(
-        student, metric, sample, relation_weight=relation_weight, relation_temperature=relation_temperature
+        student,
+        metric,
+        sample,
+        relation_weight=relation_weight,
+        relation_temperature=relation_temperature,
+        relation_bank=relation_bank,
     )

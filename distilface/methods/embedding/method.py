@@ -216,5 +216,12 @@ class Distillation(EncoderMethod):
     def loss(self, student: SentenceTransformer, task: Task) -> EmbeddingLoss:
         """Return the distance to the teacher, with the relations beside it if they have a weight."""
         settings = task.settings
-        weight, temperature = settings.relation_weight, settings.relation_temperature
-        return make_loss(student, task.data, settings.metric, settings.projection, weight, temperature)
+        return make_loss(
+            student,
+            task.data,
+            settings.metric,
+            settings.projection,
+            settings.relation_weight,
+            settings.relation_temperature,
+            0 if settings.projection or not settings.relation_weight else settings.relation_bank,
+        )

@@ -36,6 +36,12 @@ class DistillSettings(ImitationSettings):
     relation_temperature: float = setting(
         0.05, "temperature of these relations: a lower one looks at nearer neighbours", needs={"relation_weight": True}
     )
+    relation_bank: int = setting(
+        0,
+        "the teacher's vectors of so many earlier texts stand beside the batch where the student searches an index of "
+        "the teacher: 16384 is a start",
+        needs={"relation_weight": True, "projection": False},
+    )
     projection: bool = setting(False, "map the student's width to the teacher's (needed where they differ)")
     table_from: str | None = setting(
         None,
@@ -73,6 +79,8 @@ def check_relations(settings: DistillSettings) -> None:
         raise InputError(f"--relation_weight {settings.relation_weight} is out of range; it must be 0 or more")
     if not 0 < settings.relation_temperature < math.inf:
         raise InputError(f"--relation_temperature {settings.relation_temperature} is out of range; it must be above 0")
+    if settings.relation_bank < 0:
+        raise InputError(f"--relation_bank {settings.relation_bank} is out of range; it must be 0 or more")
     if not settings.relation_weight:
         return
     check_processes("--relation_weight", relations.ALONE)

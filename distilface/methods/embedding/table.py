@@ -36,9 +36,11 @@ def table_folder(settings: DistillSettings) -> Path:
 
 def begins_again(settings: DistillSettings) -> DistillSettings:
     """Return the settings of a training that was stopped at its static student: of itself nothing can be resumed."""
-    table = replace(settings, output_dir=str(table_folder(settings)))
-    begun = is_unfinished(table) or (table_folder(settings) / "run.json").is_file()
-    return replace(settings, resume=False) if settings.resume and begun and not is_unfinished(settings) else settings
+    if not settings.resume or not Path(settings.output_dir).name or is_unfinished(settings):
+        return settings
+    folder = table_folder(settings)
+    begun = is_unfinished(replace(settings, output_dir=str(folder))) or (folder / "run.json").is_file()
+    return replace(settings, resume=not begun)
 
 
 def wants_table(task: Task) -> bool:
