@@ -89,7 +89,8 @@ def measure(encoders: dict[str, Encode], alone: dict[str, Encode], turns: int) -
     singles = [[text] for text in texts_of()["short"][::4]]
     for key, those in (("one_ms", encoders), ("one_ms_on_one_thread", alone)):
         for name, encode in those.items():
-            encode(singles[0])  # at first a runtime allocates
+            for text in singles:  # a runtime allocates for each length that it has not seen
+                encode(text)
             times = []
             for text in singles:
                 began = time.perf_counter()
