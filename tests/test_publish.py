@@ -341,10 +341,10 @@ def test_local_paths_of_a_record_become_names(folder):
         "a": ["/data/me/b c.txt", "../x/y.txt", 3, None],
         "b": {"c": "C:\\data\\d.tsv"},
         "e": "of /home/me/f.txt:9",
-        "scores": {"/home/me/teacher": 86.7, "models/other": 80.1},
+        "scores": {"/home/me/teacher": 86.7, "models/other": 80.1, "/home/you/teacher": 82.0},
     }
     expected = {"a": ["b c.txt", "../x/y.txt", 3, None], "b": {"c": "d.tsv"}, "e": "of f.txt:9"}
-    expected["scores"] = {"teacher": 86.7, "models/other": 80.1}
+    expected["scores"] = {"teacher": 86.7, "models/other": 80.1, "teacher (2)": 82.0}
     assert without_places(content, places) == expected
     assert without_places(f"at {folder.parent}/z", places) == "at z"
 

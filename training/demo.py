@@ -20,7 +20,7 @@ from scipy.stats import spearmanr
 from sentence_transformers.util import pairwise_cos_sim
 
 import distilface
-from distilface.compression.sizes import shape_lines
+from distilface.compression.sizes import shape_lines, shapes_for
 from distilface.console import run_command
 from distilface.data.pairs import read_sts
 from distilface.data.samples import python_search, python_texts
@@ -91,7 +91,7 @@ def affordable(teacher: str, seconds: float, texts: list[str]) -> int:
 def make_student(settings: Settings, texts: list[str]) -> tuple[Path, Path]:
     """Distil a student of the megabytes asked for, export it and write its card; return it and its untrained self."""
     folder, untrained = (Path(settings.output_dir) / name for name in ("student", "untrained"))
-    for line in shape_lines(distilface.shape(settings.teacher, settings.megabytes)[:3]):
+    for line in shape_lines(shapes_for(settings.teacher, settings.megabytes, static_table=False)[:3]):
         logger.info(line)
     steps = -(-(len(texts) - HELD_OUT) // BATCH)
     distilface.train(
@@ -102,6 +102,7 @@ def make_student(settings: Settings, texts: list[str]) -> tuple[Path, Path]:
         untrained_dir=str(untrained),
         teacher=[settings.teacher],
         megabytes=settings.megabytes,
+        table_from="own",  # a static student first would take a third of the time
         learning_rate=1e-3,
         batch_size=BATCH,
         eval_steps=steps,

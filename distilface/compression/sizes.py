@@ -53,6 +53,8 @@ class Shape:
         table_bits: bits of a weight of the token table.
         lost: an estimate of what a short training leaves of 1 - cosine to the teacher: the sum of what each step loses
             alone, of which a share stays.
+        static_table: whether it starts over the token vectors of a static student, which a distillation trains first:
+            so does one layer of several.
         parts: bytes of each part: ``table``, ``layers``, ``positions``, ``graph``, ``tokenizer``.
     """
 
@@ -64,11 +66,7 @@ class Shape:
     table_bits: int
     lost: float
     parts: dict[str, int]
-
-    @property
-    def static_table(self) -> bool:
-        """Whether a distillation trains a static student first, over whose token vectors this one starts: one layer."""
-        return len(self.layers) == 1
+    static_table: bool = False
 
     @property
     def megabytes(self) -> float:
@@ -126,6 +124,7 @@ def shape_of(
     length: int,
     feed_forward: int | None = None,
     table_bits: int = BITS,
+    static_table: bool = False,
 ) -> Shape:
     """Return the shape of a student of chosen layers and pieces.
 
@@ -137,8 +136,10 @@ def shape_of(
         length: the tokens that the student reads, and so its positions.
         feed_forward: neurons of a layer; ``None``: the teacher's.
         table_bits: 4 or 2.
+        static_table: whether one layer of several starts over the token vectors of a static student.
     """
     config: Any = encoder.config
+    static_table = static_table and len(layers) == 1 < config.num_hidden_layers
     width, neurons = config.hidden_size, feed_forward or _neurons(config)
     parts = {
         "table": _table_bytes(vocabulary, width, table_bits),
@@ -153,11 +154,11 @@ def shape_of(
         + STAYS_NEURONS * kept * _interpolated(LOST_NEURONS, neurons / _neurons(config))
         + STAYS_PIECES * _interpolated(LOST_PIECES, vocabulary / len(tokenizer))
         + LOST_BITS[table_bits]
-        - (STATIC_TABLE if len(layers) == 1 else 0)
+        - (STATIC_TABLE if static_table else 0)
     )
-    return Shape(
-        tuple(layers), vocabulary, len(tokenizer), neurons, _neurons(config), table_bits, round(lost, 3), parts
-    )
+    of = len(tokenizer), _neurons(config)
+    lost = round(lost, 3)
+    return Shape(tuple(layers), vocabulary, of[0], neurons, of[1], table_bits, lost, parts, static_table)
 
 
 def _interpolated(points: dict[float, float], share: float) -> float:
@@ -177,7 +178,13 @@ def spread(layers: int, count: int) -> tuple[int, ...]:
     return tuple(np.ceil(np.linspace(first, layers - 1, count) - 1e-9).astype(int).tolist())
 
 
-def shapes(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, megabytes: float, length: int) -> list[Shape]:
+def shapes(
+    encoder: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    megabytes: float,
+    length: int,
+    static_table: bool = True,
+) -> list[Shape]:
     """Return the shapes that fill a budget, for each number of layers the best: of least :attr:`Shape.lost`.
 
     Tried are the shares :data:`NEURONS` of the neurons and a table of 4 or 2 bits, each with as many pieces as fit.
@@ -188,6 +195,7 @@ def shapes(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, megabyt
         tokenizer: the teacher's.
         megabytes: of the 4-bit file and the tokenizer, 10^6 bytes.
         length: the tokens that the student reads.
+        static_table: whether one layer starts over the token vectors of a static student, as in a distillation.
 
     Raises:
         InputError: if the encoder is of another family, or nothing fits.
@@ -204,7 +212,7 @@ def shapes(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, megabyt
         pieces = min(int(1000 * (megabytes - empty) / (one - empty)), len(tokenizer))
         pieces -= pieces % 100 if pieces < len(tokenizer) else 0
         enough = pieces >= min(LEAST_PIECES, len(tokenizer))  # a small vocabulary may stay whole
-        return shape_of(encoder, tokenizer, layers, pieces, length, width, bits) if enough else None
+        return shape_of(encoder, tokenizer, layers, pieces, length, width, bits, static_table) if enough else None
 
     found = []
     for count in range(config.num_hidden_layers, 0, -1):
@@ -220,7 +228,9 @@ def shapes(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, megabyt
     return sorted(found, key=lambda shape: shape.lost)
 
 
-def shapes_for(teacher: str, megabytes: float, max_seq_length: int | None = None) -> list[Shape]:
+def shapes_for(
+    teacher: str, megabytes: float, max_seq_length: int | None = None, static_table: bool = True
+) -> list[Shape]:
     """Return the shapes that fill a budget, the best first (:func:`shapes`), of a teacher by its Hub id or folder.
 
     Raises:
@@ -231,7 +241,7 @@ def shapes_for(teacher: str, megabytes: float, max_seq_length: int | None = None
     length = max_seq_length or limit
     if not 2 <= length <= limit:
         raise InputError(f"--max_seq_length {length} is out of range; {teacher} reads {limit} tokens")
-    return shapes(encoder, tokenizer, megabytes, length)
+    return shapes(encoder, tokenizer, megabytes, length, static_table)
 
 
 def shape_lines(found: Sequence[Shape]) -> list[str]:
@@ -245,5 +255,5 @@ def shape_lines(found: Sequence[Shape]) -> list[str]:
         begin = f"{' '.join(map(str, shape.layers)):18}{shape.feed_forward:>8,}{pieces:>17}{shape.table_bits:>3} bits"
         lines.append(f"{begin}{shape.lost:>7.2f}{shape.megabytes:>7.2f}{numbers}")
     if found[0].static_table:
-        lines.append("one layer starts over the token vectors of a static student, which distill trains first")
+        lines.append("the first starts over the token vectors of a static student, which distill trains before it")
     return lines

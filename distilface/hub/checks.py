@@ -127,7 +127,10 @@ def without_places(value: Any, places: re.Pattern[str]) -> Any:
     {'data': ['text.txt', 'en.txt'], 'teacher': 86.7}
     """
     if isinstance(value, dict):
-        return {without_places(key, places): without_places(inner, places) for key, inner in value.items()}
+        named = [without_places(key, places) for key in value]
+        again = [named[:place].count(name) for place, name in enumerate(named)]  # two paths may have one last name
+        names = [f"{name} ({count + 1})" if count else name for name, count in zip(named, again, strict=True)]
+        return dict(zip(names, (without_places(inner, places) for inner in value.values()), strict=True))
     if isinstance(value, list):
         return [without_places(inner, places) for inner in value]
     if not isinstance(value, str):

@@ -18,14 +18,13 @@ from distilface import processes
 from distilface.data.texts import read_texts
 from distilface.methods.shaping import cut_dimensions, fill_budget, hold_out, rounded, start_rounding
 from distilface.methods.task import Paper, Task
-from distilface.settings import warn_unused
-from distilface.training.alike import drop_alike
+from distilface.settings import InputError, warn_unused
 from distilface.training.batches import check_batch, check_processes
 from distilface.training.checkpoints import WholeCheckpoints
 from distilface.training.evaluators import AgreementEvaluator, DevAndAgreementEvaluator, DevEvaluator
 from distilface.training.fitting import encoder_trainer, fit, read_length
 from distilface.training.run_folder import check_settings, claimed
-from distilface.training.settings import StudentSettings, TrainSettings, warn_unread
+from distilface.training.settings import NEW, OWN, StudentSettings, TrainSettings, warn_unread
 from distilface.training.student import make_student
 from distilface.training.trainer import EncoderTrainer
 from distilface.training.verdict import Measure
@@ -52,6 +51,8 @@ class Method(ABC):
     Settings: ClassVar[type[TrainSettings]]
     least_batch: ClassVar[int] = 1
     alone: ClassVar[str] = ""
+    #: Whether it can train a static student first, whose token vectors its student starts with.
+    trains_table: ClassVar[bool] = False
 
     def check(self, settings: Any) -> None:
         """Refuse, before anything is read or written, settings that cannot be followed.
@@ -61,12 +62,18 @@ class Method(ABC):
         """
         self.check_processes()
         check_settings(settings)
+        if not self.trains_table and (word := getattr(settings, "table_from", None)) in (NEW, OWN):
+            raise InputError(f"--table_from {word} is of distill; name a static student's folder, or leave it out")
         if getattr(settings, "batch_tokens", None) is None:
             check_batch(settings.batch_size, self.compares(settings), self.name)
 
     def compares(self, settings: Any) -> int:
         """Return how many texts of a batch the loss compares with each other."""
         return self.least_batch
+
+    def starts_static(self, task: Task) -> bool:
+        """Return whether a student of one layer, if a budget chooses one, starts over a static student's table."""
+        return False
 
     def check_processes(self) -> None:
         """Refuse several processes for a method that they cannot train together.
@@ -118,7 +125,7 @@ class Method(ABC):
                 lambda: read_texts(settings.data, settings.max_sentences, settings.text_column)
             )
         task = Task(settings, texts)
-        settings = task.settings = fill_budget(task)
+        settings = task.settings = fill_budget(task, self.starts_static)
         trainer, measure = self.trainer(task)
         scores = processes.from_first(lambda: [measure.score(teacher) for teacher in task.teachers])
         run = {
@@ -185,7 +192,7 @@ class EncoderMethod(Method):
         dev = None if self.imitates and task.settings.dev is None else task.dev
         student = self.student(task)
         if self.compares(task.settings) > 1:  # two texts that are the same to the student would be false negatives
-            task.texts = drop_alike(task.texts, student, read_length(task.settings, student))
+            task.drop_alike(student, read_length(task.settings, student))
         rounding = start_rounding(student, task) if getattr(task.settings, "bits", None) else None
         task.data = self.prepare(task)
         task.agreement = hold_out(task) if self.imitates else None

@@ -40,21 +40,19 @@ def relations(embeddings: Tensor, index: Tensor | None = None) -> Tensor:
     """
     count = len(embeddings)
     others = ~torch.eye(count, dtype=torch.bool, device=embeddings.device)
-    return cosines(embeddings, embeddings if index is None else index)[others].view(count, max(count - 1, 0))
+    own = unit(embeddings)
+    rows = own if index is None else unit(index).to(own)
+    return products(own, rows)[others].view(count, max(count - 1, 0))
 
 
-def cosines(embeddings: Tensor, index: Tensor) -> Tensor:
-    """Return the cosine of each of some vectors with each of others: of shape (B, width) and (N, width), shape (B, N).
-
-    They are in fp32 or more, in the first one's precision.
-    """
-    own = _unit(embeddings)
-    rows = own if index is embeddings else _unit(index).to(own)
-    with torch.autocast(own.device.type, enabled=False):  # which would multiply in bf16
-        return own @ rows.T
+def products(rows: Tensor, others: Tensor) -> Tensor:
+    """Return the product of each of some vectors with each of others, in their own precision."""
+    with torch.autocast(rows.device.type, enabled=False):  # which would multiply in bf16
+        return rows @ others.T
 
 
-def _unit(embeddings: Tensor) -> Tensor:
+def unit(embeddings: Tensor) -> Tensor:
+    """Return vectors in unit length, in fp32 or more."""
     return nn.functional.normalize(embeddings.to(torch.promote_types(embeddings.dtype, torch.float32)), dim=-1)
 
 

@@ -1,6 +1,7 @@
 """What a training does to its student and its text beside the method: budget, rounding, held-out texts."""
 
 import logging
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -35,12 +36,17 @@ CALIBRATION = 300
 HELD_OUT = 500
 
 
-def fill_budget(task: Task) -> Any:
-    """Return the settings of a task, with the layers, pieces and bits that fill its megabytes, if it has any."""
+def fill_budget(task: Task, starts_static: Callable[[Task], bool]) -> Any:
+    """Return the settings of a task, with the layers, pieces and bits that fill its megabytes, if it has any.
+
+    Args:
+        task: what is trained.
+        starts_static: whether one layer would start over the token vectors of a static student.
+    """
     settings = task.settings
     if getattr(settings, "megabytes", None) is None:
         return settings
-    found = shapes_for(task.source, settings.megabytes, settings.max_seq_length)
+    found = shapes_for(task.source, settings.megabytes, settings.max_seq_length, starts_static(task))
     for line in shape_lines(found[:1]):
         logger.info(line)
     best = found[0]

@@ -11,6 +11,7 @@ from distilface.data.pairs import read_sts
 from distilface.data.texts import read_texts
 from distilface.embedding.space import Space
 from distilface.settings import InputError
+from distilface.training.alike import drop_alike
 from distilface.training.evaluators import AgreementEvaluator
 from distilface.training.settings import teacher_names
 from distilface.training.teacher import load_teacher
@@ -47,6 +48,7 @@ class Task:
         compression: the steps that made the student smaller, for ``run.json``.
         width: of the student's embedding, where the space that it learns depends on it.
         space: that it learns, where that is not its only teacher's own.
+        distinct: whether the texts that the student reads alike were dropped.
         agreement: what measures the student against its teacher, if the method has it do so.
     """
 
@@ -56,6 +58,7 @@ class Task:
     compression: list[dict[str, Any]] = field(init=False, default_factory=list)
     width: int | None = field(init=False, default=None)
     space: Space | None = field(init=False, default=None)
+    distinct: bool = field(init=False, default=False)
     agreement: AgreementEvaluator | None = field(init=False, default=None)
 
     @cached_property
@@ -89,6 +92,15 @@ class Task:
         """The text whose pieces the student's vocabulary keeps."""
         sources = getattr(self.settings, "vocabulary_data", [])
         return read_texts(sources, None, self.settings.text_column) if sources else self.texts
+
+    def drop_alike(self, student: SentenceTransformer, length: int) -> None:
+        """Drop, once, the texts that a student reads as an earlier one (:func:`distilface.training.alike.drop_alike`).
+
+        The pieces of a vocabulary that is counted after it are those of the texts that are left.
+        """
+        if not self.distinct:
+            self.texts, self.distinct = drop_alike(self.texts, student, length), True
+            self.__dict__.pop("counted_texts", None)
 
     @property
     def source(self) -> str:

@@ -28,6 +28,9 @@ from distilface.training.verdict import Measure, finish, finished_run, keep_untr
 
 logger = logging.getLogger(__name__)
 
+#: In what a training returns: Ctrl-C came in its last step.
+STOPPED = "stopped"
+
 
 def count_steps(settings: TrainSettings, rows: int, batches: int | None = None) -> int:
     """Return how many optimiser steps a training makes.
@@ -150,7 +153,8 @@ def fit(
         outcome: asked when the training is over for what only then is known, for ``run.json``.
 
     Returns:
-        What stands in ``run.json``: settings, versions, data, parameters, times, scores, curve.
+        What stands in ``run.json``: settings, versions, data, parameters, times, scores, curve; and :data:`STOPPED`,
+        if Ctrl-C came in the last step, for who would go on with another training.
 
     Raises:
         InputError: on changed settings at a resume, a collapse, a NaN loss.
@@ -175,8 +179,9 @@ def fit(
 
     start = processes.from_first(begin)
     logger.info(f"baseline: {measure.name} {start['baseline']:.2f}; {_cost(trainer, settings)}")
-    _train(trainer, work, settings)
-    return processes.from_first(end)
+    asked = _train(trainer, work, settings)
+    finished = processes.from_first(end)
+    return finished | {STOPPED: True} if asked else finished
 
 
 def _score_untrained(model: Any, measure: Measure, settings: TrainSettings, start: dict[str, Any]) -> None:
@@ -199,8 +204,12 @@ def _cost(trainer: WholeCheckpoints, settings: TrainSettings) -> str:
     return f"{rows:,} sentences, {count_steps(settings, rows, batches):,} steps of {each}{by}"
 
 
-def _train(trainer: WholeCheckpoints, work: Path, settings: TrainSettings) -> None:
-    """Run the trainer to its end, or to Ctrl-C: then the checkpoint is saved and the way on is said."""
+def _train(trainer: WholeCheckpoints, work: Path, settings: TrainSettings) -> bool:
+    """Run the trainer to its end, or to Ctrl-C: then the checkpoint is saved and the way on is said.
+
+    Returns:
+        Whether Ctrl-C came in the last step, which ends the training as it would have ended.
+    """
     set_seed(settings.seed + processes.index())  # of dropout: each process has texts of its own
     use_cpu_well(trainer.model)
     whole = processes.from_first(lambda: _checkpoint(work)) if settings.resume else None
@@ -210,6 +219,7 @@ def _train(trainer: WholeCheckpoints, work: Path, settings: TrainSettings) -> No
         trainer.train(None if whole is None else str(whole))
     if stop.asked and trainer.state.global_step < trainer.state.max_steps:
         raise KeyboardInterrupt(f"saved at step {trainer.state.global_step} of {trainer.state.max_steps}")
+    return stop.asked
 
 
 def _checkpoint(work: Path) -> Path | None:

@@ -11,7 +11,7 @@ from distilface.locks import discard, locked
 from distilface.settings import InputError
 from distilface.storage import check_output, replace_text, write_whole
 from distilface.training.checkpoints import last_whole
-from distilface.training.settings import TrainSettings, check_values, comparable, effective
+from distilface.training.settings import SHAPE, TrainSettings, check_values, comparable, effective
 
 #: In the work folder of a run that is about to end: the ``run.json`` of its model folder.
 FINISHED = "finished.json"
@@ -87,7 +87,7 @@ def check_settings(settings: TrainSettings) -> None:
     if settings.resume and not unfinished:
         raise InputError(f"nothing to resume: {work} holds no whole checkpoint; start without --resume")
     if settings.resume:
-        _check_unchanged(work, settings, {"settings": effective(settings)})
+        _check_unchanged(work, settings, {"settings": effective(settings)}, early=True)
     elif unfinished and not settings.overwrite:
         raise InputError(f"{work} holds an unfinished run; go on with --resume, or add --overwrite to drop it")
 
@@ -103,15 +103,23 @@ def _check_untrained(settings: TrainSettings) -> None:
         check_output(place, settings.overwrite)
 
 
-def _check_unchanged(work: Path, settings: TrainSettings, now: dict[str, Any]) -> dict[str, Any]:
+def _check_unchanged(work: Path, settings: TrainSettings, now: dict[str, Any], early: bool = False) -> dict[str, Any]:
     """Return what the unfinished run in ``work`` was begun with, if settings (and data) are the same.
+
+    Args:
+        work: of the run.
+        settings: how to train.
+        now: what is compared, as it was kept.
+        early: before a budget in megabytes has chosen a shape, which is then not compared.
 
     Raises:
         InputError: naming the key, its old value and its new one.
     """
     begun: dict[str, Any] = json.loads((work / "run.json").read_text())
     old = begun["settings"]
-    changes = [(key, old.get(key), now["settings"][key]) for key in comparable(old, settings)]
+    chosen = SHAPE if early and getattr(settings, "megabytes", None) is not None else []
+    keys = [key for key in comparable(old, settings) if key not in chosen]
+    changes = [(key, old.get(key), now["settings"][key]) for key in keys]
     changes += [(key, begun.get(key), now[key]) for key in ("data", "origin") if key in now]
     for key, was, new in changes:
         if was != new:
@@ -138,7 +146,7 @@ def claim(settings: TrainSettings, data: list[dict[str, Any]], origin: dict[str,
     """
     work = work_folder(settings)
     now = json.loads(json.dumps({"settings": effective(settings), "data": data, "origin": origin}))
-    if settings.resume and not (settings.overwrite and _origin(work) != now["origin"]):
+    if settings.resume and is_unfinished(settings) and not (settings.overwrite and _origin(work) != now["origin"]):
         return _check_unchanged(work, settings, now)
     discard(work, Path(settings.output_dir))
     work.mkdir(parents=True)

@@ -34,6 +34,8 @@ RISES = {"scheduler": lambda name: name not in NO_WARMUP}
 PRUNED = {"vocabulary": lambda size: size is not None}
 
 
+#: Of ``table_from``, of a method that can train a static student first: to do so, or to keep the teacher's own table.
+NEW, OWN = "new", "own"
 #: What a budget in megabytes chooses.
 SHAPE = ["layers", "vocabulary", "feed_forward", "bits", "table_bits"]
 

@@ -11,7 +11,7 @@ from sentence_transformers.sentence_transformer.losses import EmbedDistillLoss
 from sklearn.decomposition import PCA
 
 from distilface.embedding.rounding import restored
-from distilface.methods.relations import PAPER, cosines, relation_loss, relations
+from distilface.methods.relations import PAPER, products, relation_loss, relations, unit
 
 #: Teacher embeddings from which the projection's principal components are taken.
 PCA_ROWS = 20_000
@@ -98,23 +98,26 @@ class EmbeddingLoss(EmbedDistillLoss):
             return term
         found = relations(own, theirs)
         if self.relation_bank:
-            earlier = self._earlier(theirs)
-            found, target = (
-                torch.cat([near, cosines(vectors, earlier)], dim=1)
-                for near, vectors in ((found, own), (target, theirs))
-            )
+            rows, near = self._earlier(unit(theirs))
+            found = torch.cat([found, products(unit(own), rows.to(found))], dim=1)
+            target = torch.cat([target, near], dim=1)
         return (term + relation_loss(found, target, temperature, temperature)) / 2
 
     @torch.no_grad()
-    def _earlier(self, theirs: torch.Tensor) -> torch.Tensor:
-        """Return the vectors in the bank that are of no text of the batch; in training, put the batch's there."""
-        rows = self.bank[: int(self.seen)]
-        earlier = rows[(cosines(theirs, rows) < SAME).all(dim=0)]
+    def _earlier(self, theirs: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return the vectors in the bank that are of no text of the batch, and their cosines with those of the batch.
+
+        All are of unit length. In training, the batch's are put there for the next one.
+        """
+        rows = self.bank[: int(self.seen)].clone()
+        near = products(theirs, rows.to(theirs))
+        if (same := (near >= SAME).any(dim=0)).any():
+            rows, near = rows[~same], near[:, ~same]
         if self.training:
             new = torch.arange(len(theirs), device=theirs.device)[-len(self.bank) :]
             self.bank[(self.seen + new) % len(self.bank)] = theirs[new].to(self.bank)
             self.seen += len(theirs)
-        return earlier
+        return rows, near
 
     def get_config_dict(self) -> dict[str, Any]:
         """Return the settings of the loss, for the model card."""

@@ -15,13 +15,13 @@ from distilface.embedding.teacher_cache import embed
 from distilface.methods import relations
 from distilface.methods.base import EncoderMethod, Paper, Task
 from distilface.methods.embedding.loss import EmbeddingLoss, Metric, make_loss
-from distilface.methods.embedding.settings import NEW, DistillSettings, check_relations, joins
-from distilface.methods.embedding.table import begins_again, check_table, trained_table, wants_table
+from distilface.methods.embedding.settings import DistillSettings, check_relations, joins
+from distilface.methods.embedding.table import begins_again, can_start, check_table, trained_table, wants_table
 from distilface.methods.shaping import make_static
 from distilface.model.pooling import is_normalized
 from distilface.settings import InputError, check_known
-from distilface.training.alike import drop_alike
 from distilface.training.fitting import read_length
+from distilface.training.settings import NEW, OWN
 from distilface.training.student import make_student
 
 logger = logging.getLogger(__name__)
@@ -135,6 +135,7 @@ class Distillation(EncoderMethod):
     paper = PAPER
     Settings = DistillSettings
     imitates = True
+    trains_table = True
 
     def cites(self, settings: Mapping[str, Any]) -> list[Paper]:
         """Return the paper, and that of the relations where they have a weight."""
@@ -146,7 +147,7 @@ class Distillation(EncoderMethod):
 
     def check(self, settings: Any) -> None:
         """Refuse an unknown distance or way to end, and relations that cannot be learned."""
-        super().check(settings)
+        super().check(replace(settings, resume=False) if begins_again(settings) else settings)
         check_known([settings.metric], get_args(Metric), "metric")
         check_known([settings.normalize], ["auto", "yes", "no"], "value of --normalize")
         if not settings.teacher:
@@ -160,7 +161,7 @@ class Distillation(EncoderMethod):
         if joins(settings) and settings.table_from == NEW:
             raise InputError(
                 f"--table_from {NEW} trains a static student in the space of one teacher, and several or --rotate make "
-                "another; leave it out"
+                "another; set --table_from none"
             )
         if joins(settings) and settings.teacher_dtype not in (None, "float32"):
             raise InputError(
@@ -168,9 +169,9 @@ class Distillation(EncoderMethod):
                 "make others of them; leave it out"
             )
 
-    def train(self, settings: Any, texts: Dataset | None = None) -> dict[str, Any]:
-        """Train as every method does; before a student over the table of a static student, that one."""
-        return super().train(begins_again(settings), texts)
+    def starts_static(self, task: Task) -> bool:
+        """Return whether one layer, if a budget chooses it, starts over a static student's table."""
+        return can_start(task)
 
     def student(self, task: Task) -> SentenceTransformer:
         """Return the student: of unit length and of the teachers' maximum length unless the settings say otherwise."""
@@ -181,6 +182,12 @@ class Distillation(EncoderMethod):
             return make_static(task, normalize)
         if wants_table(task):
             settings = replace(settings, table_from=self._table(task))
+        elif settings.table_from in (NEW, OWN):
+            if settings.table_from == NEW:
+                logger.warning(
+                    f"--table_from {NEW} has no effect: --megabytes does not choose one layer of this teacher"
+                )
+            settings = replace(settings, table_from=None)
         student = make_student(settings, task.source, task.counted_texts, task.compression, normalize=normalize)
         if settings.max_seq_length is None:
             student.max_seq_length = min(shorter_length(student, teacher) for teacher in teachers)
@@ -193,12 +200,12 @@ class Distillation(EncoderMethod):
 
     def _table(self, task: Task) -> str:
         """Return the folder of the static student that this one starts from, trained on the texts of the task."""
-        settings = replace(task.settings, table_from=None, feed_forward=None)
+        settings = replace(task.settings, table_from=None, feed_forward=None, table_rank=None)
         plain = make_student(settings, task.source, task.counted_texts)
         check_table(plain, task.teacher, task.teacher_names[0])
-        if self.compares(settings) > 1:  # before, for the teacher embeds the texts of both at once
+        if self.compares(settings) > 1:  # now, for the teacher embeds the texts of both at once
             length = min(read_length(settings, plain), settings.max_seq_length or shorter_length(plain, task.teacher))
-            task.texts = drop_alike(task.texts, plain, length)
+            task.drop_alike(plain, length)
         return trained_table(task, self.train)
 
     def prepare(self, task: Task) -> Dataset:

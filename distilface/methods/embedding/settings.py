@@ -7,10 +7,8 @@ from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.methods import relations
 from distilface.settings import InputError, setting
 from distilface.training.batches import check_processes
-from distilface.training.settings import ImitationSettings
+from distilface.training.settings import NEW, OWN, ImitationSettings
 
-#: Of ``table_from``: a static student that is trained first.
-NEW = "new"
 #: What a student without a transformer does not have, or does not obey.
 NO_LAYERS = [
     *("backbone", "layers", "pooling", "max_seq_length"),
@@ -46,7 +44,8 @@ class DistillSettings(ImitationSettings):
     table_from: str | None = setting(
         None,
         "a static student's folder, whose token vectors the student starts with, for one or two layers; "
-        f"'{NEW}' trains one first, OUTPUT.table; default: {NEW} where --megabytes chooses one layer",
+        f"'{NEW}' trains one first, OUTPUT.table, as minilm-static does, and '{OWN}' takes none; default: {NEW} where "
+        "--megabytes chooses one layer of several",
     )
     static: bool = setting(
         False,

@@ -12,12 +12,13 @@ from transformers import PreTrainedModel, set_seed
 
 from distilface.compression.static import check_teacher
 from distilface.data.fingerprints import fingerprint
-from distilface.methods.embedding.settings import NEW, DistillSettings, joins
+from distilface.methods.embedding.settings import DistillSettings, joins
 from distilface.methods.task import Task
 from distilface.run import read_run
 from distilface.settings import InputError, parse
+from distilface.training.fitting import STOPPED
 from distilface.training.run_folder import is_unfinished
-from distilface.training.settings import other_settings
+from distilface.training.settings import NEW, other_settings
 
 logger = logging.getLogger(__name__)
 
@@ -34,26 +35,52 @@ def table_folder(settings: DistillSettings) -> Path:
     return output.with_name(f"{output.name}.table")
 
 
-def begins_again(settings: DistillSettings) -> DistillSettings:
-    """Return the settings of a training that was stopped at its static student: of itself nothing can be resumed."""
-    if not settings.resume or not Path(settings.output_dir).name or is_unfinished(settings):
-        return settings
+def begins_again(settings: DistillSettings) -> bool:
+    """Return whether a training that is to be resumed was stopped before its student: of itself there is nothing."""
+    may = settings.table_from == NEW or (settings.table_from is None and settings.megabytes is not None)
+    output = Path(settings.output_dir)
+    if not (settings.resume and may and output.name) or is_unfinished(settings):
+        return False
     folder = table_folder(settings)
-    begun = is_unfinished(replace(settings, output_dir=str(folder))) or (folder / "run.json").is_file()
-    return replace(settings, resume=not begun)
+    if is_unfinished(replace(settings, output_dir=str(folder))):
+        return True
+    made, before = folder / "run.json", output / "run.json"  # the second is of a model that is to be replaced
+    return made.is_file() and not (before.is_file() and before.stat().st_mtime >= made.stat().st_mtime)
+
+
+def can_start(task: Task) -> bool:
+    """Return whether a student that a budget chooses can start over a static student's table, and nothing forbids it.
+
+    It is made of its only teacher, which has a transformer inside and embeds in the width of its token table.
+    """
+    settings = task.settings
+    if settings.table_from not in (None, NEW) or settings.projection or joins(settings):
+        return False
+    if task.source != task.teacher_names[0]:
+        return False
+    teacher = task.teacher
+    return (
+        isinstance(getattr(teacher[0], "model", None), PreTrainedModel)
+        and teacher.tokenizer.is_fast
+        and _table_width(teacher) == teacher.get_embedding_dimension()
+    )
 
 
 def wants_table(task: Task) -> bool:
-    """Return whether a static student is to be trained first.
-
-    It is asked for by ``--table_from new``. A budget has one trained for a single layer (docs/sizes.md), where one can
-    be made: of one teacher with a transformer inside.
-    """
+    """Return whether a static student is trained first: ``--table_from new``, or a budget for one layer of several."""
     settings = task.settings
-    if settings.table_from is not None:
+    if settings.megabytes is None:
         return bool(settings.table_from == NEW)
-    alone = settings.megabytes is not None and len(settings.layers or []) == 1 and not joins(settings)
-    return alone and settings.backbone is None and isinstance(getattr(task.teacher[0], "model", None), PreTrainedModel)
+    if not can_start(task):
+        return False
+    transformer: Any = task.teacher[0]
+    return len(settings.layers) == 1 < int(transformer.model.config.num_hidden_layers)
+
+
+def _table_width(model: SentenceTransformer) -> int:
+    """Return the numbers of a row in the token table of a model."""
+    encoder: Any = model[0]
+    return int(encoder.model.get_input_embeddings().weight.shape[1])
 
 
 def check_table(student: SentenceTransformer, teacher: SentenceTransformer, name: str) -> None:
@@ -68,12 +95,11 @@ def check_table(student: SentenceTransformer, teacher: SentenceTransformer, name
         InputError: if no static student can be made of the teacher, or its width is not that of the table.
     """
     check_teacher(teacher, name, f"--table_from {NEW}")
-    encoder: Any = student[0]
-    width, own = teacher.get_embedding_dimension(), encoder.model.get_input_embeddings().weight.shape[1]
+    width, own = teacher.get_embedding_dimension(), _table_width(student)
     if width != own:
         raise InputError(
             f"--table_from {NEW} trains a static student of the teacher's {width} dimensions, and the student's table "
-            f"has {own}; leave it out"
+            f"has {own}; set --table_from none"
         )
 
 
@@ -87,7 +113,8 @@ def trained_table(task: Task, train: Callable[[DistillSettings, Dataset], Any]) 
         train: a distillation.
 
     Raises:
-        InputError: if the folder holds another.
+        InputError: if the folder holds another, or it cannot be trained.
+        KeyboardInterrupt: after Ctrl-C, with the checkpoint saved and the words to go on.
     """
     settings, folder = task.settings, table_folder(task.settings)
     own = replace(
@@ -97,19 +124,32 @@ def trained_table(task: Task, train: Callable[[DistillSettings, Dataset], Any]) 
     )
     if settings.vocabulary_data:
         own = replace(own, text_column=settings.text_column)
-    if not settings.overwrite and _is_there(folder, own, task.texts):
-        logger.info(f"{folder} is there; not trained again")
-        return str(folder)
+    again, begun = settings.overwrite and not settings.resume, is_unfinished(own)
+    if (folder / "run.json").is_file() and not again and not (settings.overwrite and begun):
+        changed = _changes(folder, own, task.texts)
+        if not changed:
+            logger.info(f"{folder} is there; not trained again")
+            return str(folder)
+        if not settings.overwrite:
+            raise InputError(
+                f"{folder} was trained with other settings ({changed[0]}); add --overwrite to train it again, or name "
+                "another --output-dir"
+            )
     logger.info(f"first a static student, for its token vectors: {folder}")
-    train(replace(own, resume=not own.overwrite and is_unfinished(own)), task.texts)
+    try:
+        run = train(replace(own, resume=begun and not again), task.texts)
+        if run.get(STOPPED):
+            raise KeyboardInterrupt("finished")
+    except InputError as error:
+        raise InputError(f"the static student {folder}: {error}") from error
+    except KeyboardInterrupt as stop:
+        raise KeyboardInterrupt(f"the static student {folder}: {stop}" if stop.args else "") from None
     set_seed(settings.seed)
     return str(folder)
 
 
-def _is_there(folder: Path, settings: DistillSettings, texts: Dataset) -> bool:
-    """Return whether a folder holds the static student of these settings and texts."""
-    if not (folder / "run.json").is_file():
-        return False
+def _changes(folder: Path, settings: DistillSettings, texts: Dataset) -> list[str]:
+    """Name what a finished static student was trained with that is not so now."""
     run = read_run(folder / "run.json")
     known = {each.get("sha256") for each in run.data}
-    return not other_settings(run, settings) and fingerprint(texts) in known
+    return [*other_settings(run, settings), *([] if fingerprint(texts) in known else ["data"])]
