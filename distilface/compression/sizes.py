@@ -156,9 +156,17 @@ def shape_of(
         + LOST_BITS[table_bits]
         - (STATIC_TABLE if static_table else 0)
     )
-    of = len(tokenizer), _neurons(config)
-    lost = round(lost, 3)
-    return Shape(tuple(layers), vocabulary, of[0], neurons, of[1], table_bits, lost, parts, static_table)
+    return Shape(
+        layers=tuple(layers),
+        vocabulary=vocabulary,
+        of=len(tokenizer),
+        feed_forward=neurons,
+        of_feed_forward=_neurons(config),
+        table_bits=table_bits,
+        lost=round(lost, 3),
+        parts=parts,
+        static_table=static_table,
+    )
 
 
 def _interpolated(points: dict[float, float], share: float) -> float:
