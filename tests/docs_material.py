@@ -39,6 +39,7 @@ SMALLER: dict[str, Any] = {
     "max_switches": "1",
     "held_out": "4",
     "vocabulary": "150",
+    "feed_forward": "64",
     "embedding_size": "8",
     "negatives": "5",
     "eval_steps": "2",
@@ -52,7 +53,10 @@ read, smaller = recipes.read_recipe, json.loads({json.dumps(json.dumps(SMALLER))
 
 def small(path):
     recipe = read(path)
-    return recipe | {{name: value for name, value in smaller.items() if name in recipe}}
+    found = recipe | {{name: value for name, value in smaller.items() if name in recipe}}
+    if "table_from" in recipe:  # its vocabulary is pruned, not trained: as many pieces are single characters
+        found["vocabulary"] = "2500"
+    return found
 
 recipes.read_recipe = parsing.read_recipe = small
 """
