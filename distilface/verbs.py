@@ -11,8 +11,9 @@ from distilface import processes
 from distilface.cards.card import write_card
 from distilface.cards.info import folder_lines
 from distilface.cards.settings import CardSettings
+from distilface.compression.budget import shape_lines, shapes_for
 from distilface.compression.settings import ShapeSettings
-from distilface.compression.sizes import Shape, shape_lines, shapes_for
+from distilface.compression.sizes import Shape
 from distilface.data.pairs import read_sts
 from distilface.embedding.encoding import encode
 from distilface.embedding.report import Encoded

@@ -245,7 +245,7 @@ def test_the_demonstration_in_small(tmp_path, monkeypatch, capsys):
     tiny_model(tmp_path / "teacher", seed=5, layers=2)
     settings = ["--output_dir", str(tmp_path / "demo"), "--teacher", str(tmp_path / "teacher")]
     monkeypatch.syspath_prepend(ROOT / "training")
-    monkeypatch.setattr("distilface.compression.sizes.LEAST_PIECES", 1)
+    monkeypatch.setattr("distilface.compression.budget.LEAST_PIECES", 1)
     demo = importlib.import_module("demo")
     monkeypatch.setattr(demo, "LEAST", 300)
     result = demo.main([*settings, "--seconds", "1", "--megabytes", "5"])

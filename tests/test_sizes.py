@@ -13,8 +13,9 @@ from transformers import BertConfig, BertModel
 from distilface import cli
 from distilface.compression import sizes
 from distilface.compression.bits import Rounding, on_grid, rounded_modules
+from distilface.compression.budget import shape_lines, shapes, spread
 from distilface.compression.pruning import prune_vocabulary
-from distilface.compression.sizes import shape_lines, shape_of, shapes, spread
+from distilface.compression.sizes import shape_of
 from distilface.compression.student import load_backbone, load_student
 from distilface.compression.width import narrow_feed_forward
 from distilface.data.texts import as_texts
@@ -93,7 +94,7 @@ def test_the_size_of_a_narrow_student_with_a_table_of_two_bits(teacher, tmp_path
 
 def test_shapes_fill_the_budget_the_best_first(teacher, monkeypatch):
     """For each number of layers the one that is thought to lose least, as large as it can be."""
-    monkeypatch.setattr("distilface.compression.sizes.LEAST_PIECES", 1)
+    monkeypatch.setattr("distilface.compression.budget.LEAST_PIECES", 1)
     encoder, tokenizer = load_backbone(str(teacher))
     whole = shape_of(encoder, tokenizer, range(4), len(tokenizer), 64).megabytes
     found = shapes(encoder, tokenizer, whole, 64)
@@ -154,7 +155,7 @@ def test_one_layer_is_a_little_nearer_for_its_table_and_that_is_said(teacher):
     layers = [sizes.STAYS_LAYERS * sizes._interpolated(sizes.LOST_LAYERS, share) for share in (0.25, 0.5)]
     assert one.lost - two.lost == pytest.approx(layers[0] - layers[1] - sizes.STATIC_TABLE, abs=2e-3)
     assert [shape.static_table for shape in (one, two)] == [True, False]
-    assert ["static student" in sizes.shape_lines(found)[-1] for found in ([one, two], [two, one])] == [True, False]
+    assert ["static student" in shape_lines(found)[-1] for found in ([one, two], [two, one])] == [True, False]
 
 
 WORDS = ["--steps", "4", "--batch_size", "16", "--eval_steps", "2", "--metric", "cosine", "--bf16", "no"]
@@ -239,7 +240,7 @@ def test_the_untrained_student_is_kept_as_a_folder(teacher, tmp_path):
 
 
 def test_a_budget_is_the_shape_that_it_chooses(teacher, tmp_path, monkeypatch):
-    monkeypatch.setattr("distilface.compression.sizes.LEAST_PIECES", 1)
+    monkeypatch.setattr("distilface.compression.budget.LEAST_PIECES", 1)
     encoder, tokenizer = load_backbone(str(teacher))
     budget = shape_of(encoder, tokenizer, range(2), len(tokenizer), 64).megabytes
     best = shapes(encoder, tokenizer, budget, 64)[0]

@@ -4,17 +4,15 @@ import shutil
 
 import numpy as np
 import pytest
-import torch
 from refusals import refusal
-from runs import each_step, stopped_at, train
-from safetensors.torch import load_file
-from tiny import sentences, tiny_backbone, tiny_model, write_content
+from runs import each_step, equal, stopped_at, train
+from tiny import sentences, tiny_backbone, tiny_bert, tiny_model, write_content
 from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
-from transformers import BertConfig, BertModel
 
 from distilface.cards.card import make_card
-from distilface.compression.sizes import shape_of, shapes
+from distilface.compression.budget import shapes
+from distilface.compression.sizes import shape_of
 from distilface.compression.student import load_backbone, load_student
 from distilface.compression.table import take_table
 from distilface.model.folder import load, save_folder
@@ -90,26 +88,11 @@ def test_what_has_no_such_table_is_refused(place, tmp_path):
 
 def wide_model(folder):
     """Save a teacher of 64 numbers."""
-    tokenizer = tiny_model(folder / "narrow").tokenizer
-    sizes = {"hidden_size": 64, "intermediate_size": 64, "num_hidden_layers": 2, "num_attention_heads": 2}
-    with torch.random.fork_rng():
-        torch.manual_seed(0)
-        BertModel(BertConfig(vocab_size=len(tokenizer), max_position_embeddings=64, **sizes)).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
-    save_folder(load_student(str(folder)), folder, overwrite=True)
-    return folder
+    save_folder(load_student(tiny_bert(folder / "bert", layers=2, hidden_size=64)), folder / "wide")
+    return folder / "wide"
 
 
 ONE_LAYER = ["--layers", "1", "--vocabulary", "75", "--feed_forward", "32", "--bits", "4"]
-
-
-def weights(folder) -> dict:
-    return load_file(folder / "model.safetensors")
-
-
-def assert_equal(one, other):
-    assert weights(one).keys() == weights(other).keys()
-    assert all(torch.equal(each, weights(other)[name]) for name, each in weights(one).items())
 
 
 def test_a_static_student_can_be_trained_first(place, tmp_path, caplog):
@@ -138,7 +121,7 @@ def test_a_static_student_can_be_trained_first(place, tmp_path, caplog):
     write_content(place / "distinct.txt", "\n".join(distinct))
     common[common.index("--data") + 1] = str(place / "distinct.txt")
     train("embedding", words(place, "named", *common, "--table_from", str(place / "new.table")))
-    assert_equal(place / "new", place / "named")
+    assert equal(place / "new", place / "named")
 
 
 def test_a_stop_in_the_static_student_goes_on_there(place, caplog):
@@ -164,8 +147,8 @@ def test_a_stop_in_the_static_student_goes_on_there(place, caplog):
     train("embedding", words(place, "halves", *whole, "--resume"))
     assert caplog.text.count("first a static student") == 1
     assert caplog.text.count("halves.table is there; not trained again") == 2
-    assert_equal(place / "whole", place / "halves")
-    assert_equal(place / "whole.table", place / "halves.table")
+    assert equal(place / "whole", place / "halves")
+    assert equal(place / "whole.table", place / "halves.table")
     assert "nothing to resume" in refusal(train, "embedding", words(place, "halves", *whole, "--overwrite", "--resume"))
 
 
@@ -199,7 +182,7 @@ def test_a_static_student_of_other_settings_is_not_taken(place):
 @pytest.fixture
 def budget(place, monkeypatch) -> list[str]:
     """Words of a budget for which one layer is chosen."""
-    monkeypatch.setattr("distilface.compression.sizes.LEAST_PIECES", 1)
+    monkeypatch.setattr("distilface.compression.budget.LEAST_PIECES", 1)
     encoder, tokenizer = load_backbone(str(place / "teacher"))
     megabytes = shape_of(encoder, tokenizer, [1], 60, 64, table_bits=2).megabytes
     first = shapes(encoder, tokenizer, megabytes, 64)[0]
@@ -231,7 +214,7 @@ def test_a_budget_keeps_the_teachers_table_where_there_is_none_to_make(place, bu
 
 
 def test_a_teacher_of_one_layer_keeps_its_table(place, tmp_path, monkeypatch):
-    monkeypatch.setattr("distilface.compression.sizes.LEAST_PIECES", 1)
+    monkeypatch.setattr("distilface.compression.budget.LEAST_PIECES", 1)
     tiny_model(tmp_path / "one", layers=1)
     encoder, tokenizer = load_backbone(str(tmp_path / "one"))
     assert not shapes(encoder, tokenizer, 1.0, 64)[0].static_table
@@ -241,8 +224,7 @@ def test_a_teacher_of_one_layer_keeps_its_table(place, tmp_path, monkeypatch):
 
 
 def test_a_static_student_that_does_not_fit_is_refused_before_it_is_trained(place, tmp_path):
-    wide_model(tmp_path / "wide")
-    asked = words(place, "unfit", "--layers", "1", "--backbone", str(tmp_path / "wide"), "--table_from", "new")
+    asked = words(place, "unfit", "--layers", "1", "--backbone", str(wide_model(tmp_path)), "--table_from", "new")
     assert "of the teacher's 32 dimensions, and the student's table has 64" in refusal(train, "embedding", asked)
     asked = words(place, "unfit", *ONE_LAYER, "--table_from", "new", "--rotate", "true")
     assert "trains a static student in the space of one teacher" in refusal(train, "embedding", asked)
@@ -257,16 +239,7 @@ def test_a_static_student_that_does_not_fit_is_refused_before_it_is_trained(plac
 
 
 def test_a_table_of_low_rank_starts_from_one_too(place, tmp_path):
-    more = [
-        "--layers",
-        "1",
-        "--table_rank",
-        "32",
-        "--table_from",
-        "new",
-        "--teacher",
-        str(wide_model(tmp_path / "wide")),
-    ]
-    train("embedding", words(place, "low", *more))
+    options = f"--layers 1 --table_rank 32 --table_from new --teacher {wide_model(tmp_path)}"
+    train("embedding", words(place, "low", *options.split()))
     steps = [step["step"] for step in read_run(place / "low" / "run.json").compression]
     assert steps == ["table", "low rank"]

@@ -20,7 +20,7 @@ from scipy.stats import spearmanr
 from sentence_transformers.util import pairwise_cos_sim
 
 import distilface
-from distilface.compression.sizes import shape_lines, shapes_for
+from distilface.compression.budget import shape_lines, shapes_for
 from distilface.console import run_command
 from distilface.data.pairs import read_sts
 from distilface.data.samples import python_search, python_texts
@@ -102,7 +102,7 @@ def make_student(settings: Settings, texts: list[str]) -> tuple[Path, Path]:
         untrained_dir=str(untrained),
         teacher=[settings.teacher],
         megabytes=settings.megabytes,
-        table_from="own",  # a static student first would take a third of the time
+        table_from="own",  # one training, which shows the steps; not a static student before it
         learning_rate=1e-3,
         batch_size=BATCH,
         eval_steps=steps,

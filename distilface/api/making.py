@@ -34,7 +34,7 @@ def shape(teacher: str | Path, megabytes: float, max_seq_length: int | None = No
         InputError: if the teacher cannot be used or cut, or nothing fits.
     """
     check_toolkit("shape")
-    from distilface.compression.sizes import shapes_for
+    from distilface.compression.budget import shapes_for
 
     return shapes_for(str(teacher), megabytes, max_seq_length)
 

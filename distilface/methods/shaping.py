@@ -11,10 +11,10 @@ import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from distilface.compression.bits import BITS, Rounding
+from distilface.compression.budget import shape_lines, shapes_for
 from distilface.compression.gptq import round_weights
 from distilface.compression.positions import cut_positions
 from distilface.compression.pruning import prune_vocabulary
-from distilface.compression.sizes import shape_lines, shapes_for
 from distilface.compression.static import SMOOTHING, check_teacher, static_student
 from distilface.compression.student import load_backbone
 from distilface.embedding.rounding import restored

@@ -1,7 +1,8 @@
 """Where the unfinished state of a run lies, and whether it is the run to go on with."""
 
 import json
-from collections.abc import Iterator
+import logging
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -11,7 +12,10 @@ from distilface.locks import discard, locked
 from distilface.settings import InputError
 from distilface.storage import check_output, replace_text, write_whole
 from distilface.training.checkpoints import last_whole
-from distilface.training.settings import SHAPE, TrainSettings, check_values, comparable, effective
+from distilface.training.settings import SHAPE, TrainSettings, comparable, effective
+from distilface.training.values import check_values
+
+logger = logging.getLogger(__name__)
 
 #: In the work folder of a run that is about to end: the ``run.json`` of its model folder.
 FINISHED = "finished.json"
@@ -53,6 +57,27 @@ def claimed(settings: TrainSettings) -> Iterator[None]:
 def _check_name(settings: TrainSettings) -> None:
     if Path(settings.output_dir).name in ("", ".."):
         raise InputError(f"--output-dir {settings.output_dir} has no name of its own; name a folder, as models/mine")
+
+
+def is_taken(output: Path, changed: Sequence[str], overwrite: bool) -> bool:
+    """Return whether a finished training is taken as it is, which is logged.
+
+    Args:
+        output: its folder.
+        changed: what it was trained with that is not so now.
+        overwrite: train it again where that is anything.
+
+    Raises:
+        InputError: if something changed, and it is not to be overwritten.
+    """
+    if changed and not overwrite:
+        raise InputError(
+            f"{output} was trained with other settings ({changed[0]}); "
+            "add --overwrite to train it again, or name another --output-dir"
+        )
+    if not changed:
+        logger.info(f"{output} is there; not trained again")
+    return not changed
 
 
 def note_finished(work: Path, run_file: Path) -> None:

@@ -8,16 +8,17 @@ from typing import Any
 
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
-from transformers import PreTrainedModel, set_seed
+from transformers import set_seed
 
 from distilface.compression.static import check_teacher
 from distilface.data.fingerprints import fingerprint
 from distilface.methods.embedding.settings import DistillSettings, joins
 from distilface.methods.task import Task
+from distilface.model.static import token_table
 from distilface.run import read_run
 from distilface.settings import InputError, parse
 from distilface.training.fitting import STOPPED
-from distilface.training.run_folder import is_unfinished
+from distilface.training.run_folder import is_taken, is_unfinished
 from distilface.training.settings import NEW, other_settings
 
 logger = logging.getLogger(__name__)
@@ -58,12 +59,11 @@ def can_start(task: Task) -> bool:
         return False
     if task.source != task.teacher_names[0]:
         return False
-    teacher = task.teacher
-    return (
-        isinstance(getattr(teacher[0], "model", None), PreTrainedModel)
-        and teacher.tokenizer.is_fast
-        and _table_width(teacher) == teacher.get_embedding_dimension()
-    )
+    try:
+        check_table(task.teacher, task.teacher, task.source)
+    except InputError:
+        return False
+    return True
 
 
 def wants_table(task: Task) -> bool:
@@ -75,12 +75,6 @@ def wants_table(task: Task) -> bool:
         return False
     transformer: Any = task.teacher[0]
     return len(settings.layers) == 1 < int(transformer.model.config.num_hidden_layers)
-
-
-def _table_width(model: SentenceTransformer) -> int:
-    """Return the numbers of a row in the token table of a model."""
-    encoder: Any = model[0]
-    return int(encoder.model.get_input_embeddings().weight.shape[1])
 
 
 def check_table(student: SentenceTransformer, teacher: SentenceTransformer, name: str) -> None:
@@ -95,7 +89,7 @@ def check_table(student: SentenceTransformer, teacher: SentenceTransformer, name
         InputError: if no static student can be made of the teacher, or its width is not that of the table.
     """
     check_teacher(teacher, name, f"--table_from {NEW}")
-    width, own = teacher.get_embedding_dimension(), _table_width(student)
+    width, own = teacher.get_embedding_dimension(), token_table(student).weight.shape[1]
     if width != own:
         raise InputError(
             f"--table_from {NEW} trains a static student of the teacher's {width} dimensions, and the student's table "
@@ -125,16 +119,9 @@ def trained_table(task: Task, train: Callable[[DistillSettings, Dataset], Any]) 
     if settings.vocabulary_data:
         own = replace(own, text_column=settings.text_column)
     again, begun = settings.overwrite and not settings.resume, is_unfinished(own)
-    if (folder / "run.json").is_file() and not again and not (settings.overwrite and begun):
-        changed = _changes(folder, own, task.texts)
-        if not changed:
-            logger.info(f"{folder} is there; not trained again")
-            return str(folder)
-        if not settings.overwrite:
-            raise InputError(
-                f"{folder} was trained with other settings ({changed[0]}); add --overwrite to train it again, or name "
-                "another --output-dir"
-            )
+    there = (folder / "run.json").is_file() and not again and not (settings.overwrite and begun)
+    if there and is_taken(folder, _changes(folder, own, task.texts), settings.overwrite):
+        return str(folder)
     logger.info(f"first a static student, for its token vectors: {folder}")
     try:
         run = train(replace(own, resume=begun and not again), task.texts)

@@ -27,7 +27,7 @@ from distilface.run import Run
 from distilface.settings import InputError, warn_unused
 from distilface.training.batches import check_batch
 from distilface.training.fitting import encoder_trainer, fit
-from distilface.training.run_folder import check_settings, claimed, drop_finished
+from distilface.training.run_folder import check_settings, claimed, drop_finished, is_taken
 from distilface.training.settings import other_settings, warn_unread
 from distilface.training.trainer import EncoderTrainer
 from distilface.training.verdict import Measure, verdict_lines
@@ -132,14 +132,7 @@ def _finished(stage: Stage) -> dict[str, Any] | None:
         return None
     changed = other_settings(run, stage.settings)
     changed += [] if run.origin == stage.origin else ["what it is made of"]
-    if changed and not overwrite:
-        raise InputError(
-            f"{output} was trained with other settings ({changed[0]}); "
-            "add --overwrite to train it again, or name another --output-dir"
-        )
-    if not changed:
-        logger.info(f"{output} is there; not trained again")
-    return None if changed else run.as_dict()
+    return run.as_dict() if is_taken(Path(output), changed, overwrite) else None
 
 
 class Multistage(Method):
