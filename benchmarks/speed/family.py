@@ -3,10 +3,10 @@
     python -m benchmarks.speed.family --folders models/minilm-5mb models/minilm-10mb --output speed-family.json
 
 The small ones are their folders in each of the ways that the light encoder can run them here (distilface.light.ways),
-the other is SentenceTransformer.encode in fp32; all have the cores that the process may use. A ratio is of two passes
-of the same turn; the table has medians. One sentence at a time is measured after that, a way after the other, those of
-onnxruntime on one thread too. The output keeps what other processors gave, each under its name: the same
-command on another machine adds a column. Minutes.
+the other is SentenceTransformer.encode in fp32; all have the cores that the process may use, and each core runs a batch
+of its own, as with runtime="auto". A ratio is of two passes of the same turn; the table has medians. One sentence at a
+time is measured after that, a way after the other, those of onnxruntime with all threads for it, and on one. The output
+keeps what other processors gave, each under its name: the same command on another machine adds a column. Minutes.
 """
 
 import inspect
@@ -68,12 +68,12 @@ def rates(encoders: dict[str, Encode], texts: Sequence[str], turns: int) -> dict
     return taken
 
 
-def measure(encoders: dict[str, Encode], alone: dict[str, Encode], turns: int) -> dict[str, dict[str, Any]]:
+def measure(encoders: dict[str, Encode], singly: dict[str, dict[str, Encode]], turns: int) -> dict[str, dict[str, Any]]:
     """Return of each encoder its texts a second, its ratio to the usual one, and the milliseconds of one sentence.
 
     Args:
         encoders: by their names.
-        alone: on one thread, of those that can be: they embed one sentence at a time, and no batches.
+        singly: what embeds one sentence at a time, and no batches, by what its milliseconds are called.
         turns: of each.
     """
     rows: dict[str, dict[str, Any]] = {name: {} for name in encoders}
@@ -87,7 +87,7 @@ def measure(encoders: dict[str, Encode], alone: dict[str, Encode], turns: int) -
             }
         logger.info("%s: done", kind)
     singles = [[text] for text in texts_of()["short"][::4]]
-    for key, those in (("one_ms", encoders), ("one_ms_on_one_thread", alone)):
+    for key, those in singly.items():
         for name, encode in those.items():
             for text in singles:  # a runtime allocates for each length that it has not seen
                 encode(text)
@@ -100,15 +100,17 @@ def measure(encoders: dict[str, Encode], alone: dict[str, Encode], turns: int) -
     return rows
 
 
-def open_all(settings: FamilySettings) -> tuple[dict[str, Encode], dict[str, Encode], dict[str, float]]:
-    """Return what embeds texts, by its name, the same on one thread, and the megabytes: weights or file, and tokenizer.
+def open_all(
+    settings: FamilySettings,
+) -> tuple[dict[str, Encode], dict[str, dict[str, Encode]], dict[str, float]]:
+    """Return what embeds batches by its name, what embeds sentences singly, and the megabytes: weights, and tokenizer.
 
     Raises:
         InputError: if there is no folder, or one has no ONNX file.
     """
     teacher = load_teacher(settings.usual, device="cpu")
-    alone: dict[str, Encode] = {}
     encoders: dict[str, Encode] = {USUAL: lambda texts: teacher.encode(list(texts), show_progress_bar=False)}
+    singly: dict[str, dict[str, Encode]] = {"one_ms": dict(encoders), "one_ms_on_one_thread": {}}
     sizes = {USUAL: sum(weight.numel() for weight in teacher.parameters()) * 4 / 1e6}
     if not settings.folders:
         raise InputError("--folders is empty; name model folders with onnx/ (distilface export FOLDER)")
@@ -118,11 +120,13 @@ def open_all(settings: FamilySettings) -> tuple[dict[str, Encode], dict[str, Enc
         light = LightEncoder(folder)
         for name, way in ways_of(folder).items():
             if runs_here(way):
-                encoder, label = light.running(way), f"{folder.name}, {name}"
+                encoder, label = light.running(replace(way, side_by_side=True)), f"{folder.name}, {name}"
                 encoders[label], sizes[label] = encoder.encode, encoder.megabytes
+                singly["one_ms"][label] = encoder.encode
                 if way.openvino is None:
-                    alone[label] = light.running(replace(way, one_thread=True)).encode
-    return encoders, alone, sizes
+                    singly["one_ms"][label] = light.running(way).encode
+                    singly["one_ms_on_one_thread"][label] = light.running(replace(way, one_thread=True)).encode
+    return encoders, singly, sizes
 
 
 def run(argv: list[str] | None = None) -> dict[str, Any]:
@@ -130,8 +134,8 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
     settings = parse(FamilySettings, argv, inspect.getdoc(FamilySettings) or "")
     check_counts(settings, "turns")
     check_file(settings.output)
-    encoders, alone, sizes = open_all(settings)
-    rows = measure(encoders, alone, settings.turns)
+    encoders, singly, sizes = open_all(settings)
+    rows = measure(encoders, singly, settings.turns)
     kinds = list(texts_of())
     table = number_table("MB", *(head for kind in kinds for head in (f"{kind}/s", "ratio")), "one, ms", "1 thread")
     for name, row in rows.items():

@@ -11,8 +11,8 @@ from distilface.light.dimensions import first_numbers
 from distilface.light.files import AUTO, TOKENIZER, ends_in_unit_length, find_files
 from distilface.light.session import usable_threads
 from distilface.light.similarity import SIMILARITIES
-from distilface.light.tokens import Tokens, read_settings
-from distilface.light.ways import Way, on_one_thread, ways_of
+from distilface.light.tokens import Tokens, batches_of, read_settings
+from distilface.light.ways import Way, on_one_thread, side_by_side, ways_of
 from distilface.settings import InputError, check_known
 
 
@@ -112,11 +112,11 @@ class LightEncoder:
     ) -> np.ndarray:
         """Embed texts: float32 of shape (n, dimension), in the order given; of one string, its vector alone.
 
-        A batch holds texts of similar length, so that little of it is padding.
+        A batch holds texts of similar length, so that little of it is padding, and fewer texts where they differ.
 
         Args:
             texts: one, or any number.
-            batch_size: texts in a batch.
+            batch_size: texts in a batch, at most.
             prompt: what stands before each text; ``None`` takes that of ``prompt_name``, else the model's default.
             prompt_name: of :attr:`prompts`.
             show_progress_bar: on stderr.
@@ -131,9 +131,7 @@ class LightEncoder:
         if batch_size < 1:
             raise InputError(f"batch_size {batch_size} is out of range; it must be 1 or more")
         ids = self._tokens.ids([before + row for row in rows])
-        order = np.argsort([len(row) for row in ids], kind="stable")
-        size = min(batch_size, -(-len(ids) // self._session.parts) or 1)
-        batches = [order[start : start + size] for start in range(0, len(ids), size)]
+        batches = batches_of(ids, batch_size, self._session.parts)
         outputs: Any = self._session.run(self._tokens.padded([ids[row] for row in batch]) for batch in batches)
         if show_progress_bar:
             from tqdm import tqdm
@@ -182,7 +180,7 @@ def _fastest_way(encoder: LightEncoder, folder: Path, threads: int | None, one_b
     from distilface.environment import cores  # their imports take a while
     from distilface.light.fastest import agreeing, fastest
 
-    ways = ways_of(folder)
+    ways = ways_of(folder) if one_by_one else side_by_side(ways_of(folder))
     if one_by_one and threads is None and (usable_threads() or cores()) > 1:
         ways |= on_one_thread(ways)
     if len(ways) == 1:

@@ -1,7 +1,10 @@
 """An ONNX file on onnxruntime: opened with the threads that the process may use, and checked for what it reads."""
 
 import os
+from collections import deque
 from collections.abc import Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -28,22 +31,46 @@ def usable_threads() -> int:
 
 
 class OnnxSession:
-    """An opened file, which runs a batch at a time on all its threads."""
+    """An opened file.
 
-    #: Batches that some texts are at least cut into.
-    parts = 1
+    Args:
+        session: onnxruntime's own, which has as many threads as it was opened with.
+        workers: batches that run at a time.
+    """
 
-    def __init__(self, session: Any) -> None:
-        self._session = session
+    def __init__(self, session: Any, workers: int = 1) -> None:
+        self._session, self._workers = session, workers
+        #: Batches that some texts are at least cut into: several for each worker, for the last ones end together then.
+        self.parts = 1 if workers == 1 else 4 * workers
 
     def run(self, batches: Iterable[dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
         """Embed batches, in their order: each of shape (B, dimension)."""
-        for batch in batches:
-            yield self._session.run([OUTPUT], batch)[0]
+        batches = iter(batches)
+        first = list(islice(batches, 2))
+        if self._workers == 1 or len(first) < 2:
+            yield from map(self._embed, chain(first, batches))
+            return
+        running: deque[Future[np.ndarray]] = deque()
+        with ThreadPoolExecutor(self._workers) as pool:
+            for batch in chain(first, batches):
+                if len(running) > self._workers:  # one more than can run, so that none waits for this thread
+                    yield running.popleft().result()
+                running.append(pool.submit(self._embed, batch))
+            while running:
+                yield running.popleft().result()
+
+    def _embed(self, batch: dict[str, np.ndarray]) -> np.ndarray:
+        return np.asarray(self._session.run([OUTPUT], batch)[0])
 
 
-def open_session(file: Path, threads: int | None = None) -> tuple[OnnxSession, int]:
+def open_session(file: Path, threads: int | None = None, side_by_side: bool = False) -> tuple[OnnxSession, int]:
     """Open an ONNX file; return its session, and the width of its embeddings.
+
+    Args:
+        file: the file.
+        threads: of the computation; ``None`` takes those that the process may use.
+        side_by_side: each thread runs a batch of its own, where otherwise all of them share the products of one. A
+            batch of short texts has much beside its products that one thread does alone.
 
     Raises:
         InputError: if it is damaged, or is not an exported file of a sentence encoder.
@@ -51,7 +78,9 @@ def open_session(file: Path, threads: int | None = None) -> tuple[OnnxSession, i
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.intra_op_num_threads = usable_threads() if threads is None else threads
+    threads = usable_threads() if threads is None else threads
+    workers = threads or os.cpu_count() or 1 if side_by_side else 1
+    options.intra_op_num_threads = 1 if side_by_side else threads
     options.log_severity_level = 3  # its warnings are of its own optimiser
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])
@@ -68,4 +97,4 @@ def open_session(file: Path, threads: int | None = None) -> tuple[OnnxSession, i
     width = ports[OUTPUT].shape[-1]
     if not isinstance(width, int):
         raise InputError(f"{file} does not say how wide its embeddings are; export it again: distilface export FOLDER")
-    return OnnxSession(session), width
+    return OnnxSession(session, workers), width

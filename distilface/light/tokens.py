@@ -25,6 +25,8 @@ BERT_NORMALIZER = {
     "strip_accents": "strip_accents",
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
+#: Tokens of padding in a batch at most: so many take about the time that another batch does beside its tokens.
+PADDING = 32
 #: Tokenizers that transformers loads as their file says.
 AS_WRITTEN = ("PreTrainedTokenizerFast", "TokenizersBackend")
 
@@ -93,6 +95,29 @@ class Tokens:
     def padded(self, rows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
         """Return rows of tokens as one batch, padded to its longest row: int64 of shape (B, T)."""
         return pad_rows(rows, self._padding, self._left)
+
+
+def batches_of(rows: Sequence[Sequence[int]], most: int, parts: int = 1) -> list[np.ndarray]:
+    """Return the numbers of rows of tokens in batches of similar length, so that little of each is padding.
+
+    The longest come first: where several batches run at a time, a long one must not be the last.
+
+    Args:
+        rows: of tokens.
+        most: rows in a batch.
+        parts: batches that they are at least cut into.
+    """
+    lengths = [len(row) for row in rows]
+    order, size = np.argsort(np.negative(lengths), kind="stable"), min(most, -(-len(rows) // parts))
+    batches: list[list[int]] = []
+    padding = 0
+    for row in order.tolist():
+        padding += lengths[batches[-1][0]] - lengths[row] if batches else 0
+        if not batches or len(batches[-1]) == size or padding > PADDING:
+            batches.append([])
+            padding = 0
+        batches[-1].append(row)
+    return [np.array(batch) for batch in batches]
 
 
 def pad_rows(rows: Sequence[Sequence[int]], padding: int = 0, left: bool = False) -> dict[str, np.ndarray]:

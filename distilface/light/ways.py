@@ -39,12 +39,15 @@ class Way:
             weights (:mod:`distilface.light.row_products`); ``None`` runs it as it is.
         openvino: the precision in which OpenVINO runs it; ``None`` for onnxruntime.
         one_thread: whatever number is asked for.
+        side_by_side: each thread of onnxruntime runs a batch of its own, as OpenVINO's always do
+            (:func:`distilface.light.session.open_session`).
     """
 
     file: Path
     rewritten: Literal["fp32", "int8", "int8 by rows", "uint8 by rows", "int7 by rows"] | None = None
     openvino: str | None = None
     one_thread: bool = False
+    side_by_side: bool = False
 
     @property
     def words(self) -> str:
@@ -84,7 +87,7 @@ class Way:
         """
         file, threads = self.path(), 1 if self.one_thread else threads
         if self.openvino is None:
-            return open_session(file, threads)
+            return open_session(file, threads, self.side_by_side)
         from distilface.light.openvino import OpenVinoSession
 
         session = OpenVinoSession(file, threads or usable_threads() or os.cpu_count() or 1, self.openvino)
@@ -130,6 +133,11 @@ def on_one_thread(ways: Mapping[str, Way]) -> dict[str, Way]:
     """Return the ways of onnxruntime on one thread: of a short text, sharing the work out may take longer than it."""
     on_onnxruntime = {name: way for name, way in ways.items() if way.openvino is None}
     return {f"{name} on one thread": replace(way, one_thread=True) for name, way in on_onnxruntime.items()}
+
+
+def side_by_side(ways: Mapping[str, Way]) -> dict[str, Way]:
+    """Return the ways with a batch for each thread: what is fastest where the batches are many."""
+    return {name: replace(way, side_by_side=True) for name, way in ways.items()}
 
 
 def sums_fit() -> bool:

@@ -157,6 +157,11 @@ class FileEncoder(Encoder):
         self.threads = 1 if way.one_thread else threads or torch.get_num_threads()
         self._words = words_of(self.model)
 
+    @property
+    @abstractmethod
+    def parts(self) -> int:
+        """Batches that some texts are at least cut into, for as many threads."""
+
     @abstractmethod
     def run(self, batches: Iterable[Batch]) -> list[np.ndarray]:
         """Embed batches, in their order: each of shape (B, dimension)."""
@@ -190,7 +195,8 @@ class FileEncoder(Encoder):
             )
         ids = token_ids(self.model, texts, prompt, self._words)
         order = np.argsort([len(row) for row in ids], kind="stable")
-        batches = [order[start : start + batch_size] for start in range(0, len(order), batch_size)]
+        size = min(batch_size, -(-len(ids) // self.parts) or 1)
+        batches = [order[start : start + size] for start in range(0, len(order), size)]
         embeddings, unit = np.empty((len(ids), self.dimension), np.float32), needs_length(self.model)
         outputs = self.run(padded(self.model, [ids[row] for row in rows]) for rows in batches)
         for rows, output in zip(batches, outputs, strict=True):

@@ -12,22 +12,22 @@ from distilface.runtimes.extras import ONNX
 
 
 class OnnxEncoder(FileEncoder):
-    """An ONNX file on onnxruntime, one batch at a time on all threads; the arguments are :class:`FileEncoder`'s."""
+    """An ONNX file on onnxruntime; the arguments are those of :class:`FileEncoder`."""
 
     extra = ONNX
 
     def __init__(self, way: Way, source: str | Path | SentenceTransformer, threads: int | None = None) -> None:
         super().__init__(way, source, threads)
-        import onnxruntime
+        self.session, _ = way.open(self.threads)
 
-        options = onnxruntime.SessionOptions()
-        # Its own number is that of the machine, and twice as slow where the process may use fewer.
-        options.intra_op_num_threads = self.threads
-        self.session = onnxruntime.InferenceSession(str(way.path()), options, providers=["CPUExecutionProvider"])
+    @property
+    def parts(self) -> int:
+        """Batches that some texts are at least cut into, for as many threads."""
+        return self.session.parts
 
     def run(self, batches: Iterable[Batch]) -> list[np.ndarray]:
         """Embed batches, in their order: each of shape (B, dimension)."""
-        return [np.asarray(self.session.run(["sentence_embedding"], batch)[0]) for batch in batches]
+        return list(self.session.run(batches))
 
     def table_bytes(self, shape: Sequence[int]) -> int | None:
         """Return the size of the weights of a shape, without their scales; ``None`` if the file holds none such."""

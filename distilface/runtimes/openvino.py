@@ -21,6 +21,11 @@ class OpenVinoEncoder(FileEncoder):
         super().__init__(way, source, threads)
         self.session = OpenVinoSession(way.path(), self.threads, way.openvino or "f32")
 
+    @property
+    def parts(self) -> int:
+        """Batches that some texts are at least cut into, for as many threads."""
+        return self.session.parts
+
     def run(self, batches: Iterable[Batch]) -> list[np.ndarray]:
         """Embed batches, in their order: each of shape (B, dimension)."""
         return list(self.session.run(batches))
