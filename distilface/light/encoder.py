@@ -28,7 +28,7 @@ class LightEncoder:
         model: a folder or a Hub id; ``None`` is the model of the wheel.
         variant: ``q4``, ``int8`` or ``onnx``; ``None`` takes the first of them that is there, ``auto`` the fastest way
             to run one of them on this processor (:func:`distilface.light.ways.ways_of`), which is measured for a second
-            and remembered.
+            and remembered; then each thread runs a batch of its own, but with ``one_by_one``.
         file: another ONNX file of the folder, as ``onnx/model_quint8_avx2.onnx``.
         threads: of the computation; ``None`` takes all that the process may use, or, with ``one_by_one``, one where
             that is faster.
