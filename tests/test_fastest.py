@@ -257,3 +257,20 @@ def test_a_folder_without_such_files_is_a_sentence(exported, tmp_path):
     (exported / "export.json").write_text(json.dumps(report))
     with pytest.raises(InputError, match="has no onnx export of its weights; make it first: distilface export"):
         opening.choose(open_folder(str(exported)), "auto")
+
+
+def test_auto_gives_each_thread_a_batch(exported, slow, tmp_path):
+    """Except of texts that come one by one, and of a file that is asked for by its name."""
+    slow("onnx")
+    assert LightEncoder(exported, "auto", threads=3)._session._workers == 3
+    assert LightEncoder(exported, "auto", threads=3, one_by_one=True)._session._workers == 1
+    assert LightEncoder(exported, "onnx", threads=3)._session._workers == 1
+    folder, texts = open_folder(str(exported)), sentences(50)
+    way = opening.choose(folder, "auto", threads=3)
+    assert way.batch_per_thread
+    several, one = opening.open_file(way, exported, 3), opening.open_file(way.file, exported, 3)
+    assert (several.session._workers, one.session._workers) == (3, 1)
+    np.testing.assert_allclose(several.encode(texts), one.encode(texts), atol=1e-6)
+    (tmp_path / "model.onnx").write_bytes(b"no file")
+    with pytest.raises(InputError, match="cannot be opened"):
+        opening.open_file(tmp_path / "model.onnx", exported)

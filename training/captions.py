@@ -26,9 +26,9 @@ logger = logging.getLogger("distilface.training.captions")
 #: Sentences that the words surely give: of more, ever fewer new ones are drawn.
 MOST = 1_000_000
 #: What a subject begins with, and what "no" stands for in its place.
-_FIRST = re.compile(r"^(an?|the|two|three|four|five|six|several|some|a few|many) ")
+_FIRST = re.compile(r"^(a few|an?|the|two|three|four|five|six|several|some|many) ")
 #: Groups of whom the verb is plural.
-_MANY = ("a few", "several", "many", "some", "a couple")
+_MANY = ("a few", "several", "many", "some", "a couple", "a pair", "a bunch")
 
 
 @dataclass
@@ -121,19 +121,19 @@ class Captions:
     def _named(self, name: str, known: float) -> str:
         return f"the {name}" if self._chance(known) else with_article(name)
 
-    def _action(self, subject: Subject) -> tuple[str, str]:
-        """Return what a subject does: the verb, and what follows it."""
+    def _action(self, subject: Subject, but: str = "") -> tuple[str, str]:
+        """Return what a subject does, with another verb than one: the verb, and what follows it."""
         while True:
             verb, rest = self._random.choice(self._does[subject.kind])
-            if subject.plural or "each other" not in rest:
-                return verb, re.sub(r"\bits\b", "their", rest) if subject.plural else rest
+            if verb != but and (subject.plural or "each other" not in rest):
+                return verb, of_several(rest) if subject.plural else rest
 
     def sentence(self) -> str:
         """Return the next sentence."""
         subject = self._subject()
         verb, rest = self._action(subject)
         place = f" {self._one('places')}" if self._chance(0.42) else ""
-        words = self._said(subject, verb, rest, place)
+        words = self._said(subject, verb, rest, "" if rest.endswith(place) else place)
         words = words.lower() if self._chance(0.15) else words[0].upper() + words[1:]
         return words + ("." if self._chance(0.75) else "")
 
@@ -144,30 +144,32 @@ class Captions:
         if share < 0.68:
             return f"{who} {verb} {rest}{place}"
         if share < 0.73:
-            return f"there {be} {who} {verb} {rest}{place}"
-        if share < 0.77:
+            some = with_article(who.removeprefix("the ")) if who.startswith("the ") else who
+            return f"there {be} {some} {verb} {rest}{place}"
+        if share < 0.77 and not who.startswith("a couple"):
             return f"there {be} no {_FIRST.sub('', who)} {verb} {rest}{place}"
         if share < 0.8:
             return f"{who} {be} not {verb} {rest}{place}"
-        if share < 0.85 and verb in self._words["passive"] and rest.split()[0] not in self._words["no_object"]:
-            several = rest.split(" in ")[0].split(" of ")[0]
-            be = "are" if re.search(r"[^s]s$", several) and not rest.startswith(("a ", "an ")) else "is"
+        if share < 0.85 and verb in self._words["passive"] and not set(rest.split()) & set(self._words["no_object"]):
+            be = "are" if is_plural(rest) else "is"
             return f"{rest} {be} being {self._words['passive'][verb]} by {who}{place}"
         if share < 0.95:
             return self._two(subject, verb, rest, place, together=share < 0.9)
         if share < 0.98:
-            return f"{who} {be} {verb} {rest} and {' '.join(self._action(subject))}"
+            return f"{who} {be} {verb} {rest} and {' '.join(self._action(subject, but=verb))}"
         return f"{who} {self._one('places')}"
 
     def _two(self, subject: Subject, verb: str, rest: str, place: str, together: bool) -> str:
         """Say it of two subjects: they do the same thing, or each its own."""
         other = self._subject()
+        while other.words == subject.words:
+            other = self._subject()
         if not together:
             return f"{subject.words} {subject.be} {verb} {rest} while {other.words} {other.be} " + " ".join(
                 self._action(other)
             )
         if subject.kind == other.kind != "thing":
-            return f"{subject.words} and {other.words} are {verb} {rest}{place}"
+            return f"{subject.words} and {other.words} are {verb} {of_several(rest)}{place}"
         return f"{subject.words} {subject.be} {verb} {rest} next to {other.words}{place}"
 
 
@@ -176,14 +178,28 @@ def with_article(name: str) -> str:
     return f"{'an' if name[0] in 'aeiou' and not name.startswith('uni') else 'a'} {name}"
 
 
+def of_several(rest: str) -> str:
+    """Return what follows a verb as it is said of several."""
+    return re.sub(r"\bits\b", "their", rest).replace("itself", "themselves")
+
+
+def is_plural(name: str) -> bool:
+    """Return whether an object, as "red shoes" or "butter and sugar", has a plural verb."""
+    head = name.split(" of ")[0]
+    if " and " in head or head.endswith(("teeth", "children")):
+        return True
+    return head.endswith("s") and not head.endswith("ss") and not head.startswith(("a ", "an "))
+
+
 def captions(count: int, seed: int = 0) -> list[str]:
-    """Return so many different sentences; the same seed gives the same ones."""
+    """Return so many sentences, different in more than case and the last period; the same seed gives the same ones."""
     words = yaml.safe_load(Path(__file__).with_suffix(".yaml").read_text(encoding="utf-8"))
-    drawn: dict[str, None] = {}
+    drawn: dict[str, str] = {}
     draw = Captions(words, seed)
     while len(drawn) < count:
-        drawn[draw.sentence()] = None
-    return list(drawn)
+        sentence = draw.sentence()
+        drawn.setdefault(sentence.lower().removesuffix("."), sentence)
+    return list(drawn.values())
 
 
 def main(argv: list[str] | None = None) -> int:

@@ -4,9 +4,10 @@
 
 The small ones are their folders in each of the ways that the light encoder can run them here (distilface.light.ways),
 the other is SentenceTransformer.encode in fp32; all have the cores that the process may use, and each core runs a batch
-of its own, as with runtime="auto". A ratio is of two passes of the same turn; the table has medians. One sentence at a
-time is measured after that, a way after the other, those of onnxruntime with all threads for it, and on one. The output
-keeps what other processors gave, each under its name: the same command on another machine adds a column. Minutes.
+of its own, as where runtime="auto" has chosen. A ratio is of two passes of the same turn; the table has medians. One
+sentence at a time is measured after that, a way after the other, those of onnxruntime with all threads for it, and on
+one. The output keeps what other processors gave, each under its name: the same command on another machine adds a
+column. Minutes.
 """
 
 import inspect
@@ -120,7 +121,7 @@ def open_all(
         light = LightEncoder(folder)
         for name, way in ways_of(folder).items():
             if runs_here(way):
-                encoder, label = light.running(replace(way, side_by_side=True)), f"{folder.name}, {name}"
+                encoder, label = light.running(replace(way, batch_per_thread=True)), f"{folder.name}, {name}"
                 encoders[label], sizes[label] = encoder.encode, encoder.megabytes
                 singly["one_ms"][label] = encoder.encode
                 if way.openvino is None:

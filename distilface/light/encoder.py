@@ -12,7 +12,7 @@ from distilface.light.files import AUTO, TOKENIZER, ends_in_unit_length, find_fi
 from distilface.light.session import usable_threads
 from distilface.light.similarity import SIMILARITIES
 from distilface.light.tokens import Tokens, batches_of, read_settings
-from distilface.light.ways import Way, on_one_thread, side_by_side, ways_of
+from distilface.light.ways import Way, for_batches, on_one_thread, ways_of
 from distilface.settings import InputError, check_known
 
 
@@ -28,7 +28,8 @@ class LightEncoder:
         model: a folder or a Hub id; ``None`` is the model of the wheel.
         variant: ``q4``, ``int8`` or ``onnx``; ``None`` takes the first of them that is there, ``auto`` the fastest way
             to run one of them on this processor (:func:`distilface.light.ways.ways_of`), which is measured for a second
-            and remembered; then each thread runs a batch of its own, but with ``one_by_one``.
+            and remembered. Without ``one_by_one`` each thread then runs a batch of its own, so a call with one text
+            takes one thread.
         file: another ONNX file of the folder, as ``onnx/model_quint8_avx2.onnx``.
         threads: of the computation; ``None`` takes all that the process may use, or, with ``one_by_one``, one where
             that is faster.
@@ -180,7 +181,7 @@ def _fastest_way(encoder: LightEncoder, folder: Path, threads: int | None, one_b
     from distilface.environment import cores  # their imports take a while
     from distilface.light.fastest import agreeing, fastest
 
-    ways = ways_of(folder) if one_by_one else side_by_side(ways_of(folder))
+    ways = ways_of(folder) if one_by_one else for_batches(ways_of(folder))
     if one_by_one and threads is None and (usable_threads() or cores()) > 1:
         ways |= on_one_thread(ways)
     if len(ways) == 1:

@@ -45,14 +45,14 @@ class OnnxSession:
 
     def run(self, batches: Iterable[dict[str, np.ndarray]]) -> Iterator[np.ndarray]:
         """Embed batches, in their order: each of shape (B, dimension)."""
-        batches = iter(batches)
-        first = list(islice(batches, 2))
+        rest = iter(batches)
+        first = list(islice(rest, 2))
         if self._workers == 1 or len(first) < 2:
-            yield from map(self._embed, chain(first, batches))
+            yield from map(self._embed, chain(first, rest))
             return
         running: deque[Future[np.ndarray]] = deque()
         with ThreadPoolExecutor(self._workers) as pool:
-            for batch in chain(first, batches):
+            for batch in chain(first, rest):
                 if len(running) > self._workers:  # one more than can run, so that none waits for this thread
                     yield running.popleft().result()
                 running.append(pool.submit(self._embed, batch))
@@ -63,13 +63,13 @@ class OnnxSession:
         return np.asarray(self._session.run([OUTPUT], batch)[0])
 
 
-def open_session(file: Path, threads: int | None = None, side_by_side: bool = False) -> tuple[OnnxSession, int]:
+def open_session(file: Path, threads: int | None = None, batch_per_thread: bool = False) -> tuple[OnnxSession, int]:
     """Open an ONNX file; return its session, and the width of its embeddings.
 
     Args:
         file: the file.
         threads: of the computation; ``None`` takes those that the process may use.
-        side_by_side: each thread runs a batch of its own, where otherwise all of them share the products of one. A
+        batch_per_thread: each thread runs a batch of its own, where otherwise all of them share the products of one. A
             batch of short texts has much beside its products that one thread does alone.
 
     Raises:
@@ -78,9 +78,9 @@ def open_session(file: Path, threads: int | None = None, side_by_side: bool = Fa
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    threads = usable_threads() if threads is None else threads
-    workers = threads or os.cpu_count() or 1 if side_by_side else 1
-    options.intra_op_num_threads = 1 if side_by_side else threads
+    usable = usable_threads() if threads is None else threads
+    workers = (usable or os.cpu_count() or 1) if batch_per_thread else 1
+    options.intra_op_num_threads = 1 if batch_per_thread else usable
     options.log_severity_level = 3  # its warnings are of its own optimiser
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

@@ -25,7 +25,7 @@ BERT_NORMALIZER = {
     "strip_accents": "strip_accents",
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
-#: Tokens of padding in a batch at most: so many take about the time that another batch does beside its tokens.
+#: Tokens of padding in a batch at most; more would take longer than what another batch takes beside its tokens.
 PADDING = 32
 #: Tokenizers that transformers loads as their file says.
 AS_WRITTEN = ("PreTrainedTokenizerFast", "TokenizersBackend")

@@ -39,7 +39,7 @@ class Way:
             weights (:mod:`distilface.light.row_products`); ``None`` runs it as it is.
         openvino: the precision in which OpenVINO runs it; ``None`` for onnxruntime.
         one_thread: whatever number is asked for.
-        side_by_side: each thread of onnxruntime runs a batch of its own, as OpenVINO's always do
+        batch_per_thread: of onnxruntime, as OpenVINO's threads always do it
             (:func:`distilface.light.session.open_session`).
     """
 
@@ -47,7 +47,7 @@ class Way:
     rewritten: Literal["fp32", "int8", "int8 by rows", "uint8 by rows", "int7 by rows"] | None = None
     openvino: str | None = None
     one_thread: bool = False
-    side_by_side: bool = False
+    batch_per_thread: bool = False
 
     @property
     def words(self) -> str:
@@ -87,7 +87,7 @@ class Way:
         """
         file, threads = self.path(), 1 if self.one_thread else threads
         if self.openvino is None:
-            return open_session(file, threads, self.side_by_side)
+            return open_session(file, threads, self.batch_per_thread)
         from distilface.light.openvino import OpenVinoSession
 
         session = OpenVinoSession(file, threads or usable_threads() or os.cpu_count() or 1, self.openvino)
@@ -135,9 +135,9 @@ def on_one_thread(ways: Mapping[str, Way]) -> dict[str, Way]:
     return {f"{name} on one thread": replace(way, one_thread=True) for name, way in on_onnxruntime.items()}
 
 
-def side_by_side(ways: Mapping[str, Way]) -> dict[str, Way]:
-    """Return the ways with a batch for each thread: what is fastest where the batches are many."""
-    return {name: replace(way, side_by_side=True) for name, way in ways.items()}
+def for_batches(ways: Mapping[str, Way]) -> dict[str, Way]:
+    """Return the ways, those of onnxruntime with a batch for each thread; a single text then runs on one."""
+    return {name: replace(way, batch_per_thread=way.openvino is None) for name, way in ways.items()}
 
 
 def sums_fit() -> bool:

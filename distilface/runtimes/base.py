@@ -13,6 +13,8 @@ from tokenizers import Tokenizer
 
 from distilface.extras import Extra
 from distilface.light.dimensions import first_numbers
+from distilface.light.openvino import OpenVinoSession
+from distilface.light.session import OnnxSession
 from distilface.light.tokens import pad_rows
 from distilface.light.ways import Way
 from distilface.light.words import Words, ids_of, knows_words
@@ -135,12 +137,14 @@ class FileEncoder(Encoder):
         threads: of the computation; ``None`` takes torch's number.
 
     Raises:
-        InputError: without the packages of the runtime, if the file or the folder is not there, or if a file cannot
-            give the vectors of the folder (:func:`file_refusal`).
+        InputError: without the packages of the runtime, if the file or the folder is not there, if an ONNX file is
+            damaged or another exporter's, or if a file cannot give the vectors of the folder (:func:`file_refusal`).
     """
 
     #: The packages of the runtime.
     extra: ClassVar[Extra]
+    #: What runs batches, and says into how many some texts are at least cut.
+    session: OnnxSession | OpenVinoSession
 
     def __init__(self, way: Way, source: str | Path | SentenceTransformer, threads: int | None = None) -> None:
         self.extra.check()
@@ -157,14 +161,9 @@ class FileEncoder(Encoder):
         self.threads = 1 if way.one_thread else threads or torch.get_num_threads()
         self._words = words_of(self.model)
 
-    @property
-    @abstractmethod
-    def parts(self) -> int:
-        """Batches that some texts are at least cut into, for as many threads."""
-
-    @abstractmethod
     def run(self, batches: Iterable[Batch]) -> list[np.ndarray]:
         """Embed batches, in their order: each of shape (B, dimension)."""
+        return list(self.session.run(batches))
 
     @abstractmethod
     def table_bytes(self, shape: Sequence[int]) -> int | None:
@@ -195,7 +194,8 @@ class FileEncoder(Encoder):
             )
         ids = token_ids(self.model, texts, prompt, self._words)
         order = np.argsort([len(row) for row in ids], kind="stable")
-        size = min(batch_size, -(-len(ids) // self.parts) or 1)
+        # The batches of SentenceTransformer.encode: dynamic int8 gives a text another vector in another batch.
+        size = min(batch_size, -(-len(ids) // self.session.parts) or 1)
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         embeddings, unit = np.empty((len(ids), self.dimension), np.float32), needs_length(self.model)
         outputs = self.run(padded(self.model, [ids[row] for row in rows]) for rows in batches)

@@ -1,13 +1,12 @@
 """ONNX files on onnxruntime."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-import numpy as np
 from sentence_transformers import SentenceTransformer
 
 from distilface.light.ways import Way
-from distilface.runtimes.base import Batch, FileEncoder
+from distilface.runtimes.base import FileEncoder
 from distilface.runtimes.extras import ONNX
 
 
@@ -19,15 +18,6 @@ class OnnxEncoder(FileEncoder):
     def __init__(self, way: Way, source: str | Path | SentenceTransformer, threads: int | None = None) -> None:
         super().__init__(way, source, threads)
         self.session, _ = way.open(self.threads)
-
-    @property
-    def parts(self) -> int:
-        """Batches that some texts are at least cut into, for as many threads."""
-        return self.session.parts
-
-    def run(self, batches: Iterable[Batch]) -> list[np.ndarray]:
-        """Embed batches, in their order: each of shape (B, dimension)."""
-        return list(self.session.run(batches))
 
     def table_bytes(self, shape: Sequence[int]) -> int | None:
         """Return the size of the weights of a shape, without their scales; ``None`` if the file holds none such."""

@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from distilface.light.fastest import Choice, agreeing, fastest, remembered
 from distilface.light.files import AUTO
-from distilface.light.ways import Way, side_by_side, ways_of
+from distilface.light.ways import Way, for_batches, ways_of
 from distilface.model.folder import Folder
 from distilface.runtimes.base import FileEncoder, file_refusal
 from distilface.runtimes.files import FILES, pieces, read_exports
@@ -120,7 +120,7 @@ def _steady(folder: Folder) -> dict[str, Way]:
     described = {
         f"{name} in bf16": Way(way.file, openvino="bf16") for name, way in found.items() if way.file.suffix == ".xml"
     }
-    return side_by_side(found | others | described)
+    return for_batches(found | others | described)
 
 
 def fastest_format(folder: Folder, threads: int | None = None) -> Choice:

@@ -55,20 +55,23 @@ def test_an_error_in_a_batch_is_that_of_the_call():
 
 
 def test_whoever_stops_reading_stops_the_others():
-    outputs = OnnxSession(Meeting(1), workers=2).run(iter(numbered(*range(1000))))
+    read = []
+    outputs = OnnxSession(Meeting(1), workers=2).run(read.append(batch) or batch for batch in numbered(*range(1000)))
     next(outputs)
+    assert len(read) == 4, "one is read, two can run, and one waits"
     before = threading.active_count()
     outputs.close()
     assert threading.active_count() < before
+    assert len(read) == 4
 
 
-def test_side_by_side_gives_the_vectors_of_one_after_another():
+def test_batch_per_thread_gives_the_vectors_of_one_after_another():
     texts = sentences(150)
-    way = ways.side_by_side(ways.ways_of(MODEL))["q4"]
+    way = ways.for_batches(ways.ways_of(MODEL))["q4"]
     assert way.words == "", "another order of the work is no other model"
     several, one = LightEncoder(MODEL).running(way, 3), LightEncoder(MODEL, threads=1)
     np.testing.assert_allclose(several.encode(texts), one.encode(texts), atol=1e-6)
-    session, _ = open_session(MODEL / "onnx/model_q4.onnx", 3, side_by_side=True)
+    session, _ = open_session(MODEL / "onnx/model_q4.onnx", 3, batch_per_thread=True)
     assert session._session.get_session_options().intra_op_num_threads == 1
     assert session.parts == 12
 
