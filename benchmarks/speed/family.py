@@ -28,7 +28,7 @@ from distilface.evaluation.tables import console, number_table
 from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.light import LightEncoder
 from distilface.light.files import variants_in
-from distilface.light.ways import runs_here, ways_of
+from distilface.light.ways import for_batches, runs_here, ways_of
 from distilface.settings import InputError, parse, setting
 from distilface.training.teacher import load_teacher
 
@@ -119,14 +119,14 @@ def open_all(
         if not variants_in(folder):
             raise InputError(f"{folder} has no onnx/ that a light encoder reads; make it: distilface export {folder}")
         light = LightEncoder(folder)
-        for name, way in ways_of(folder).items():
+        ways = ways_of(folder)
+        for name, way in for_batches(ways).items():
             if runs_here(way):
-                encoder, label = light.running(replace(way, batch_per_thread=True)), f"{folder.name}, {name}"
+                encoder, label = light.running(way), f"{folder.name}, {name}"
                 encoders[label], sizes[label] = encoder.encode, encoder.megabytes
-                singly["one_ms"][label] = encoder.encode
+                singly["one_ms"][label] = (encoder if way == ways[name] else light.running(ways[name])).encode
                 if way.openvino is None:
-                    singly["one_ms"][label] = light.running(way).encode
-                    singly["one_ms_on_one_thread"][label] = light.running(replace(way, one_thread=True)).encode
+                    singly["one_ms_on_one_thread"][label] = light.running(replace(ways[name], one_thread=True)).encode
     return encoders, singly, sizes
 
 

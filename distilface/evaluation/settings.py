@@ -52,7 +52,7 @@ def check_settings(settings: EvaluateSettings) -> None:
     if any(search.values()) and not all(search.values()):
         missing = ", ".join(f"--{name}" for name, value in search.items() if not value)
         raise InputError(f"a search needs queries, documents and judgements; give {missing} too")
-    batch_per_thread = settings.suite or settings.queries
+    side_by_side = settings.suite or settings.queries
     only = next((name for name in ("variants", "beside", "teacher") if getattr(settings, name)), None)
-    if not batch_per_thread and only:
+    if not side_by_side and only:
         raise InputError(f"--{only} is of a suite or a search; give --suite, or --queries with its files")

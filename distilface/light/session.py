@@ -30,6 +30,11 @@ def usable_threads() -> int:
     return usable if usable < (os.cpu_count() or 1) else 0
 
 
+def threads_for(threads: int | None) -> int:
+    """Return the threads of a computation: those that are asked for, or all that the process may use."""
+    return threads or usable_threads() or os.cpu_count() or 1
+
+
 class OnnxSession:
     """An opened file.
 
@@ -78,9 +83,10 @@ def open_session(file: Path, threads: int | None = None, batch_per_thread: bool 
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    usable = usable_threads() if threads is None else threads
-    workers = (usable or os.cpu_count() or 1) if batch_per_thread else 1
-    options.intra_op_num_threads = 1 if batch_per_thread else usable
+    if batch_per_thread:
+        workers, options.intra_op_num_threads = threads_for(threads), 1
+    else:
+        workers, options.intra_op_num_threads = 1, usable_threads() if threads is None else threads
     options.log_severity_level = 3  # its warnings are of its own optimiser
     try:
         session = onnxruntime.InferenceSession(str(file), options, providers=["CPUExecutionProvider"])

@@ -97,7 +97,7 @@ class Tokens:
         return pad_rows(rows, self._padding, self._left)
 
 
-def batches_of(rows: Sequence[Sequence[int]], most: int, parts: int = 1) -> list[np.ndarray]:
+def batches_of(rows: Sequence[Sequence[int]], most: int, parts: int = 1) -> list[list[int]]:
     """Return the numbers of rows of tokens in batches of similar length, so that little of each is padding.
 
     The longest come first: where several batches run at a time, a long one must not be the last.
@@ -117,7 +117,7 @@ def batches_of(rows: Sequence[Sequence[int]], most: int, parts: int = 1) -> list
             batches.append([])
             padding = 0
         batches[-1].append(row)
-    return [np.array(batch) for batch in batches]
+    return batches
 
 
 def pad_rows(rows: Sequence[Sequence[int]], padding: int = 0, left: bool = False) -> dict[str, np.ndarray]:

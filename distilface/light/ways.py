@@ -1,7 +1,6 @@
 """The ways to run a folder: which of its files, as it is or rewritten, on which runtime, in which precision."""
 
 import logging
-import os
 import platform
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -13,7 +12,7 @@ from typing import Any, Literal
 import numpy as np
 
 from distilface.light.files import variants_in
-from distilface.light.session import MULTIPLIED, PRODUCT, open_session, usable_threads
+from distilface.light.session import MULTIPLIED, PRODUCT, open_session, threads_for
 
 logger = logging.getLogger(__name__)
 
@@ -90,7 +89,7 @@ class Way:
             return open_session(file, threads, self.batch_per_thread)
         from distilface.light.openvino import OpenVinoSession
 
-        session = OpenVinoSession(file, threads or usable_threads() or os.cpu_count() or 1, self.openvino)
+        session = OpenVinoSession(file, threads_for(threads), self.openvino)
         return session, session.width
 
 

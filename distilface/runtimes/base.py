@@ -194,7 +194,7 @@ class FileEncoder(Encoder):
             )
         ids = token_ids(self.model, texts, prompt, self._words)
         order = np.argsort([len(row) for row in ids], kind="stable")
-        # The batches of SentenceTransformer.encode: dynamic int8 gives a text another vector in another batch.
+        # Not those of the light encoder: dynamic int8 gives a text another vector in another batch.
         size = min(batch_size, -(-len(ids) // self.session.parts) or 1)
         batches = [order[start : start + size] for start in range(0, len(order), size)]
         embeddings, unit = np.empty((len(ids), self.dimension), np.float32), needs_length(self.model)
