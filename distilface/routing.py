@@ -67,10 +67,12 @@ def teacher_of(student: Folder) -> str:
     run = student.run
     if run is None:
         raise InputError(f"{student.path} has no run.json, so nothing says that it has its teacher's space")
-    names = [source.name for source in run.teachers]
-    if len(names) != 1:
-        raise InputError(f"{student.path} has learned from {len(names)} teachers; the space of one alone has an index")
-    if run.space is not None:
+    learned = run.index_teacher
+    if learned is None and len(run.teachers) != 1:
+        raise InputError(
+            f"{student.path} has learned from {len(run.teachers)} teachers; the space of one alone has an index"
+        )
+    if learned is None:
         raise InputError(
             f"{student.path} has learned its teacher's space on other axes, so it cannot search its teacher's index; "
             "distil it without --rotate"
@@ -78,10 +80,10 @@ def teacher_of(student: Folder) -> str:
     method = methods().get(run.method or "")
     if method is None or not method.learns_space(run.settings):
         raise InputError(
-            f"{student.path} was trained by {run.method}, not to have the embeddings of {names[0]} themselves; "
+            f"{student.path} was trained by {run.method}, not to have the embeddings of {learned.name} themselves; "
             "distil it by distill or leaf, without a projection"
         )
-    return names[0]
+    return learned.name
 
 
 def _check_same(teacher: SentenceTransformer, name: str, learned: str, student: Path) -> None:

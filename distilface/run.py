@@ -128,6 +128,12 @@ class Run:
         return self.more.get("space")
 
     @property
+    def index_teacher(self) -> Source | None:
+        """The teacher in whose space it is, as it is: its only one, or the first, into whose the others were turned."""
+        own = len(self.teachers) == 1 if self.space is None else bool(self.space.get("of_the_first"))
+        return self.teachers[0] if own else None
+
+    @property
     def dimensions(self) -> dict[str, Any] | None:
         """The name of a ``score``, and the ``scores`` of the first so many numbers of a vector, the last of all."""
         return self.more.get("dimensions")

@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset
 from refusals import refusal
 from runs import Materials, stopped_at, train
+from scipy.linalg import orthogonal_procrustes
 from scipy.stats import spearmanr
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize
@@ -19,9 +20,12 @@ from distilface.cards.card import make_card
 from distilface.embedding import space as module
 from distilface.embedding.axes import fit_axes
 from distilface.embedding.space import make_space
+from distilface.embedding.turns import Turns, fit_turns
 from distilface.evaluation.reports import compare
 from distilface.methods import find_method
 from distilface.model.folder import load
+from distilface.model.loading import load_model
+from distilface.routing import route
 from distilface.run import read_run
 from distilface.settings import InputError, parse
 from distilface.training.teacher import load_teacher
@@ -135,6 +139,50 @@ def test_the_axes_are_kept_with_the_targets(teachers, tmp_path, monkeypatch):
     assert same.origin == space.origin != None  # noqa: E711
 
 
+def test_the_others_are_turned_into_the_first_space(teachers, tmp_path):
+    """By scipy's Procrustes, where the widths are the same."""
+    models = [load_teacher(str(teachers[number])) for number in (2, 0)]
+    rows, space = make_space(models, Dataset.from_dict({"text": TEXTS}), None, tmp_path, of_the_first=True)
+    first, other = (_unit(_encoded(teachers[number])) for number in (2, 0))
+    turned = other @ orthogonal_procrustes(other, first)[0]
+    np.testing.assert_allclose(_labels(rows), _unit(first + turned), atol=1e-4)
+    np.testing.assert_allclose(space.encode(TEXTS[:5]), _labels(rows)[:5], atol=1e-5)
+    np.testing.assert_allclose(space.known(np.array([70, 3])), _labels(rows)[[70, 3]], atol=1e-5)
+    cosine = (_unit(turned) * first).sum(1).mean()
+    about = {"teachers": 2, "of": 64, "width": 32, "rotated": False, "of_the_first": True}
+    assert space.as_dict() == {**about, "turned_cosines": [pytest.approx(cosine, abs=1e-3)]}
+    assert str(space) == f"the first teacher's, with the others turned into it, at a mean cosine of {cosine:.3f}"
+
+
+@pytest.mark.parametrize("numbers", [(2, 1), (1, 2)])
+def test_teachers_of_other_widths_are_turned_too(teachers, tmp_path, numbers):
+    """A narrower one keeps its cosines; of a wider one what lies nearest to the first is kept. No turn comes nearer."""
+    first, other = (_unit(_encoded(teachers[number])) for number in numbers)
+    turn = fit_turns([first.astype(np.float32), other.astype(np.float32)]).maps[0].astype(np.float64)
+    assert turn.shape == (other.shape[1], first.shape[1])
+    small = turn @ turn.T if len(turn) < len(turn.T) else turn.T @ turn
+    np.testing.assert_allclose(small, np.eye(len(small)), atol=1e-5)
+    reached, random = ((other @ turn) * first).sum(), np.random.default_rng(0)
+    for _ in range(20):
+        nudged = turn + 0.05 * random.normal(size=turn.shape)
+        left, _, right = np.linalg.svd(nudged, full_matrices=False)
+        assert ((other @ (left @ right)) * first).sum() < reached
+    values = np.linalg.svd(other.T @ first, compute_uv=False)
+    assert reached == pytest.approx(values.sum(), rel=1e-4)
+
+
+def test_the_turns_are_kept_with_the_targets(teachers, tmp_path, monkeypatch):
+    monkeypatch.setattr(module, "SHARD", 30)
+    models, texts = [load_teacher(str(teachers[number])) for number in (2, 1)], Dataset.from_dict({"text": TEXTS})
+    first, space = make_space(models, texts, None, tmp_path, of_the_first=True)
+    before = _labels(first)
+    next(tmp_path.glob("space-*/000000001.arrow")).unlink()
+    monkeypatch.setattr(module, "fit_turns", lambda *arguments: pytest.fail("fitted again"))
+    again, same = make_space(models, texts, None, tmp_path, of_the_first=True)
+    np.testing.assert_array_equal(_labels(again), before)
+    assert same.origin == space.origin != None  # noqa: E711
+
+
 def _words(materials: Materials, output: Path, teachers, *more: str) -> list[str]:
     own = ["--projection", "false", "--cache_dir", str(output.with_name("cache")), *more]
     return materials.words("embedding", output, "--teacher", *map(str, teachers), *own)
@@ -182,6 +230,54 @@ def test_it_does_not_search_a_teachers_index(of_two, teachers, tmp_path, caplog)
     assert "it cannot search its teacher's index" in caplog.text
 
 
+@pytest.fixture(scope="module")
+def in_the_first(materials: Materials, teachers, tmp_path_factory) -> tuple[Path, dict]:
+    """Train a student of two teachers in the space of the first."""
+    from tiny import on_one_thread
+
+    folder = tmp_path_factory.mktemp("first") / "m"
+    words = _words(materials, folder, [teachers[2], teachers[1]], "--teacher_space", "first", "--steps", "60")
+    with on_one_thread():
+        return folder, train("embedding", words)
+
+
+def test_a_student_in_the_space_of_the_first(in_the_first, teachers, tmp_path):
+    """It searches what the first of its teachers has embedded, and no other's."""
+    folder, run = in_the_first
+    assert run["teacher"] == [str(teachers[2]), str(teachers[1])]
+    assert run["space"]["of_the_first"]
+    assert run["agreement"]["after"]["cosine"] > run["agreement"]["before"]["cosine"] + 0.1
+    report = compare(str(folder), None, list(write_search(tmp_path)))
+    metric = "nDCG@10, in the teacher's index"
+    assert "teacher" in report["scores"]["nDCG@10"]
+    assert "model" in report["scores"][metric]
+    sides = load_model(str(route(str(folder), str(tmp_path / "router"))))
+    np.testing.assert_allclose(sides.encode_document(TEXTS[:3]), _encoded(teachers[2])[:3], atol=1e-5)
+    with pytest.raises(InputError, match="has learned the space of"):
+        route(str(folder), str(tmp_path / "other"), str(teachers[0]))
+
+
+def test_the_card_names_the_first(in_the_first, teachers):
+    folder, run = in_the_first
+    card = make_card(folder)[0].replace("\n", " ")
+    assert (
+        f"It has learned from 2 teachers in the space of the first, {teachers[2]}, whose vectors it can search" in card
+    )
+    assert f"(mean cosine {run['space']['turned_cosines'][0]:.3f})" in card
+    assert "It cannot search" not in card
+
+
+def test_other_turns_are_not_gone_on_with(materials, teachers, tmp_path):
+    words = _words(materials, tmp_path / "m", [teachers[2], teachers[0]], "--teacher_space", "first")
+    with stopped_at(5):
+        train("embedding", words)
+    file = next(tmp_path.glob("cache/space-*/turns.npz"))
+    kept = Turns.load(file)
+    Turns([-kept.maps[0]], kept.cosines).save(file)
+    with pytest.raises(InputError, match="--resume with changed settings: origin was"):
+        train("embedding", [*words, "--resume"])
+
+
 def test_a_rotated_student_is_measured_in_its_space(materials, teachers, tmp_path):
     run = train("embedding", _words(materials, tmp_path / "m", [teachers[2]], "--rotate", "true", "--steps", "60"))
     assert run["space"]["explained_variance"] == {"32": 1.0}
@@ -204,12 +300,18 @@ def test_other_axes_are_not_gone_on_with(materials, teachers, tmp_path):
     ("words", "problem"),
     [
         (["--teacher", "none"], "--teacher none leaves nothing to learn from"),
+        (["--teacher_space", "first"], "--teacher_space first turns other teachers into the first one's space"),
+        (
+            ["--teacher", "TEACHER_B", "TEACHER_A", "--teacher_space", "first"],
+            "have 20 dimensions and the student's 32",
+        ),
+        (["--teacher_space", "second"], "second"),
         (["--teacher", "TEACHER_B", "--rotate", "true"], "have 20 dimensions together and the student's 32"),
         (["--teacher", "a", "http://127.0.0.1:9/v1"], "does not say which model of the endpoint"),
     ],
 )
 def test_teachers_that_cannot_be_are_refused(materials, teachers, tmp_path, words, problem):
-    words = [str(teachers[1]) if word == "TEACHER_B" else word for word in words]
+    words = [{"TEACHER_A": str(teachers[0]), "TEACHER_B": str(teachers[1])}.get(word, word) for word in words]
     method = find_method("distill")
     settings = parse(method.Settings, [*_words(materials, tmp_path / "m", [teachers[0]]), *words], "")
     assert problem in refusal(method.train, settings)

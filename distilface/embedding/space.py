@@ -1,9 +1,9 @@
-"""The space that a student learns where it is not a teacher's own: that of several, or one teacher's, rotated."""
+"""The space that a student learns where it is not one teacher's as it is: of several, or one teacher's, rotated."""
 
 import hashlib
 import logging
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,12 +15,13 @@ from distilface import processes
 from distilface.embedding.axes import Axes, fit_axes
 from distilface.embedding.store import Store
 from distilface.embedding.teacher_cache import SHARD, cache_folder, cache_name, embed
+from distilface.embedding.turns import Turns, fit_turns
 from distilface.model.pooling import is_normalized
 from distilface.settings import InputError
 
 logger = logging.getLogger(__name__)
 
-#: Texts from whose embeddings the axes are taken.
+#: Texts from whose embeddings the axes, or the turns, are taken.
 SAMPLE = 20_000
 #: Numbers of an embedding of which run.json says how much they hold.
 SHOWN = (64, 128, 256)
@@ -31,27 +32,31 @@ class Space:
     """A space that is made of teachers'.
 
     Several teachers' embeddings are joined: each of unit length, side by side, of unit length again. The cosine of two
-    texts is then the mean of the teachers' cosines.
+    texts is then the mean of the teachers' cosines. Or they are added up in the space of the first teacher, each of
+    unit length, those of the others turned there before, and the sum is of unit length again.
 
     Attributes:
         teachers: one or several.
         parts: their embeddings of the training text, each in a column ``label``.
         axes: on which the joined embeddings are seen; ``None`` leaves them as they are.
+        turns: of the others into the first teacher's space; ``None`` puts them side by side.
     """
 
     teachers: Sequence[SentenceTransformer]
     parts: Sequence[Dataset]
     axes: Axes | None
+    turns: Turns | None = None
 
     def join(self, embeddings: Sequence[np.ndarray]) -> np.ndarray:
-        """Return the teachers' embeddings of the same texts side by side; one teacher's as they are.
+        """Return the teachers' embeddings of the same texts side by side, or turned; one teacher's as they are.
 
         Args:
             embeddings: of each teacher, shape (n, width).
         """
         if len(embeddings) == 1:
             return np.asarray(embeddings[0], np.float32)
-        return _of_unit_length(np.concatenate([_of_unit_length(each) for each in embeddings], axis=1))
+        units = [_of_unit_length(each) for each in embeddings]
+        return _of_unit_length(np.concatenate(units, axis=1) if self.turns is None else self.turns.mean(units))
 
     def targets(self, joined: np.ndarray) -> np.ndarray:
         """Return what the student is to learn for joined embeddings, shape (n, width)."""
@@ -87,6 +92,10 @@ class Space:
     def as_dict(self) -> dict[str, Any]:
         """Return what run.json says of it."""
         wide = sum(each.get_embedding_dimension() or 0 for each in self.teachers)
+        if self.turns is not None:
+            width = self.teachers[0].get_embedding_dimension()
+            turned = {"of_the_first": True, "turned_cosines": list(self.turns.cosines)}
+            return {"teachers": len(self.teachers), "of": wide, "width": width, "rotated": False, **turned}
         if self.axes is None:
             return {"teachers": len(self.teachers), "of": wide, "width": wide, "rotated": False}
         width = self.axes.directions.shape[1]
@@ -101,6 +110,9 @@ class Space:
 
     def __str__(self) -> str:
         about = self.as_dict()
+        if self.turns is not None:
+            cosines = " and ".join(f"{cosine:.3f}" for cosine in self.turns.cosines)
+            return f"the first teacher's, with the others turned into it, at a mean cosine of {cosines}"
         whose = f"{len(self.teachers)} teachers side by side" if len(self.teachers) > 1 else "the teacher"
         shares = [f"the first {count} hold {share:.1%}" for count, share in about.get("explained_variance", {}).items()]
         kept = f"; on the principal axes {', '.join(shares)} of the squared length" if shares else ""
@@ -109,6 +121,8 @@ class Space:
     @property
     def origin(self) -> dict[str, Any] | None:
         """What a training that goes on must find as it was: a cache that is lost may come back with other axes."""
+        if self.turns is not None:
+            return {"turns": self.turns.sha256}
         return None if self.axes is None else {"axes": self.axes.sha256}
 
 
@@ -118,11 +132,13 @@ def make_space(
     width: int | None,
     cache_dir: str | Path | None = None,
     batch_size: int = 128,
+    of_the_first: bool = False,
 ) -> tuple[Dataset, Space]:
     """Return texts with the targets of a space beside each, in a column ``label`` of float32, and the space.
 
     Each teacher's embeddings are computed and kept by :func:`distilface.embedding.teacher_cache.embed`; the targets are
-    kept beside them, and with them the axes: another fit might have others, in the last digits or altogether.
+    kept beside them, and with them the axes or the turns: another fit might have others, in the last digits or
+    altogether.
 
     Args:
         teachers: one or several.
@@ -131,41 +147,61 @@ def make_space(
             texts; ``None`` joins them and no more.
         cache_dir: as of ``embed``.
         batch_size: sentences in one forward pass.
+        of_the_first: turn the other teachers into the space of the first; then ``width`` is ``None``.
 
     Raises:
         InputError: as ``embed`` does; or if the disk has no room for the targets, or the texts are too few for axes.
     """
     parts = [embed(teacher, texts, cache_dir, batch_size=batch_size) for teacher in teachers]
     names = " ".join(cache_name(teacher, texts) for teacher in teachers)
-    key = hashlib.sha256(f"{names} {width}".encode()).hexdigest()[:32]
+    key = hashlib.sha256(f"{names} {'of the first' if of_the_first else width}".encode()).hexdigest()[:32]
     store = Store(cache_folder(cache_dir) / f"space-{key}", "label", "the space of the teachers")
     sizes = [min(SHARD, len(texts) - start) for start in range(0, len(texts), SHARD)]
-    file = store.folder / "axes.npz"
+    joined = Space(teachers, parts, None)
+    file = store.folder / ("turns.npz" if of_the_first else "axes.npz")
+    fitted = of_the_first or width is not None
+
+    def found() -> Space:
+        """Return the space, with the axes or turns that are kept; fit and keep them where they are not."""
+        if of_the_first:
+            return replace(joined, turns=_turns(file, joined))
+        return joined if width is None else replace(joined, axes=_axes(file, joined, width))
 
     def keep() -> None:
-        """Fit the axes, and write the targets, where they are not there."""
-        if not store.missing(len(sizes)) and (width is None or file.is_file()):
-            return
-        with store.locked(wait=True):
-            space = Space(teachers, parts, None if width is None else _axes(file, Space(teachers, parts, None), width))
-            _compute(space, store, sizes)
+        """Write the targets where they are not there."""
+        if store.missing(len(sizes)) or (fitted and not file.is_file()):
+            with store.locked(wait=True):
+                _compute(found(), store, sizes)
 
     processes.from_first(keep)
-    space = Space(teachers, parts, None if width is None else Axes.load(file))
-    return store.beside(texts.select_columns(["text"]), sizes), space
+    return store.beside(texts.select_columns(["text"]), sizes), found()
 
 
 def _axes(file: Path, joined: Space, width: int) -> Axes:
     """Return the axes that are kept, or fit and keep them."""
     if file.is_file():
         return Axes.load(file)
-    count = len(joined.parts[0])
-    rows = np.linspace(0, count - 1, min(SAMPLE, count)).astype(int)
-    axes = fit_axes(joined.known(rows), width)
+    axes = fit_axes(joined.known(_sample(joined)), width)
     if not axes.strengths.sum() > 0:
         raise InputError("the teachers' embeddings are all zero; use other teachers")
     axes.save(file)
     return axes
+
+
+def _turns(file: Path, joined: Space) -> Turns:
+    """Return the turns that are kept, or fit and keep them."""
+    if file.is_file():
+        return Turns.load(file)
+    rows = _sample(joined)
+    turns = fit_turns([_of_unit_length(_labels(part.select(rows))) for part in joined.parts])
+    turns.save(file)
+    return turns
+
+
+def _sample(joined: Space) -> np.ndarray:
+    """Return the rows of the training text that a fit looks at."""
+    count = len(joined.parts[0])
+    return np.linspace(0, count - 1, min(SAMPLE, count)).astype(int)
 
 
 def _compute(space: Space, store: Store, sizes: Sequence[int]) -> None:

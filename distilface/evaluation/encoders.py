@@ -60,22 +60,23 @@ def open_encoders(
 
 
 def _own_teacher(folder: Folder) -> str | None:
-    """Return the teacher that run.json names, if there is one and it is at hand."""
-    names = [source.name for source in folder.run.teachers] if folder.run else []
-    if len(names) != 1:
+    """Return the teacher that run.json names, if there is one, or one in whose space it is, and it is at hand."""
+    run = folder.run
+    if run is None or (run.index_teacher is None and len(run.teachers) != 1):
         return None
-    if not is_at_hand(names[0]):
-        logger.warning(f"the teacher {names[0]} is not here, so it is not compared; fetch it, or give --teacher")
+    name = run.teachers[0].name
+    if not is_at_hand(name):
+        logger.warning(f"the teacher {name} is not here, so it is not compared; fetch it, or give --teacher")
         return None
-    return names[0]
+    return name
 
 
 def shares_space(model: str | Path | SentenceTransformer) -> bool:
-    """Return whether a model can have its teacher's space: its run.json names no other that it learned."""
+    """Return whether a model can have a teacher's space: its run.json names no other that it learned."""
     if isinstance(model, SentenceTransformer) or not Path(model).is_dir():
         return True
     run = Folder(Path(model)).run
-    return run is None or run.space is None
+    return run is None or run.space is None or run.index_teacher is not None
 
 
 def describe(encoders: Mapping[str, Encoder]) -> dict[str, Any]:

@@ -15,7 +15,7 @@ from distilface.embedding.teacher_cache import embed
 from distilface.methods import relations
 from distilface.methods.base import EncoderMethod, Paper, Task
 from distilface.methods.embedding.loss import EmbeddingLoss, Metric, make_loss
-from distilface.methods.embedding.settings import DistillSettings, check_relations, joins
+from distilface.methods.embedding.settings import FIRST, JOINED, DistillSettings, check_relations, joins
 from distilface.methods.embedding.table import begins_again, can_start, check_table, trained_table, wants_table
 from distilface.methods.shaping import make_static
 from distilface.model.pooling import is_normalized
@@ -123,6 +123,10 @@ class Distillation(EncoderMethod):
         distilface train distill --teacher A B --backbone ID_OR_FOLDER --data TEXT.txt
         distilface train distill --config minilm-l3 --rotate true --data TEXT.txt
 
+    Of several teachers in the space of the first, whose index the student can then search:
+
+        distilface train distill --teacher A B --teacher_space first --data TEXT.txt
+
     With the nearest neighbours within a batch learned beside the distance (docs/train.md has what that gave):
 
         distilface train distill --config minilm --megabytes 5 --data TEXT.txt --relation_weight 0.6
@@ -156,6 +160,12 @@ class Distillation(EncoderMethod):
             raise InputError(
                 f"--bits {settings.bits} is of linear maps, of which a static student has none; "
                 f"set --bits {BITS} --table_bits {settings.bits}"
+            )
+        check_known([settings.teacher_space], [JOINED, FIRST], "value of --teacher_space")
+        if settings.teacher_space == FIRST and (len(settings.teacher) < 2 or settings.rotate):
+            raise InputError(
+                f"--teacher_space {FIRST} turns other teachers into the first one's space as it is; "
+                "name several teachers, without --rotate, or leave it out"
             )
         check_relations(settings)
         if joins(settings) and settings.table_from == NEW:
@@ -192,7 +202,7 @@ class Distillation(EncoderMethod):
         if settings.max_seq_length is None:
             student.max_seq_length = min(shorter_length(student, teacher) for teacher in teachers)
         task.width = student.get_embedding_dimension()
-        if joins(settings):
+        if joins(settings) and settings.teacher_space == JOINED:
             check_joined(student, teachers, settings.projection)
         else:
             check_widths(student, teachers[0], settings.projection)
@@ -213,10 +223,13 @@ class Distillation(EncoderMethod):
         settings = task.settings
         if not joins(settings):
             return prepare(task.texts, task.teacher, settings.cache_dir, dtype=settings.teacher_dtype)
-        wide = joined_width(task.teachers)
-        width = wide if settings.projection else min(wide, task.width or wide)
-        axes = width if settings.rotate or width < wide else None
-        data, task.space = make_space(task.teachers, task.texts, axes, settings.cache_dir)
+        if settings.teacher_space == FIRST:
+            data, task.space = make_space(task.teachers, task.texts, None, settings.cache_dir, of_the_first=True)
+        else:
+            wide = joined_width(task.teachers)
+            width = wide if settings.projection else min(wide, task.width or wide)
+            axes = width if settings.rotate or width < wide else None
+            data, task.space = make_space(task.teachers, task.texts, axes, settings.cache_dir)
         logger.info(f"the space to learn is {task.space}")
         return data.with_format("torch")
 

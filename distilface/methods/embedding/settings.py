@@ -9,6 +9,8 @@ from distilface.settings import InputError, setting
 from distilface.training.batches import check_processes
 from distilface.training.settings import NEW, OWN, ImitationSettings
 
+#: The values of ``--teacher_space``.
+JOINED, FIRST = "joined", "first"
 #: What a student without a transformer does not have, or does not obey.
 NO_LAYERS = [
     *("backbone", "layers", "pooling", "max_seq_length"),
@@ -22,6 +24,11 @@ class DistillSettings(ImitationSettings):
 
     teacher: list[str] = setting(  # type: ignore[assignment]  # of the other methods one
         [DEFAULT_TEACHER], "sentence encoders: Hub ids, folders, URL#MODEL of endpoints; several are joined"
+    )
+    teacher_space: str = setting(
+        JOINED,
+        f"of several teachers: '{JOINED}', a space of its own, or '{FIRST}', the first teacher's, into which the "
+        "others are turned: the student can search what the first has embedded",
     )
     output_dir: str = setting("models/distilled", "the model folder to write")
     max_seq_length: int | None = setting(
