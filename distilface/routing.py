@@ -70,7 +70,8 @@ def teacher_of(student: Folder) -> str:
     learned = run.index_teacher
     if learned is None and len(run.teachers) != 1:
         raise InputError(
-            f"{student.path} has learned from {len(run.teachers)} teachers; the space of one alone has an index"
+            f"{student.path} has learned from {len(run.teachers)} teachers, in a space of its own, so it cannot search "
+            "an index of one of them; distil it with --teacher_space first"
         )
     if learned is None:
         raise InputError(

@@ -129,7 +129,7 @@ class Run:
 
     @property
     def index_teacher(self) -> Source | None:
-        """The teacher in whose space it is, as it is: its only one, or the first, into whose the others were turned."""
+        """The teacher whose space it learned: its only one, on its own axes, or the first, with the others turned."""
         own = len(self.teachers) == 1 if self.space is None else bool(self.space.get("of_the_first"))
         return self.teachers[0] if own else None
 

@@ -105,6 +105,10 @@ def test_shapes_fill_the_budget_the_best_first(teacher, monkeypatch):
     rows = [line.split() for line in shape_lines(found)]
     assert rows[1][:4] == ["0", "1", "2", "3"]
     assert f"{found[0].megabytes:.2f}" in rows[1]
+    assert (found[0].work, rows[1][11]) == (1, "100%")
+    assert shape_of(encoder, tokenizer, [0, 3], 9, 64, 128).work == pytest.approx(
+        (4 * 128 * 128 + 2 * 128 * 128) / (4 * 128 * 128 + 2 * 128 * 512) / 2
+    )
     smaller = shapes(encoder, tokenizer, whole / 2, 64)[0]
     assert smaller.lost > found[0].lost
     assert smaller.feed_forward < 512

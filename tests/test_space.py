@@ -148,15 +148,35 @@ def test_the_others_are_turned_into_the_first_space(teachers, tmp_path):
     np.testing.assert_allclose(_labels(rows), _unit(first + turned), atol=1e-4)
     np.testing.assert_allclose(space.encode(TEXTS[:5]), _labels(rows)[:5], atol=1e-5)
     np.testing.assert_allclose(space.known(np.array([70, 3])), _labels(rows)[[70, 3]], atol=1e-5)
-    cosine = (_unit(turned) * first).sum(1).mean()
-    about = {"teachers": 2, "of": 64, "width": 32, "rotated": False, "of_the_first": True}
-    assert space.as_dict() == {**about, "turned_cosines": [pytest.approx(cosine, abs=1e-3)]}
-    assert str(space) == f"the first teacher's, with the others turned into it, at a mean cosine of {cosine:.3f}"
+    half = other @ orthogonal_procrustes(other[::2], first[::2])[0]
+    cosine, target = ((_unit(rows) * first)[1::2].sum(1).mean() for rows in (half, first + half))
+    assert space.as_dict() == {
+        **{"teachers": 2, "of": 64, "width": 32, "rotated": False, "of_the_first": True},
+        "turned_cosines": [pytest.approx(cosine, abs=1e-3)],
+        "target_cosine": pytest.approx(target, abs=1e-3),
+    }
+    assert f"mean cosine to its vectors {cosine:.3f}; of the targets {target:.3f}" in str(space)
+
+
+def test_too_few_texts_are_not_turned():
+    """Of fewer than numbers, some turn brings any vectors on any others."""
+    rows = np.eye(32, dtype=np.float32)[:31]
+    with pytest.raises(InputError, match="31 texts are too few to turn a teacher's 32 numbers into another's space"):
+        fit_turns([rows, rows])
+
+
+def test_three_teachers_are_turned_in_their_order():
+    random = np.random.default_rng(1)
+    first = _unit(random.normal(size=(200, 8)))
+    rotations = [np.linalg.qr(random.normal(size=(8, 8)))[0] for _ in range(2)]
+    turns = fit_turns([rows.astype(np.float32) for rows in (first, first @ rotations[0], first @ rotations[1])])
+    np.testing.assert_allclose(turns.maps, [rotation.T for rotation in rotations], atol=1e-4)
+    np.testing.assert_allclose(turns.cosines, [1, 1], atol=1e-4)
 
 
 @pytest.mark.parametrize("numbers", [(2, 1), (1, 2)])
 def test_teachers_of_other_widths_are_turned_too(teachers, tmp_path, numbers):
-    """A narrower one keeps its cosines; of a wider one what lies nearest to the first is kept. No turn comes nearer."""
+    """No such map has a larger sum of inner products with the first teacher's; a narrower one keeps its cosines."""
     first, other = (_unit(_encoded(teachers[number])) for number in numbers)
     turn = fit_turns([first.astype(np.float32), other.astype(np.float32)]).maps[0].astype(np.float64)
     assert turn.shape == (other.shape[1], first.shape[1])
@@ -230,19 +250,25 @@ def test_it_does_not_search_a_teachers_index(of_two, teachers, tmp_path, caplog)
     assert "it cannot search its teacher's index" in caplog.text
 
 
+def _in_the_first(materials: Materials, output: Path, teachers, *more: str) -> list[str]:
+    text = output.with_name("texts.txt")
+    text.write_text("\n".join(TEXTS))
+    return _words(materials, output, teachers, "--teacher_space", "first", "--data", str(text), *more)
+
+
 @pytest.fixture(scope="module")
 def in_the_first(materials: Materials, teachers, tmp_path_factory) -> tuple[Path, dict]:
     """Train a student of two teachers in the space of the first."""
     from tiny import on_one_thread
 
     folder = tmp_path_factory.mktemp("first") / "m"
-    words = _words(materials, folder, [teachers[2], teachers[1]], "--teacher_space", "first", "--steps", "60")
+    words = _in_the_first(materials, folder, [teachers[2], teachers[1]], "--steps", "60")
     with on_one_thread():
         return folder, train("embedding", words)
 
 
 def test_a_student_in_the_space_of_the_first(in_the_first, teachers, tmp_path):
-    """It searches what the first of its teachers has embedded, and no other's."""
+    """It searches what the first of its teachers has embedded."""
     folder, run = in_the_first
     assert run["teacher"] == [str(teachers[2]), str(teachers[1])]
     assert run["space"]["of_the_first"]
@@ -251,29 +277,39 @@ def test_a_student_in_the_space_of_the_first(in_the_first, teachers, tmp_path):
     metric = "nDCG@10, in the teacher's index"
     assert "teacher" in report["scores"]["nDCG@10"]
     assert "model" in report["scores"][metric]
+    students = {"trained": folder, "untrained": Path(run["settings"]["backbone"])}
+    near = {name: (_unit(_encoded(each)) * _encoded(teachers[2])).sum(1).mean() for name, each in students.items()}
+    assert near["trained"] > near["untrained"] + 0.1
     sides = load_model(str(route(str(folder), str(tmp_path / "router"))))
     np.testing.assert_allclose(sides.encode_document(TEXTS[:3]), _encoded(teachers[2])[:3], atol=1e-5)
     with pytest.raises(InputError, match="has learned the space of"):
         route(str(folder), str(tmp_path / "other"), str(teachers[0]))
 
 
+def test_another_of_its_teachers_is_no_index(in_the_first, teachers, tmp_path):
+    report = compare(str(in_the_first[0]), None, list(write_search(tmp_path)), teacher=str(teachers[0]))
+    assert "teacher" in report["scores"]["nDCG@10"]
+    assert not [metric for metric in report["scores"] if "index" in metric]
+
+
 def test_the_card_names_the_first(in_the_first, teachers):
+    """And not the folder in which it lies."""
     folder, run = in_the_first
     card = make_card(folder)[0].replace("\n", " ")
-    assert (
-        f"It has learned from 2 teachers in the space of the first, {teachers[2]}, whose vectors it can search" in card
-    )
-    assert f"(mean cosine {run['space']['turned_cosines'][0]:.3f})" in card
+    assert "It has learned from 2 teachers in the space of `c`, whose vectors it can search" in card
+    assert f"a mean cosine of {run['space']['target_cosine']:.3f} to this teacher's own." in card
+    assert "it agrees with the sum of its teachers so" in card
     assert "It cannot search" not in card
+    assert str(teachers[2]) not in card
 
 
 def test_other_turns_are_not_gone_on_with(materials, teachers, tmp_path):
-    words = _words(materials, tmp_path / "m", [teachers[2], teachers[0]], "--teacher_space", "first")
+    words = _in_the_first(materials, tmp_path / "m", [teachers[2], teachers[0]])
     with stopped_at(5):
         train("embedding", words)
     file = next(tmp_path.glob("cache/space-*/turns.npz"))
     kept = Turns.load(file)
-    Turns([-kept.maps[0]], kept.cosines).save(file)
+    Turns([-kept.maps[0]], kept.cosines, kept.target_cosine).save(file)
     with pytest.raises(InputError, match="--resume with changed settings: origin was"):
         train("embedding", [*words, "--resume"])
 
@@ -305,7 +341,11 @@ def test_other_axes_are_not_gone_on_with(materials, teachers, tmp_path):
             ["--teacher", "TEACHER_B", "TEACHER_A", "--teacher_space", "first"],
             "have 20 dimensions and the student's 32",
         ),
-        (["--teacher_space", "second"], "second"),
+        (["--teacher_space", "second"], "unknown value of --teacher_space 'second'"),
+        *(
+            (["--teacher", "TEACHER_A", "TEACHER_B", "--teacher_space", "first", *words], "--teacher_space first turns")
+            for words in (["--rotate", "true"], ["--projection", "true"], ["--truncate_dim", "8"])
+        ),
         (["--teacher", "TEACHER_B", "--rotate", "true"], "have 20 dimensions together and the student's 32"),
         (["--teacher", "a", "http://127.0.0.1:9/v1"], "does not say which model of the endpoint"),
     ],

@@ -110,6 +110,7 @@ def training_section(run: Run, facts: dict[str, Any], paper: Paper | None) -> di
     return {
         "paper": paper or Paper(run.method or UNKNOWN, "", {}, ""),
         "ancestors": ancestors(run, facts),
+        "index_teacher": look_up(run.index_teacher, facts) if run.index_teacher else None,
         "data": [look_up(text, facts) for text in run.texts],
         "rows": run.text_rows,
         "settings": _settings(run),

@@ -101,13 +101,13 @@ def shapes_for(
 def shape_lines(found: Sequence[Shape]) -> list[str]:
     """Return a table of shapes: layers, pieces, and the megabytes of each part."""
     parts = list(found[0].parts)
-    head = f"{'layers':18}{'neurons':>8}{'pieces':>17}{'table':>8}{'lost':>7}{'MB':>7}"
+    head = f"{'layers':18}{'neurons':>8}{'pieces':>17}{'table':>8}{'lost':>7}{'work':>7}{'MB':>7}"
     lines = [head + "".join(f"{part:>10}" for part in parts)]
     for shape in found:
         numbers = "".join(f"{shape.parts[part] / 1e6:>10.2f}" for part in parts)
         pieces = f"{shape.vocabulary:,} of {shape.of:,}"
         begin = f"{' '.join(map(str, shape.layers)):18}{shape.feed_forward:>8,}{pieces:>17}{shape.table_bits:>3} bits"
-        lines.append(f"{begin}{shape.lost:>7.2f}{shape.megabytes:>7.2f}{numbers}")
+        lines.append(f"{begin}{shape.lost:>7.2f}{shape.work:>7.0%}{shape.megabytes:>7.2f}{numbers}")
     if found[0].static_table:
         lines.append("the first starts over the token vectors of a static student, which distill trains before it")
     return lines

@@ -47,6 +47,8 @@ class Shape:
             alone, of which a share stays.
         static_table: whether it starts over the token vectors of a static student, which a distillation trains first:
             so does one layer of several.
+        work: multiplications of a token with the weights of the layers, as a share of the teacher's: what time it takes
+            goes with it, for short texts.
         parts: bytes of each part: ``table``, ``layers``, ``positions``, ``graph``, ``tokenizer``.
     """
 
@@ -57,6 +59,7 @@ class Shape:
     of_feed_forward: int
     table_bits: int
     lost: float
+    work: float
     parts: dict[str, int]
     static_table: bool = False
 
@@ -82,23 +85,41 @@ def neurons_of(config: Any) -> int:
     return int(config.hidden_dim if config.model_type == "distilbert" else config.intermediate_size)
 
 
+def _inner(encoder: PreTrainedModel) -> list[nn.Module]:
+    """Return the modules of the layers."""
+    return [module for name, module in encoder.named_modules() if ".layer." in f".{name}."]
+
+
+def _narrowed(encoder: PreTrainedModel, size: int, neurons: int) -> int:
+    """Return a size of a layer whose neurons are ``neurons`` now."""
+    return neurons if size == neurons_of(encoder.config) else size
+
+
+def _matrices(encoder: PreTrainedModel, neurons: int) -> list[tuple[int, int]]:
+    """Return the rows and columns of the linear maps of all layers, with so many neurons."""
+    linears = {id(module): module for module in _inner(encoder) if isinstance(module, nn.Linear)}
+    return [
+        (_narrowed(encoder, each.out_features, neurons), _narrowed(encoder, each.in_features, neurons))
+        for each in linears.values()
+    ]
+
+
 def _layer_bytes(encoder: PreTrainedModel, neurons: int) -> float:
     """Return the bytes of a layer of so many neurons; biases and norms are in fp32."""
-    config: Any = encoder.config
-
-    def narrowed(size: int) -> int:
-        """Return a size of the layer, of which the neurons are ``neurons``."""
-        return neurons if size == neurons_of(config) else size
-
-    inner = [module for name, module in encoder.named_modules() if ".layer." in f".{name}."]
-    linears = {id(module): module for module in inner if isinstance(module, nn.Linear)}
-    matrices = sum(
-        _bytes_of(narrowed(each.out_features), narrowed(each.in_features), BLOCK) for each in linears.values()
-    )
+    matrices = sum(_bytes_of(rows, columns, BLOCK) for rows, columns in _matrices(encoder, neurons))
     small = {
-        id(weight): narrowed(weight.numel()) for module in inner for weight in module.parameters() if weight.ndim == 1
+        id(weight): _narrowed(encoder, weight.numel(), neurons)
+        for module in _inner(encoder)
+        for weight in module.parameters()
+        if weight.ndim == 1
     }
+    config: Any = encoder.config
     return (matrices + 4 * sum(small.values())) / config.num_hidden_layers
+
+
+def _work(encoder: PreTrainedModel, neurons: int) -> int:
+    """Return the weights that a token is multiplied with in all layers, of so many neurons."""
+    return sum(rows * columns for rows, columns in _matrices(encoder, neurons))
 
 
 @lru_cache(maxsize=1)  # a budget asks a hundred times, and each takes a tenth of a second
@@ -156,6 +177,7 @@ def shape_of(
         of_feed_forward=neurons_of(config),
         table_bits=table_bits,
         lost=round(lost, 3),
+        work=kept * _work(encoder, neurons) / _work(encoder, neurons_of(config)),
         parts=parts,
         static_table=static_table,
     )

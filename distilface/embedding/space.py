@@ -32,8 +32,8 @@ class Space:
     """A space that is made of teachers'.
 
     Several teachers' embeddings are joined: each of unit length, side by side, of unit length again. The cosine of two
-    texts is then the mean of the teachers' cosines. Or they are added up in the space of the first teacher, each of
-    unit length, those of the others turned there before, and the sum is of unit length again.
+    texts is then the mean of the teachers' cosines. Or they are added up in the space of the first teacher, into which
+    those of the others are turned, and the sum is of unit length again.
 
     Attributes:
         teachers: one or several.
@@ -56,7 +56,7 @@ class Space:
         if len(embeddings) == 1:
             return np.asarray(embeddings[0], np.float32)
         units = [_of_unit_length(each) for each in embeddings]
-        return _of_unit_length(np.concatenate(units, axis=1) if self.turns is None else self.turns.mean(units))
+        return _of_unit_length(np.concatenate(units, axis=1) if self.turns is None else self.turns.add(units))
 
     def targets(self, joined: np.ndarray) -> np.ndarray:
         """Return what the student is to learn for joined embeddings, shape (n, width)."""
@@ -94,8 +94,15 @@ class Space:
         wide = sum(each.get_embedding_dimension() or 0 for each in self.teachers)
         if self.turns is not None:
             width = self.teachers[0].get_embedding_dimension()
-            turned = {"of_the_first": True, "turned_cosines": list(self.turns.cosines)}
-            return {"teachers": len(self.teachers), "of": wide, "width": width, "rotated": False, **turned}
+            return {
+                "teachers": len(self.teachers),
+                "of": wide,
+                "width": width,
+                "rotated": False,
+                "of_the_first": True,
+                "turned_cosines": list(self.turns.cosines),
+                "target_cosine": self.turns.target_cosine,
+            }
         if self.axes is None:
             return {"teachers": len(self.teachers), "of": wide, "width": wide, "rotated": False}
         width = self.axes.directions.shape[1]
@@ -111,8 +118,11 @@ class Space:
     def __str__(self) -> str:
         about = self.as_dict()
         if self.turns is not None:
-            cosines = " and ".join(f"{cosine:.3f}" for cosine in self.turns.cosines)
-            return f"the first teacher's, with the others turned into it, at a mean cosine of {cosines}"
+            cosines = ", ".join(f"{cosine:.3f}" for cosine in self.turns.cosines)
+            return (
+                f"the first teacher's, with the others turned into it (mean cosine to its vectors {cosines}; of the "
+                f"targets {self.turns.target_cosine:.3f})"
+            )
         whose = f"{len(self.teachers)} teachers side by side" if len(self.teachers) > 1 else "the teacher"
         shares = [f"the first {count} hold {share:.1%}" for count, share in about.get("explained_variance", {}).items()]
         kept = f"; on the principal axes {', '.join(shares)} of the squared length" if shares else ""
@@ -150,7 +160,8 @@ def make_space(
         of_the_first: turn the other teachers into the space of the first; then ``width`` is ``None``.
 
     Raises:
-        InputError: as ``embed`` does; or if the disk has no room for the targets, or the texts are too few for axes.
+        InputError: as ``embed`` does; or if the disk has no room for the targets, or the texts are too few for axes or
+            turns.
     """
     parts = [embed(teacher, texts, cache_dir, batch_size=batch_size) for teacher in teachers]
     names = " ".join(cache_name(teacher, texts) for teacher in teachers)
@@ -174,7 +185,8 @@ def make_space(
                 _compute(found(), store, sizes)
 
     processes.from_first(keep)
-    return store.beside(texts.select_columns(["text"]), sizes), found()
+    space = found()
+    return store.beside(texts.select_columns(["text"]), sizes), space
 
 
 def _axes(file: Path, joined: Space, width: int) -> Axes:

@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from scipy.linalg import polar
 
+from distilface.settings import InputError
 from distilface.storage import whole_file
 
 
@@ -15,19 +16,23 @@ from distilface.storage import whole_file
 class Turns:
     """For each teacher but the first the map that turns its embeddings onto the first's.
 
-    A map is the polar factor of the product of both teachers' embeddings: of all maps that keep angles, the one after
-    which the squared distances to the first teacher's are the least (Schoenemann 1966, the orthogonal Procrustes
-    problem). Of a teacher that is wider than the first, the directions that the first knows nothing of are left out.
+    A map is the polar factor of the product of both teachers' embeddings: of all maps with columns (or, of a narrower
+    teacher, rows) at right angles and of unit length, the one with the largest sum of inner products with the first
+    teacher's. Where the widths are the same this is the least squared distance too (Schoenemann 1966, the orthogonal
+    Procrustes problem). Of a wider teacher the directions that have least to do with the first are left out, and its
+    vectors become as much shorter.
 
     Attributes:
         maps: of each of the others, shape (its width, the first's width).
-        cosines: the mean cosine of what each gives to the first teacher's, on the texts of the fit.
+        cosines: the mean cosine of what each gives to the first teacher's, on texts that its map was not fitted to.
+        target_cosine: the same of the sum of all.
     """
 
     maps: Sequence[np.ndarray]
     cosines: Sequence[float]
+    target_cosine: float
 
-    def mean(self, embeddings: Sequence[np.ndarray]) -> np.ndarray:
+    def add(self, embeddings: Sequence[np.ndarray]) -> np.ndarray:
         """Return the sum of the first teacher's embeddings and of the others', turned; shape (n, the first's width).
 
         Args:
@@ -45,28 +50,45 @@ class Turns:
     def save(self, file: Path) -> None:
         """Write them whole or not at all."""
         with whole_file(file) as stream:
-            np.savez(stream, *self.maps, cosines=np.array(self.cosines))
+            np.savez(stream, *self.maps, cosines=np.array([*self.cosines, self.target_cosine]))
 
     @classmethod
     def load(cls, file: Path) -> "Turns":
         """Read what :meth:`save` wrote."""
         with np.load(file) as content:
             maps = [content[f"arr_{number}"] for number in range(len(content.files) - 1)]
-            return cls(maps, content["cosines"].tolist())
+            *cosines, target_cosine = content["cosines"].tolist()
+            return cls(maps, cosines, target_cosine)
 
 
 def fit_turns(embeddings: Sequence[np.ndarray]) -> Turns:
     """Return the turns of teachers' embeddings of the same texts onto the first's.
 
+    The maps are of all the texts; the cosines are of every second text, by maps of the others.
+
     Args:
         embeddings: of each teacher, of unit length, shape (n, its width).
+
+    Raises:
+        InputError: if there are fewer than twice as many texts as a teacher has numbers: a map of fewer fits any.
     """
+    count, least = len(embeddings[0]), 2 * max(rows.shape[1] for rows in embeddings)
+    if count < least:
+        raise InputError(
+            f"{count:,} texts are too few to turn a teacher's {least // 2} numbers into another's space; give {least:,}"
+        )
+    maps, held = _maps(embeddings), [rows[1::2] for rows in embeddings]
+    tried = Turns(_maps([rows[::2] for rows in embeddings]), [], 0)
+    turned = [rows @ turn for rows, turn in zip(held[1:], tried.maps, strict=True)]
+    *cosines, target_cosine = (_mean_cosine(rows, held[0]) for rows in [*turned, tried.add(held)])
+    return Turns(maps, cosines, target_cosine)
+
+
+def _maps(embeddings: Sequence[np.ndarray]) -> list[np.ndarray]:
     first, *others = embeddings
-    maps, cosines = [], []
-    for rows in others:
-        turn = polar(rows.T.astype(np.float64) @ first)[0].astype(np.float32)
-        turned = rows @ turn
-        lengths = np.maximum(np.linalg.norm(turned, axis=1), 1e-12)
-        maps.append(turn)
-        cosines.append(round(float(((turned * first).sum(1) / lengths).mean()), 4))
-    return Turns(maps, cosines)
+    return [polar(rows.T.astype(np.float64) @ first)[0].astype(np.float32) for rows in others]
+
+
+def _mean_cosine(rows: np.ndarray, others: np.ndarray) -> float:
+    """Return the mean cosine of rows to others of unit length."""
+    return round(float(((rows * others).sum(1) / np.maximum(np.linalg.norm(rows, axis=1), 1e-12)).mean()), 4)

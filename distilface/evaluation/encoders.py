@@ -60,7 +60,7 @@ def open_encoders(
 
 
 def _own_teacher(folder: Folder) -> str | None:
-    """Return the teacher that run.json names, if there is one, or one in whose space it is, and it is at hand."""
+    """Return the only teacher that run.json names, or that of several whose space it learned, if it is at hand."""
     run = folder.run
     if run is None or (run.index_teacher is None and len(run.teachers) != 1):
         return None
@@ -71,12 +71,20 @@ def _own_teacher(folder: Folder) -> str | None:
     return name
 
 
-def shares_space(model: str | Path | SentenceTransformer) -> bool:
-    """Return whether a model can have a teacher's space: its run.json names no other that it learned."""
+def shares_space(model: str | Path | SentenceTransformer, teacher: str | None = None) -> bool:
+    """Return whether a model can have a teacher's space: its run.json names no other that it learned.
+
+    Args:
+        model: a folder, a Hub id or a model in memory.
+        teacher: as of :func:`open_encoders`. Of several, it must be the one whose space was learned, by the same name.
+    """
     if isinstance(model, SentenceTransformer) or not Path(model).is_dir():
         return True
     run = Folder(Path(model)).run
-    return run is None or run.space is None or run.index_teacher is not None
+    if run is None or run.space is None:
+        return True
+    learned = run.index_teacher
+    return learned is not None and teacher in (None, learned.name)
 
 
 def describe(encoders: Mapping[str, Encoder]) -> dict[str, Any]:

@@ -51,7 +51,7 @@ def compare(
     name = "a model in memory" if isinstance(model, SentenceTransformer) else Path(model).name
     return {
         "name": name,
-        **measured.scores(encoders, batch_size, shares_space(model)),
+        **measured.scores(encoders, batch_size, shares_space(model, teacher)),
         "encoders": describe(encoders),
         **measured.source,
         "batch_size": batch_size,

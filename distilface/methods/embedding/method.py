@@ -15,7 +15,7 @@ from distilface.embedding.teacher_cache import embed
 from distilface.methods import relations
 from distilface.methods.base import EncoderMethod, Paper, Task
 from distilface.methods.embedding.loss import EmbeddingLoss, Metric, make_loss
-from distilface.methods.embedding.settings import FIRST, JOINED, DistillSettings, check_relations, joins
+from distilface.methods.embedding.settings import FIRST, SIDE_BY_SIDE, DistillSettings, check_relations, joins
 from distilface.methods.embedding.table import begins_again, can_start, check_table, trained_table, wants_table
 from distilface.methods.shaping import make_static
 from distilface.model.pooling import is_normalized
@@ -161,17 +161,18 @@ class Distillation(EncoderMethod):
                 f"--bits {settings.bits} is of linear maps, of which a static student has none; "
                 f"set --bits {BITS} --table_bits {settings.bits}"
             )
-        check_known([settings.teacher_space], [JOINED, FIRST], "value of --teacher_space")
-        if settings.teacher_space == FIRST and (len(settings.teacher) < 2 or settings.rotate):
+        check_known([settings.teacher_space], [SIDE_BY_SIDE, FIRST], "value of --teacher_space")
+        changes = settings.rotate or settings.projection or settings.truncate_dim is not None
+        if settings.teacher_space == FIRST and (len(settings.teacher) < 2 or changes):
             raise InputError(
-                f"--teacher_space {FIRST} turns other teachers into the first one's space as it is; "
-                "name several teachers, without --rotate, or leave it out"
+                f"--teacher_space {FIRST} turns other teachers into the first one's space as it is; name several "
+                "teachers, without --rotate, --projection and --truncate_dim, or leave it out"
             )
         check_relations(settings)
         if joins(settings) and settings.table_from == NEW:
             raise InputError(
-                f"--table_from {NEW} trains a static student in the space of one teacher, and several or --rotate make "
-                "another; set --table_from none"
+                f"--table_from {NEW} trains a static student on one teacher's own embeddings, and several or --rotate "
+                "make others of them; set --table_from none"
             )
         if joins(settings) and settings.teacher_dtype not in (None, "float32"):
             raise InputError(
@@ -202,7 +203,7 @@ class Distillation(EncoderMethod):
         if settings.max_seq_length is None:
             student.max_seq_length = min(shorter_length(student, teacher) for teacher in teachers)
         task.width = student.get_embedding_dimension()
-        if joins(settings) and settings.teacher_space == JOINED:
+        if joins(settings) and settings.teacher_space == SIDE_BY_SIDE:
             check_joined(student, teachers, settings.projection)
         else:
             check_widths(student, teachers[0], settings.projection)

@@ -10,7 +10,7 @@ from distilface.training.batches import check_processes
 from distilface.training.settings import NEW, OWN, ImitationSettings
 
 #: The values of ``--teacher_space``.
-JOINED, FIRST = "joined", "first"
+SIDE_BY_SIDE, FIRST = "side_by_side", "first"
 #: What a student without a transformer does not have, or does not obey.
 NO_LAYERS = [
     *("backbone", "layers", "pooling", "max_seq_length"),
@@ -23,11 +23,12 @@ class DistillSettings(ImitationSettings):
     """Options of the distillation of embeddings."""
 
     teacher: list[str] = setting(  # type: ignore[assignment]  # of the other methods one
-        [DEFAULT_TEACHER], "sentence encoders: Hub ids, folders, URL#MODEL of endpoints; several are joined"
+        [DEFAULT_TEACHER],
+        "one or several sentence encoders: Hub ids, folders, URL#MODEL of endpoints",
     )
     teacher_space: str = setting(
-        JOINED,
-        f"of several teachers: '{JOINED}', a space of its own, or '{FIRST}', the first teacher's, into which the "
+        SIDE_BY_SIDE,
+        f"of several teachers: '{SIDE_BY_SIDE}', a space of its own, or '{FIRST}', the first teacher's, into which the "
         "others are turned: the student can search what the first has embedded",
     )
     output_dir: str = setting("models/distilled", "the model folder to write")
@@ -70,7 +71,7 @@ class DistillSettings(ImitationSettings):
 
 
 def joins(settings: DistillSettings) -> bool:
-    """Return whether the student learns a space that is not its teacher's own."""
+    """Return whether the targets are made of the embeddings of several teachers, or of one's on other axes."""
     return len(settings.teacher) > 1 or settings.rotate
 
 
