@@ -162,8 +162,8 @@ class Distillation(EncoderMethod):
                 f"set --bits {BITS} --table_bits {settings.bits}"
             )
         check_known([settings.teacher_space], [SIDE_BY_SIDE, FIRST], "value of --teacher_space")
-        changes = settings.rotate or settings.projection or settings.truncate_dim is not None
-        if settings.teacher_space == FIRST and (len(settings.teacher) < 2 or changes):
+        another = settings.rotate or settings.projection or settings.truncate_dim is not None
+        if settings.teacher_space == FIRST and (len(settings.teacher) < 2 or another):
             raise InputError(
                 f"--teacher_space {FIRST} turns other teachers into the first one's space as it is; name several "
                 "teachers, without --rotate, --projection and --truncate_dim, or leave it out"
