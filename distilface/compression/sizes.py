@@ -45,8 +45,8 @@ class Shape:
         table_bits: bits of a weight of the token table.
         lost: an estimate of what a short training leaves of 1 - cosine to the teacher: the sum of what each step loses
             alone, of which a share stays.
-        work: multiplications of a token with the weights of the layers, as a share of the teacher's; the time of a short
-            text goes about with it.
+        work: multiplications of a token with the weights of the layers, as a share of the teacher's; the time of short
+            texts goes about with it.
         parts: bytes of each part: ``table``, ``layers``, ``positions``, ``graph``, ``tokenizer``.
         static_table: whether it starts over the token vectors of a static student, which a distillation trains first:
             so does one layer of several.
