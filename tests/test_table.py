@@ -227,7 +227,7 @@ def test_a_static_student_that_does_not_fit_is_refused_before_it_is_trained(plac
     asked = words(place, "unfit", "--layers", "1", "--backbone", str(wide_model(tmp_path)), "--table_from", "new")
     assert "of the teacher's 32 dimensions, and the student's table has 64" in refusal(train, "embedding", asked)
     asked = words(place, "unfit", *ONE_LAYER, "--table_from", "new", "--rotate", "true")
-    assert "trains a static student in the space of one teacher" in refusal(train, "embedding", asked)
+    assert "trains a static student on one teacher's own embeddings" in refusal(train, "embedding", asked)
     asked = words(place, "unfit", "--teacher", str(place / "static"), "--backbone", str(place / "teacher"))
     assert "--table_from new needs a teacher with a transformer inside" in refusal(
         train, "embedding", [*asked, "--table_from", "new"]
