@@ -68,12 +68,12 @@ def teacher_of(student: Folder) -> str:
     if run is None:
         raise InputError(f"{student.path} has no run.json, so nothing says that it has its teacher's space")
     learned = run.index_teacher
-    if learned is None and len(run.teachers) != 1:
-        raise InputError(
-            f"{student.path} has learned from {len(run.teachers)} teachers, in a space of its own, so it cannot search "
-            "an index of one of them; distil it with --teacher_space first"
-        )
     if learned is None:
+        if len(run.teachers) != 1:
+            raise InputError(
+                f"{student.path} has learned from {len(run.teachers)} teachers, in a space of its own, so it cannot "
+                "search an index of one of them; distil it with --teacher_space first"
+            )
         raise InputError(
             f"{student.path} has learned its teacher's space on other axes, so it cannot search its teacher's index; "
             "distil it without --rotate"

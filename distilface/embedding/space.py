@@ -2,10 +2,10 @@
 
 import hashlib
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 from datasets import Dataset
@@ -25,6 +25,8 @@ logger = logging.getLogger(__name__)
 SAMPLE = 20_000
 #: Numbers of an embedding of which run.json says how much they hold.
 SHOWN = (64, 128, 256)
+#: What is fitted to the teachers' embeddings, and kept.
+Fitted = TypeVar("Fitted", Axes, Turns)
 
 
 @dataclass(frozen=True)
@@ -91,29 +93,16 @@ class Space:
 
     def as_dict(self) -> dict[str, Any]:
         """Return what run.json says of it."""
-        wide = sum(each.get_embedding_dimension() or 0 for each in self.teachers)
+        widths = [each.get_embedding_dimension() or 0 for each in self.teachers]
+        about = {"teachers": len(self.teachers), "of": sum(widths)}
         if self.turns is not None:
-            width = self.teachers[0].get_embedding_dimension()
-            return {
-                "teachers": len(self.teachers),
-                "of": wide,
-                "width": width,
-                "rotated": False,
-                "of_the_first": True,
-                "turned_cosines": list(self.turns.cosines),
-                "target_cosine": self.turns.target_cosine,
-            }
+            cosines = {"turned_cosines": list(self.turns.cosines), "target_cosine": self.turns.target_cosine}
+            return {**about, "width": widths[0], "rotated": False, "of_the_first": True, **cosines}
         if self.axes is None:
-            return {"teachers": len(self.teachers), "of": wide, "width": wide, "rotated": False}
+            return {**about, "width": sum(widths), "rotated": False}
         width = self.axes.directions.shape[1]
         shown = {str(count): round(self.axes.kept(count), 4) for count in (*SHOWN, width) if count <= width}
-        return {
-            "teachers": len(self.teachers),
-            "of": wide,
-            "width": width,
-            "rotated": True,
-            "explained_variance": shown,
-        }
+        return {**about, "width": width, "rotated": True, "explained_variance": shown}
 
     def __str__(self) -> str:
         about = self.as_dict()
@@ -170,17 +159,17 @@ def make_space(
     sizes = [min(SHARD, len(texts) - start) for start in range(0, len(texts), SHARD)]
     joined = Space(teachers, parts, None)
     file = store.folder / ("turns.npz" if of_the_first else "axes.npz")
-    fitted = of_the_first or width is not None
 
     def found() -> Space:
         """Return the space, with the axes or turns that are kept; fit and keep them where they are not."""
         if of_the_first:
-            return replace(joined, turns=_turns(file, joined))
-        return joined if width is None else replace(joined, axes=_axes(file, joined, width))
+            return replace(joined, turns=_kept(file, Turns.load, lambda: _turns(joined)))
+        return joined if width is None else replace(joined, axes=_kept(file, Axes.load, lambda: _axes(joined, width)))
 
     def keep() -> None:
         """Write the targets where they are not there."""
-        if store.missing(len(sizes)) or (fitted and not file.is_file()):
+        fits = of_the_first or width is not None
+        if store.missing(len(sizes)) or (fits and not file.is_file()):
             with store.locked(wait=True):
                 _compute(found(), store, sizes)
 
@@ -189,25 +178,25 @@ def make_space(
     return store.beside(texts.select_columns(["text"]), sizes), space
 
 
-def _axes(file: Path, joined: Space, width: int) -> Axes:
-    """Return the axes that are kept, or fit and keep them."""
+def _kept(file: Path, load: Callable[[Path], Fitted], fit: Callable[[], Fitted]) -> Fitted:
+    """Return what is kept in a file, or fit and keep it."""
     if file.is_file():
-        return Axes.load(file)
+        return load(file)
+    fitted = fit()
+    fitted.save(file)
+    return fitted
+
+
+def _axes(joined: Space, width: int) -> Axes:
     axes = fit_axes(joined.known(_sample(joined)), width)
     if not axes.strengths.sum() > 0:
         raise InputError("the teachers' embeddings are all zero; use other teachers")
-    axes.save(file)
     return axes
 
 
-def _turns(file: Path, joined: Space) -> Turns:
-    """Return the turns that are kept, or fit and keep them."""
-    if file.is_file():
-        return Turns.load(file)
+def _turns(joined: Space) -> Turns:
     rows = _sample(joined)
-    turns = fit_turns([_of_unit_length(_labels(part.select(rows))) for part in joined.parts])
-    turns.save(file)
-    return turns
+    return fit_turns([_of_unit_length(_labels(part.select(rows))) for part in joined.parts])
 
 
 def _sample(joined: Space) -> np.ndarray:
