@@ -17,7 +17,7 @@ import distilface
 from distilface.compression.bits import Rounding, rounded_modules
 from distilface.exporters.four_bits import to_q4
 from distilface.exporters.onnx import to_onnx
-from distilface.light import LightEncoder, expanding, fastest, openvino, row_products, ways, whole_numbers
+from distilface.light import LightEncoder, expanding, fastest, openvino, ways
 from distilface.light.openvino import OpenVinoSession, multiplies_bf16
 from distilface.model.folder import load, save_folder
 from distilface.model.precision import has_bf16
@@ -256,14 +256,13 @@ def test_without_the_packages_there_is_the_file_alone(on_grid, monkeypatch):
         ("aarch64", "Neoverse", True),
     ],
 )
-def test_sums_in_16_bits_are_of_weights_of_7_bits_or_unsigned(on_grid, monkeypatch, architecture, processor, fit):
+def test_sums_in_16_bits_are_of_paired_weights_or_unsigned(on_grid, monkeypatch, architecture, processor, fit):
     """The instruction of AVX2 cuts off what two products have beyond 32,767, without a word."""
     monkeypatch.setattr("platform.machine", lambda: architecture)
     monkeypatch.setattr("distilface.environment.processor", lambda: processor)
     assert ways.sums_fit() == fit
     by_rows = [name for name in ways.ways_of(on_grid) if name.endswith("by rows")]
-    assert by_rows == (["q4 in int8 by rows"] if fit else ["q4 in uint8 by rows", "q4 in int7 by rows"])
-    assert 2 * 255 * row_products.NARROW < 2**15 <= 2 * 255 * whole_numbers.WIDEST
+    assert by_rows == (["q4 in int8 by rows"] if fit else ["q4 in uint8 by rows", "q4 in paired int8 by rows"])
 
 
 def test_one_thread_is_one_on_onnxruntime(on_grid):

@@ -19,9 +19,9 @@ logger = logging.getLogger(__name__)
 #: In which OpenVINO computes.
 PRECISIONS = ("f32", "bf16")
 #: The weights of products by rows, where all sums are exact, and where they are not.
-BY_ROWS: dict[bool, tuple[Literal["int8 by rows", "uint8 by rows", "int7 by rows"], ...]] = {
+BY_ROWS: dict[bool, tuple[Literal["int8 by rows", "uint8 by rows", "paired int8 by rows"], ...]] = {
     True: ("int8 by rows",),
-    False: ("uint8 by rows", "int7 by rows"),
+    False: ("uint8 by rows", "paired int8 by rows"),
 }
 #: The least cosine between what a way gives of a text and what the folder's smallest file gives.
 LEAST_COSINE = 0.999
@@ -43,7 +43,7 @@ class Way:
     """
 
     file: Path
-    rewritten: Literal["fp32", "int8", "int8 by rows", "uint8 by rows", "int7 by rows"] | None = None
+    rewritten: Literal["fp32", "int8", "int8 by rows", "uint8 by rows", "paired int8 by rows"] | None = None
     openvino: str | None = None
     one_thread: bool = False
     batch_per_thread: bool = False
@@ -70,7 +70,7 @@ class Way:
             "int8": ("int8", expanding.multiply_in_int8),
             "int8 by rows": ("int8_by_rows", row_products.multiply_by_rows),
             "uint8 by rows": ("uint8_by_rows", partial(row_products.multiply_by_rows, unsigned=True)),
-            "int7 by rows": ("int7_by_rows", partial(row_products.multiply_by_rows, widest=row_products.NARROW)),
+            "paired int8 by rows": ("paired_int8_by_rows", partial(row_products.multiply_by_rows, in_pairs=True)),
         }
         place, write = rewritings[self.rewritten]
         return expanding.kept(self.file, home() / place, write)
@@ -142,8 +142,8 @@ def for_batches(ways: Mapping[str, Way]) -> dict[str, Way]:
 def sums_fit() -> bool:
     """Return whether this processor adds products of int8 without a loss: an x86 needs VNNI for it.
 
-    AVX2 adds two of them in 16 bits, and cuts off what is beyond, without a word. Weights of 7 bits fit, and unsigned
-    ones are added in 32 bits.
+    AVX2 adds two of them in 16 bits, and cuts off what is beyond, without a word. Those of paired weights fit, and
+    unsigned ones are added in 32 bits.
     """
     from distilface.environment import processor  # its import takes a while
 
