@@ -16,7 +16,7 @@ from tiny import sentences
 from distilface.light import LightEncoder, lookups, ways
 from distilface.light.row_products import multiply_by_rows
 from distilface.light.session import OUTPUT, open_session
-from distilface.light.whole_numbers import smoothing, to_int8
+from distilface.light.whole_numbers import one_grid, smoothing, to_int8
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache", "own_home")
 #: As this processor needs it: AVX2 alone cuts sums of other weights off.
@@ -255,6 +255,31 @@ def test_the_first_products_are_looked_up(tmp_path):
     assert shapes[30, 2 * INNER] == TensorProto.FLOAT
 
 
+def test_normalized_rows_have_one_grid(tmp_path, monkeypatch):
+    """Their sizes are alike, so nothing about a row is measured, and the product adds the bias itself."""
+    monkeypatch.setattr(lookups, "LEAST_SHARE", 0.99)
+    monkeypatch.setitem(WEIGHTS, "table", np.random.default_rng(9).normal(size=(50, WIDTH)).astype(np.float32))
+    multiply_by_rows(_with_places(tmp_path / "exact.onnx"), tmp_path / "by_rows.onnx", IN_PAIRS)
+    kinds = [node.op_type for node in onnx.load(tmp_path / "by_rows.onnx").graph.node]
+    assert (kinds.count("ReduceMax"), kinds.count("Abs")) == (1, 0), "that of the GELU's rows alone"
+    assert 1e-4 < _miss(_first_sums(tmp_path / "by_rows.onnx"), _exact_with_places()[0]) < 0.02
+
+
+@pytest.mark.parametrize(("spread", "served"), [(0.05, True), (1.5, False)])
+def test_one_grid_serves_rows_of_one_size(spread, served):
+    draw = np.random.default_rng(10)
+    rows = draw.normal(1, 1, size=(400, 32)) * np.exp(draw.normal(0, spread, size=(400, 1)))
+    weight = draw.normal(size=(32, 20))
+    codes, steps = to_int8(weight)
+    grid = one_grid(rows, weight, codes, steps)
+    assert (grid is not None) == served
+    if grid is not None:
+        step, zero = grid
+        assert step == pytest.approx(1.1 * (rows.max() - rows.min()) / 255, rel=1e-5)
+        assert zero == round(255 * rows.min() / (rows.min() - rows.max()))
+        assert _miss((np.round(rows / step) * step) @ (codes * steps), rows @ weight) < 0.02
+
+
 def test_numbers_beyond_16_bits_are_kept_in_32(tmp_path, monkeypatch):
     monkeypatch.setitem(WEIGHTS, "one", WEIGHTS["one"] * 1e4)
     multiply_by_rows(_with_places(tmp_path / "exact.onnx"), tmp_path / "by_rows.onnx", IN_PAIRS)
@@ -290,15 +315,6 @@ def test_a_gelu_that_something_else_reads_stays_as_it_is(tmp_path):
         gelu = next(node for node in onnx.load(tmp_path / name).graph.node if node.op_type == "Gelu")
         ways_of_it.append([each.s for each in gelu.attribute])
     assert ways_of_it == [[b"tanh"], []]
-
-
-def test_unsigned_weights_give_the_same_products(tmp_path, written):
-    multiply_by_rows(_graph(tmp_path / "exact.onnx"), tmp_path / "unsigned.onnx", unsigned=True)
-    kinds = {tensor.data_type for tensor in onnx.load(tmp_path / "unsigned.onnx").graph.initializer}
-    assert TensorProto.INT8 not in kinds
-    assert _miss(_run(tmp_path / "unsigned.onnx", IDS), _exact(IDS)) < 0.01
-    if not IN_PAIRS:
-        np.testing.assert_allclose(_run(tmp_path / "unsigned.onnx", IDS), _run(written, IDS), rtol=1e-5, atol=1e-3)
 
 
 def test_a_product_that_is_shown_keeps_its_name(tmp_path):
@@ -348,7 +364,7 @@ def test_a_file_that_cannot_be_rewritten_is_not(tmp_path, make, problem):
 @pytest.mark.parametrize("name", ["minilm-5mb", "minilm-2mb"])
 def test_the_shipped_models_by_rows(name):
     folder = Path("models") / name
-    small, way = LightEncoder(folder), ways.Way(folder / "onnx" / "model_q4.onnx", ways.BY_ROWS[ways.sums_fit()][-1])
+    small, way = LightEncoder(folder), ways.Way(folder / "onnx" / "model_q4.onnx", ways.BY_ROWS[ways.sums_fit()])
     encoder, texts = small.running(way, 1), sentences(40)
     together, alone = encoder.encode(texts), np.stack([encoder.encode(text) for text in texts])
     assert np.abs(together - alone).max() < 1e-6

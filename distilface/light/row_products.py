@@ -2,7 +2,7 @@
 
 onnxruntime's own dynamic int8 takes one scale for all rows, so a text's vector depends on what it is embedded with.
 Here it depends on the text alone, but for the last bits, and the whole numbers are multiplied as fast: a row's scale is
-taken out before the product and put back after it.
+taken out before the product and put back after it, or it is the same for whatever text.
 """
 
 from collections import defaultdict
@@ -14,9 +14,10 @@ from typing import Any
 import numpy as np
 
 from distilface.light.expanding import IDS, put, put_in_fp32
+from distilface.light.graphs import Emitted
 from distilface.light.lookups import LARGEST, FirstRows, first_rows, pays
 from distilface.light.session import usable_threads
-from distilface.light.whole_numbers import TINY, smoothing, to_int8
+from distilface.light.whole_numbers import TINY, one_grid, smoothing, to_int8
 from distilface.storage import whole_file
 
 #: What a GELU gives is never below this, so all 256 whole numbers can stand for what lies above.
@@ -27,20 +28,20 @@ OPSET = 18
 SAMPLE = (64, 24)
 
 
-def multiply_by_rows(file: Path, target: Path, in_pairs: bool = False, unsigned: bool = False) -> None:
+def multiply_by_rows(file: Path, target: Path, in_pairs: bool = False) -> None:
     """Write a file with its products by weights in int8.
 
     What a GELU gives is rounded to 256 numbers above its least; it is reckoned with a tanh, which differs by 0.0005 at
     most, and a step is mostly ten times that. Of other rows, where it pays, what makes a column large goes to the
     weights first (:func:`distilface.light.whole_numbers.smoothing`), as the rows of random tokens show it: which
-    columns are large depends little on the text. Products that read the same rows are one; the first of them become
-    lookups where that saves much (:mod:`distilface.light.lookups`).
+    columns are large depends little on the text. The rows that a normalization gives have one scale, where that is
+    nearly as good (:func:`distilface.light.whole_numbers.one_grid`). Products that read the same rows are one; the
+    first of them become lookups where that saves much (:mod:`distilface.light.lookups`).
 
     Args:
         file: an ONNX file in fp32, or one that ``distilface export --formats q4`` wrote.
         target: the file to write, whole or not at all.
         in_pairs: round weights so that two products fit into 16 bits (:func:`distilface.light.whole_numbers.to_int8`).
-        unsigned: keep the weights as numbers around 128: another instruction, the same products.
 
     Raises:
         ValueError: if it has no product by a weight, keeps weights in another file (which what is kept of it would not
@@ -51,7 +52,7 @@ def multiply_by_rows(file: Path, target: Path, in_pairs: bool = False, unsigned:
     model = onnx.load(file, load_external_data=False)
     _check(model)
     put_in_fp32(model)
-    _Products(model, in_pairs, unsigned).rewrite()
+    _Products(model, in_pairs).rewrite()
     with whole_file(target) as stream:
         stream.write(model.SerializeToString())
 
@@ -89,28 +90,35 @@ class _Product:
         return str((self.adding or self.node).output[0])
 
 
+def _joined(group: Sequence[_Product]) -> tuple[np.ndarray, np.ndarray]:
+    """Return the weights of products of the same rows side by side, shape (K, N), and their biases, shape (N,)."""
+    weights, biases = [each.weight for each in group], [each.bias for each in group]
+    return np.concatenate(weights, axis=1), np.concatenate(biases)
+
+
 class _Products:
     """The products of a graph by weights, which are rewritten.
 
     Args:
         model: in fp32; it is changed.
         in_pairs: round weights so that two products fit into 16 bits.
-        unsigned: keep the weights as numbers around 128.
     """
 
-    def __init__(self, model: Any, in_pairs: bool, unsigned: bool) -> None:
+    def __init__(self, model: Any, in_pairs: bool) -> None:
         from onnx import numpy_helper
 
-        self._model, self._graph, self._in_pairs, self._unsigned = model, model.graph, in_pairs, unsigned
+        self._model, self._graph, self._in_pairs = model, model.graph, in_pairs
         self._constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in self._graph.initializer}
         self._readers: defaultdict[str, list[Any]] = defaultdict(list)
         for node in self._graph.node:
             for name in node.input:
                 self._readers[name].append(node)
         self._outputs = {output.name for output in self._graph.output}
-        self._gelus = {node.output[0]: node for node in self._graph.node if node.op_type == "Gelu"}
-        self._nodes: list[Any] = []
-        self._added: list[Any] = []
+        self._gelus, self._normalized = (
+            {node.output[0]: node for node in self._graph.node if node.op_type == kind}
+            for kind in ("Gelu", "LayerNormalization")
+        )
+        self._new = Emitted("int8")
 
     def rewrite(self) -> None:
         """Put the products in int8 in the place of those in fp32."""
@@ -128,12 +136,12 @@ class _Products:
             if found := first.get(node.output[0]):
                 name, group = found
                 if name in firsts:
-                    self._look_up(firsts[name], group)
+                    self._look_up(name, firsts[name], group)
                 else:
                     self._multiply(name, group, rows[name])
             elif node.output[0] not in gone:
-                self._nodes.append(node)
-        put(self._graph, self._nodes, [*self._graph.initializer, *self._added])
+                self._new.nodes.append(node)
+        put(self._graph, self._new.nodes, [*self._graph.initializer, *self._new.tensors])
         if not any(each.domain == "com.microsoft" for each in self._model.opset_import):
             self._model.opset_import.add(domain="com.microsoft", version=1)
 
@@ -171,32 +179,71 @@ class _Products:
 
     def _multiply(self, name: str, group: Sequence[_Product], rows: np.ndarray) -> None:
         """Emit the products of the same rows, as one."""
-        weight = np.concatenate([each.weight for each in group], axis=1)
-        bias = np.concatenate([each.bias for each in group])
-        gelu = name in self._gelus
-        moved = None if gelu else smoothing(rows, weight, self._in_pairs)
-        whole, scale, top = self._rounded(name, gelu, moved)
+        weight, bias = _joined(group)
+        shown, moved = name, None if name in self._gelus else smoothing(rows, weight, self._in_pairs)
         if moved is not None:
-            weight = weight * moved[:, None]
+            rows, weight, shown = rows / moved, weight * moved[:, None], f"{name}_moved"
+            self._new.emit("Mul", [name, self._constant(f"{name}_shares", 1 / moved)], shown)
         codes, steps = to_int8(weight, self._in_pairs)
-        if gelu:  # what was added to every number that goes in comes off again
+        kept = self._constant(f"{name}_codes", codes)
+        if name in self._normalized and (grid := one_grid(rows, weight, codes, steps)):
+            step, zero = (
+                self._constant(f"{name}_{word}", value) for word, value in zip(("step", "zero"), grid, strict=True)
+            )
+            self._new.emit("QuantizeLinear", [shown, step, zero], f"{name}_rounded")
+            product = [f"{name}_rounded", kept, step, self._constant(f"{name}_steps", steps), zero, ""]
+            self._give(
+                name, group, "MatMulIntegerToFloat", [*product, self._constant(f"{name}_bias", bias)], "com.microsoft"
+            )
+            return
+        whole, scale, size, zero = self._by_row(name, shown)
+        if name in self._gelus:  # what was added to every number that goes in comes off again
             bias = bias + np.float32(LEAST_GELU) * (codes * steps).sum(axis=0)
-        key = f"{name}_product"
-        kept = (codes.astype(np.int16) + 128).astype(np.uint8) if self._unsigned else codes
-        product = [whole, self._constant(f"{key}_codes", kept), self._constant(f"{key}_one", np.float32(1))]
-        product += [self._constant(f"{key}_steps", steps * scale), self._zero(gelu)]
-        product += [self._constant("middle", np.uint8(128))] if self._unsigned else []
-        self._emit("MatMulIntegerToFloat", product, f"{key}_whole", domain="com.microsoft")
-        self._emit("Mul", [f"{key}_whole", top], f"{key}_scaled")
-        self._finish(key, bias, group)
+        product = [
+            whole,
+            kept,
+            self._constant("one", np.float32(1)),
+            self._constant(f"{name}_steps", steps * scale),
+            zero,
+        ]
+        self._new.emit("MatMulIntegerToFloat", product, f"{name}_whole", domain="com.microsoft")
+        self._new.emit("Mul", [f"{name}_whole", size], f"{name}_scaled")
+        self._give(name, group, "Add", [f"{name}_scaled", self._constant(f"{name}_bias", bias.astype(np.float32))])
 
-    def _finish(self, key: str, bias: np.ndarray, group: Sequence[_Product]) -> None:
-        """Emit what is added to the products of the same rows, and give each its own."""
-        last = group[0].output if len(group) == 1 else f"{key}_all"
-        self._emit("Add", [f"{key}_scaled", self._constant(f"{key}_bias", bias.astype(np.float32))], last)
+    def _give(self, name: str, group: Sequence[_Product], kind: str, inputs: Sequence[str], domain: str = "") -> None:
+        """Emit the last node of the products of the same rows, and give each product its own."""
+        last = group[0].output if len(group) == 1 else f"{name}_all"
+        self._new.emit(kind, inputs, last, domain=domain)
         if len(group) > 1:
-            sizes = self._constant(f"{key}_sizes", np.array([len(each.bias) for each in group]))
-            self._emit("Split", [last, sizes], *(each.output for each in group), axis=-1)
+            sizes = self._constant(f"{name}_widths", np.array([len(each.bias) for each in group]))
+            self._new.emit("Split", [last, sizes], *(each.output for each in group), axis=-1)
+
+    def _by_row(self, name: str, shown: str) -> tuple[str, np.float32, str, str]:
+        """Emit the rounding of rows, each on a scale of its own.
+
+        Args:
+            name: of the rows.
+            shown: their name where large columns have been moved to the weights.
+
+        Returns:
+            The name of the codes, the step of one, the name of each row's size, and that of the code of 0.
+        """
+        emit, gelu = self._new.emit, name in self._gelus
+        greatest, zero = (
+            (255, self._constant("lowest", np.uint8(0))) if gelu else (127, self._constant("middle", np.uint8(128)))
+        )
+        sizes = f"{name}_above" if gelu else f"{name}_sizes"
+        if gelu:
+            emit("Sub", [name, self._constant("least_gelu", np.float32(LEAST_GELU))], sizes)
+            shown = sizes
+        else:
+            emit("Abs", [shown], sizes)
+        emit("ReduceMax", [sizes, self._constant("last_axis", np.array([-1]))], f"{name}_largest", keepdims=1)
+        emit("Max", [f"{name}_largest", self._constant("tiny", np.float32(TINY))], f"{name}_size")
+        emit("Div", [shown, f"{name}_size"], f"{name}_of_it")
+        step = np.float32(1 / greatest)
+        emit("QuantizeLinear", [f"{name}_of_it", self._constant(f"step_{greatest}", step), zero], f"{name}_rounded")
+        return f"{name}_rounded", step, f"{name}_size", zero
 
     def _hasten(self, groups: Mapping[str, Sequence[_Product]]) -> None:
         """Reckon a GELU with a tanh where only products read it."""
@@ -211,64 +258,28 @@ class _Products:
         """Return the rows whose products are looked up, by their name."""
         multiplied = sum(each.weight.size for group in groups.values() for each in group)
         found = first_rows(self._graph.node, self._constants)
-        return {
-            name: rows
-            for name, rows in found.items()
-            if pays(rows, sum(len(each.bias) for each in groups.get(name, [])), multiplied)
-        }
+        widths = {name: sum(len(each.bias) for each in groups.get(name, [])) for name in found}
+        return {name: first for name, first in found.items() if pays(first, widths[name], multiplied)}
 
-    def _look_up(self, first: FirstRows, group: Sequence[_Product]) -> None:
+    def _look_up(self, name: str, first: FirstRows, group: Sequence[_Product]) -> None:
         """Emit the products of the first rows: rows of tables, over the deviation that the normalization gives."""
         from onnx import TensorProto
 
-        key = f"{first.normalization.output[0]}_lookup"
-        tables, constant = first.times(np.concatenate([each.weight for each in group], axis=1))
-        first.normalization.output.extend(["", f"{key}_inverse"])
-        ids, *others = zip(first.parts, tables, strict=True)
-        table = ids[1] if np.abs(ids[1]).max() > LARGEST else ids[1].astype(np.float16)
-        self._emit("Gather", [self._constant(f"{key}_0", table), ids[0].index], f"{key}_ids")
-        self._emit("Cast", [f"{key}_ids"], f"{key}_sum_0", to=TensorProto.FLOAT)
-        for number, (part, table) in enumerate(others, 1):
-            self._emit("Gather", [self._constant(f"{key}_{number}", table), part.index], f"{key}_rows_{number}")
-            self._emit("Add", [f"{key}_sum_{number - 1}", f"{key}_rows_{number}"], f"{key}_sum_{number}")
-        self._emit("Mul", [f"{key}_sum_{len(others)}", f"{key}_inverse"], f"{key}_scaled")
-        self._finish(key, constant + np.concatenate([each.bias for each in group]), group)
-
-    def _rounded(self, name: str, gelu: bool, moved: np.ndarray | None) -> tuple[str, np.float32, str]:
-        """Emit the rounding of rows; return the name of the codes, the step of one, and the name of each row's size."""
-        key, shown, greatest = f"{name}_rows", name, 255 if gelu else 127
-        if gelu:
-            shown = f"{key}_above"
-            self._emit("Sub", [name, self._constant("least_gelu", np.float32(LEAST_GELU))], shown)
-        elif moved is not None:
-            shown = f"{key}_moved"
-            self._emit("Mul", [name, self._constant(f"{key}_shares", 1 / moved)], shown)
-        sizes = shown if gelu else f"{key}_sizes"
-        if not gelu:
-            self._emit("Abs", [shown], sizes)
-        self._emit("ReduceMax", [sizes, self._constant("last_axis", np.array([-1]))], f"{key}_largest", keepdims=1)
-        self._emit("Max", [f"{key}_largest", self._constant("tiny", np.float32(TINY))], f"{key}_size")
-        self._emit("Div", [shown, f"{key}_size"], f"{key}_of_it")
-        step = np.float32(1 / greatest)
-        rounding = [f"{key}_of_it", self._constant(f"step_{greatest}", step), self._zero(gelu)]
-        self._emit("QuantizeLinear", rounding, f"{key}_codes")
-        return f"{key}_codes", step, f"{key}_size"
-
-    def _zero(self, gelu: bool) -> str:
-        """Return the name of the code that stands for 0."""
-        return self._constant("lowest", np.uint8(0)) if gelu else self._constant("middle", np.uint8(128))
-
-    def _emit(self, kind: str, inputs: Sequence[str], *outputs: str, **settings: Any) -> None:
-        from onnx import helper
-
-        self._nodes.append(helper.make_node(kind, inputs, outputs, **settings))
+        weight, bias = _joined(group)
+        tables, constant = first.times(weight)
+        largest = np.abs(tables[0]).max()
+        tables[0] = tables[0] if largest > LARGEST else tables[0].astype(np.float16)
+        first.normalization.output.extend(["", f"{name}_inverse"])
+        summed = ""
+        for number, (part, table) in enumerate(zip(first.parts, tables, strict=True)):
+            rows = f"{name}_rows_{number}"
+            self._new.emit("Gather", [self._constant(f"{name}_table_{number}", table), part.index], f"{rows}_kept")
+            self._new.emit("Cast", [f"{rows}_kept"], rows, to=TensorProto.FLOAT)
+            if summed:
+                self._new.emit("Add", [summed, rows], f"{name}_sum_{number}")
+            summed = f"{name}_sum_{number}" if summed else rows
+        self._new.emit("Mul", [summed, f"{name}_inverse"], f"{name}_scaled")
+        self._give(name, group, "Add", [f"{name}_scaled", self._constant(f"{name}_bias", constant + bias)])
 
     def _constant(self, name: str, value: Any) -> str:
-        """Return the name of a constant, which is added to the graph if it is not there."""
-        from onnx import numpy_helper
-
-        name = f"int8_{name}"
-        if name not in self._constants:
-            self._constants[name] = np.asarray(value)
-            self._added.append(numpy_helper.from_array(self._constants[name], name))
-        return name
+        return self._new.constant(name, value)

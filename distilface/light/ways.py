@@ -18,10 +18,10 @@ logger = logging.getLogger(__name__)
 
 #: In which OpenVINO computes.
 PRECISIONS = ("f32", "bf16")
-#: The weights of products by rows, where all sums are exact, and where they are not.
-BY_ROWS: dict[bool, tuple[Literal["int8 by rows", "uint8 by rows", "paired int8 by rows"], ...]] = {
-    True: ("int8 by rows",),
-    False: ("uint8 by rows", "paired int8 by rows"),
+#: Products by rows, where all sums are exact, and where they are not.
+BY_ROWS: dict[bool, Literal["int8 by rows", "paired int8 by rows"]] = {
+    True: "int8 by rows",
+    False: "paired int8 by rows",
 }
 #: The least cosine between what a way gives of a text and what the folder's smallest file gives.
 LEAST_COSINE = 0.999
@@ -43,7 +43,7 @@ class Way:
     """
 
     file: Path
-    rewritten: Literal["fp32", "int8", "int8 by rows", "uint8 by rows", "paired int8 by rows"] | None = None
+    rewritten: Literal["fp32", "int8", "int8 by rows", "paired int8 by rows"] | None = None
     openvino: str | None = None
     one_thread: bool = False
     batch_per_thread: bool = False
@@ -69,7 +69,6 @@ class Way:
             "fp32": ("expanded", expanding.expand),
             "int8": ("int8", expanding.multiply_in_int8),
             "int8 by rows": ("int8_by_rows", row_products.multiply_by_rows),
-            "uint8 by rows": ("uint8_by_rows", partial(row_products.multiply_by_rows, unsigned=True)),
             "paired int8 by rows": ("paired_int8_by_rows", partial(row_products.multiply_by_rows, in_pairs=True)),
         }
         place, write = rewritings[self.rewritten]
@@ -114,8 +113,8 @@ def ways_of(folder: Path) -> dict[str, Way]:
     if exact and find_spec("onnx"):
         content = files[exact].read_bytes()
         if MULTIPLIED.encode() in content:  # a static student has no product
-            by_rows = [Way(files[exact], rewritten) for rewritten in BY_ROWS[sums_fit()]]
-            ways |= {f"{exact} {way.words}": way for way in by_rows}
+            by_rows = Way(files[exact], BY_ROWS[sums_fit()])
+            ways[f"{exact} {by_rows.words}"] = by_rows
         if exact == "q4" and PRODUCT.encode() in content:
             ways["q4 in int8"] = Way(files["q4"], "int8")
         if exact == "q4" and "onnx" not in files:
@@ -142,8 +141,7 @@ def for_batches(ways: Mapping[str, Way]) -> dict[str, Way]:
 def sums_fit() -> bool:
     """Return whether this processor adds products of int8 without a loss: an x86 needs VNNI for it.
 
-    AVX2 adds two of them in 16 bits, and cuts off what is beyond, without a word. Those of paired weights fit, and
-    unsigned ones are added in 32 bits.
+    AVX2 adds two of them in 16 bits, and cuts off what is beyond, without a word. Those of paired weights fit.
     """
     from distilface.environment import processor  # its import takes a while
 

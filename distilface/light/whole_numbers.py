@@ -1,5 +1,7 @@
 """Weights as whole numbers of 8 bits, and what is moved to them from the rows that they multiply."""
 
+from typing import Any
+
 import numpy as np
 
 #: The largest whole number of a weight.
@@ -10,6 +12,9 @@ POWERS = (0.3, 0.4, 0.5, 0.6, 0.7)
 PAYS = 0.8
 #: The least size of a row, by which its numbers are divided.
 TINY = 1e-6
+#: Rows that one grid serves are expected to be this much larger than those that were looked at; it may raise the error
+#: of their product to so many times that of a grid for each.
+MARGIN, MAY_COST = 1.1, 1.4
 
 
 def to_int8(weight: np.ndarray, in_pairs: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -55,10 +60,8 @@ def smoothing(rows: np.ndarray, weight: np.ndarray, in_pairs: bool = False) -> n
 
     def error(shares: np.ndarray) -> float:
         """Return the size of what the product misses."""
-        shown = rows / shares
-        size = np.maximum(np.abs(shown).max(axis=1, keepdims=True), TINY) / 127
         codes, steps = to_int8(weight * shares[:, None], in_pairs)
-        return float(np.linalg.norm((np.round(shown / size) * size) @ (codes * steps) - exact))
+        return float(np.linalg.norm(_rounded(rows / shares) @ (codes * steps) - exact))
 
     columns, lines = (np.maximum(np.abs(each).max(axis=axis), TINY) for each, axis in ((rows, 0), (weight, 1)))
     tried = []
@@ -67,3 +70,32 @@ def smoothing(rows: np.ndarray, weight: np.ndarray, in_pairs: bool = False) -> n
         tried.append((shares / np.exp(np.log(shares).mean())).astype(np.float32))
     errors = [error(shares) for shares in tried]
     return tried[int(np.argmin(errors))] if min(errors) < PAYS * error(np.ones_like(tried[0])) else None
+
+
+def one_grid(rows: np.ndarray, weight: np.ndarray, codes: np.ndarray, steps: np.ndarray) -> tuple[Any, Any] | None:
+    """Return one grid of 256 numbers for all rows, if a product with it loses little more than with one for each row.
+
+    The rows that a normalization gives are nearly of one size.
+
+    Args:
+        rows: X, shape (n, K).
+        weight: W, shape (K, N).
+        codes: of the weight, as :func:`to_int8` gives them.
+        steps: of the codes.
+
+    Returns:
+        The step in float32, and the code of 0 in uint8.
+    """
+    low, high = MARGIN * min(float(rows.min()), 0), MARGIN * max(float(rows.max()), TINY)
+    step = (high - low) / 255
+    zero = np.round(-low / step)
+    on_it = (np.clip(np.round(rows / step) + zero, 0, 255) - zero) * step
+    exact, rounded = rows @ weight, codes * steps
+    fixed, by_row = (np.linalg.norm(each @ rounded - exact) for each in (on_it, _rounded(rows)))
+    return (np.float32(step), np.uint8(zero)) if fixed <= MAY_COST * by_row else None
+
+
+def _rounded(rows: np.ndarray) -> np.ndarray:
+    """Return rows rounded to 127 numbers on either side of 0, each on a scale of its own."""
+    sizes = np.maximum(np.abs(rows).max(axis=1, keepdims=True), TINY) / 127
+    return np.asarray(np.round(rows / sizes) * sizes)
