@@ -288,7 +288,7 @@ def test_numbers_beyond_16_bits_are_kept_in_32(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize(
     ("limits", "settings"),
-    [({"LEAST_SHARE": 0.99}, {}), ({"MOST_BYTES": 2 * 50 * 2 * INNER - 1}, {}), ({}, {"axis": 2})],
+    [({"LEAST_SHARE": 0.99}, {}), ({"MOST_NUMBERS": 50 * 2 * INNER - 1}, {}), ({}, {"axis": 2})],
     ids=["it saves little", "the table is too large", "another axis than the last is not read"],
 )
 def test_where_it_does_not_pay_nothing_is_looked_up(tmp_path, monkeypatch, limits, settings):

@@ -11,6 +11,7 @@ from statistics import median
 from typing import Any
 
 from distilface.environment import cores, package_version, processor
+from distilface.light.expanding import VERSION
 from distilface.light.ways import Way, agree, home, runs_here
 from distilface.storage import write_whole
 
@@ -132,7 +133,15 @@ def _key(files: Mapping[str, Iterable[Path]], threads: int, one_by_one: bool = F
     digests = {part: hashlib.sha256(part.read_bytes()).hexdigest() for part in distinct}
     content = {name: [digests[part] for part in parts] for name, parts in paths.items()}
     versions = [package_version(name) for name in ("onnxruntime", "openvino")]
-    all_of_it = [processor(), cores(), threads, versions, content, "one by one" if one_by_one else "batch per thread"]
+    all_of_it = [
+        processor(),
+        cores(),
+        threads,
+        versions,
+        VERSION,
+        content,
+        "one by one" if one_by_one else "batch per thread",
+    ]
     return hashlib.sha256(json.dumps(all_of_it).encode()).hexdigest()[:16]
 
 

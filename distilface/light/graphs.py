@@ -9,18 +9,19 @@ import numpy as np
 class Emitted:
     """What is added to a graph, in its order.
 
-    Args:
-        prefix: of the names of its constants, so that none is that of the graph's own.
-
     Attributes:
         nodes: those of the graph that stay, and those that are new.
         tensors: the constants that are new.
     """
 
-    def __init__(self, prefix: str) -> None:
-        self._prefix, self._known = prefix, set[str]()
+    def __init__(self) -> None:
+        self._known = set[str]()
         self.nodes: list[Any] = []
         self.tensors: list[Any] = []
+
+    def key(self, name: str) -> str:
+        """Return with what the names of new tensors begin that belong to one of the graph."""
+        return f"int8_{name}"
 
     def emit(self, kind: str, inputs: Sequence[str], *outputs: str, **settings: Any) -> None:
         """Add a node.
@@ -36,15 +37,9 @@ class Emitted:
         self.nodes.append(helper.make_node(kind, inputs, outputs, **settings))
 
     def constant(self, name: str, value: Any) -> str:
-        """Return the name of a constant in the graph, which is added if it is not there.
-
-        Args:
-            name: of it; the same name is the same constant.
-            value: its numbers.
-        """
+        """Add a constant to the graph, if none of its name was added; return its name."""
         from onnx import numpy_helper
 
-        name = f"{self._prefix}_{name}"
         if name not in self._known:
             self._known.add(name)
             self.tensors.append(numpy_helper.from_array(np.asarray(value), name))

@@ -17,9 +17,9 @@ import numpy as np
 
 from distilface.light.expanding import IDS
 
-#: The table of tokens is made where this share of the multiplications by weights falls away, and it is no larger, in
-#: bytes; it is kept in 16 bits.
-LEAST_SHARE, MOST_BYTES = 0.05, 100_000_000
+#: The table of tokens is made where this share of the multiplications by weights falls away, and it has no more numbers
+#: than that. They are kept in 16 bits, or in 32 where one does not fit.
+LEAST_SHARE, MOST_NUMBERS = 0.05, 50_000_000
 #: The largest number of 16 bits.
 LARGEST = float(np.finfo(np.float16).max)
 
@@ -53,6 +53,11 @@ class FirstRows:
     factors: np.ndarray
     shifts: np.ndarray
 
+    @property
+    def name(self) -> str:
+        """The name of the rows."""
+        return str(self.normalization.output[0])
+
     def times(self, weight: np.ndarray) -> tuple[list[np.ndarray], np.ndarray]:
         """Return what each part gives, before it is divided by the deviation, and what is added after that.
 
@@ -62,13 +67,13 @@ class FirstRows:
         Returns:
             Of each part shape (rows, N), and shape (N,); all in float32.
         """
-        scaled = self.factors[:, None] * weight.astype(np.float64)
-        centred = [part.table - part.table.mean(axis=1, keepdims=True, dtype=np.float64) for part in self.parts]
-        return [(rows @ scaled).astype(np.float32) for rows in centred], (self.shifts @ weight).astype(np.float32)
+        scaled = self.factors[:, None] * weight
+        centred = [part.table - part.table.mean(axis=1, keepdims=True) for part in self.parts]
+        return [rows @ scaled for rows in centred], self.shifts @ weight
 
 
-def first_rows(nodes: Sequence[Any], constants: Mapping[str, np.ndarray]) -> dict[str, FirstRows]:
-    """Return the normalized sum of rows of tables with which an encoder begins, by its name; nothing if there is none.
+def first_rows(nodes: Sequence[Any], constants: Mapping[str, np.ndarray]) -> FirstRows | None:
+    """Return the normalized sum of rows of tables with which an encoder begins; ``None`` if it begins otherwise.
 
     Args:
         nodes: of a graph in fp32.
@@ -84,10 +89,9 @@ def first_rows(nodes: Sequence[Any], constants: Mapping[str, np.ndarray]) -> dic
             continue
         parts.sort(key=lambda part: part.index != IDS)
         weights = [constants[each] for each in node.input[1:] if each in constants]
-        if len(weights) == len(node.input) - 1:
-            factors, shifts = weights if len(weights) == 2 else (weights[0], np.zeros_like(weights[0]))
-            return {node.output[0]: FirstRows(node, parts, factors, shifts)}
-    return {}
+        if len(weights) == len(node.input) - 1 and all(each.shape == parts[0].table.shape[1:] for each in weights):
+            return FirstRows(node, parts, weights[0], weights[1] if len(weights) == 2 else np.zeros_like(weights[0]))
+    return None
 
 
 def _parts(name: str, makers: Mapping[str, Any], constants: Mapping[str, np.ndarray]) -> list[Rows]:
@@ -113,7 +117,7 @@ def _parts(name: str, makers: Mapping[str, Any], constants: Mapping[str, np.ndar
     return [Rows(((table - zero) * step).astype(np.float32), node.input[1])]
 
 
-def pays(first: FirstRows, width: int, multiplied: int) -> bool:
+def saves_enough(first: FirstRows, width: int, multiplied: int) -> bool:
     """Return whether to look up what rows of the first give.
 
     Args:
@@ -122,4 +126,4 @@ def pays(first: FirstRows, width: int, multiplied: int) -> bool:
         multiplied: the numbers of all weights of the graph.
     """
     rows, size = first.parts[0].table.shape
-    return size * width >= LEAST_SHARE * multiplied and 2 * rows * width <= MOST_BYTES
+    return size * width >= LEAST_SHARE * multiplied and rows * width <= MOST_NUMBERS

@@ -1,4 +1,4 @@
-"""Products in int8 of a file in fp32: of each row that goes in, whole numbers on a scale of its own.
+"""Products in int8 of a file in fp32: the rows that go in are whole numbers, on scales without a part of other texts.
 
 onnxruntime's own dynamic int8 takes one scale for all rows, so a text's vector depends on what it is embedded with.
 Here it depends on the text alone, but for the last bits, and the whole numbers are multiplied as fast: a row's scale is
@@ -8,6 +8,7 @@ taken out before the product and put back after it, or it is the same for whatev
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import prod
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,8 @@ import numpy as np
 
 from distilface.light.expanding import IDS, put, put_in_fp32
 from distilface.light.graphs import Emitted
-from distilface.light.lookups import LARGEST, FirstRows, first_rows, pays
+from distilface.light.lookups import LARGEST, FirstRows, first_rows, saves_enough
+from distilface.light.samples import DRAWN, token_rows
 from distilface.light.session import usable_threads
 from distilface.light.whole_numbers import TINY, one_grid, smoothing, to_int8
 from distilface.storage import whole_file
@@ -24,19 +26,17 @@ from distilface.storage import whole_file
 LEAST_GELU = -0.1701
 #: The operators that are written are of this version of ONNX, or later.
 OPSET = 18
-#: Texts, and tokens of each, on which the numbers that go into a product are looked at: tokens at random.
-SAMPLE = (64, 24)
 
 
 def multiply_by_rows(file: Path, target: Path, in_pairs: bool = False) -> None:
     """Write a file with its products by weights in int8.
 
-    What a GELU gives is rounded to 256 numbers above its least; it is reckoned with a tanh, which differs by 0.0005 at
-    most, and a step is mostly ten times that. Of other rows, where it pays, what makes a column large goes to the
-    weights first (:func:`distilface.light.whole_numbers.smoothing`), as the rows of random tokens show it: which
-    columns are large depends little on the text. The rows that a normalization gives have one scale, where that is
-    nearly as good (:func:`distilface.light.whole_numbers.one_grid`). Products that read the same rows are one; the
-    first of them become lookups where that saves much (:mod:`distilface.light.lookups`).
+    What makes a column of the rows large goes to the weights first, where it pays
+    (:func:`distilface.light.whole_numbers.smoothing`). The rows that a normalization gives have one scale, where that
+    is nearly as good (:func:`distilface.light.whole_numbers.one_grid`); each other row has its own. Both are found on
+    the rows of :func:`distilface.light.samples.token_rows`. What a GELU gives is rounded to 256 numbers above its
+    least; where only products read it, it is computed with a tanh, which differs by 0.0005 at most. Products that read
+    the same rows are one; the first of them become lookups where that saves much (:mod:`distilface.light.lookups`).
 
     Args:
         file: an ONNX file in fp32, or one that ``distilface export --formats q4`` wrote.
@@ -45,14 +45,15 @@ def multiply_by_rows(file: Path, target: Path, in_pairs: bool = False) -> None:
 
     Raises:
         ValueError: if it has no product by a weight, keeps weights in another file (which what is kept of it would not
-            follow), is of an ONNX version before :data:`OPSET`, or does not look tokens up in a table.
+            follow), is of an ONNX version before :data:`OPSET`, or does not look tokens up in a table. What onnxruntime
+            cannot run for other reasons raises its own errors.
     """
     import onnx
 
     model = onnx.load(file, load_external_data=False)
     _check(model)
     put_in_fp32(model)
-    _Products(model, in_pairs).rewrite()
+    _Products(model, in_pairs).rewrite(file)
     with whole_file(target) as stream:
         stream.write(model.SerializeToString())
 
@@ -114,29 +115,31 @@ class _Products:
             for name in node.input:
                 self._readers[name].append(node)
         self._outputs = {output.name for output in self._graph.output}
-        self._gelus, self._normalized = (
-            {node.output[0]: node for node in self._graph.node if node.op_type == kind}
-            for kind in ("Gelu", "LayerNormalization")
-        )
-        self._new = Emitted("int8")
+        self._gelus = {node.output[0]: node for node in self._graph.node if node.op_type == "Gelu"}
+        self._normalized = {node.output[0] for node in self._graph.node if node.op_type == "LayerNormalization"}
+        self._new = Emitted()
 
-    def rewrite(self) -> None:
-        """Put the products in int8 in the place of those in fp32."""
+    def rewrite(self, file: Path) -> None:
+        """Put the products in int8 in the place of those in fp32.
+
+        Args:
+            file: of the model, near which its tokenizer lies.
+        """
         groups: dict[str, list[_Product]] = {}
         for node in self._graph.node:
             if node.op_type == "MatMul" and self._constants.get(node.input[1], np.empty(0)).ndim == 2:
                 groups.setdefault(node.input[0], []).append(self._product(node))
         if not groups:
             raise ValueError("it has no product by a weight")
-        self._hasten(groups)
-        rows, firsts = self._recorded(list(groups)), self._looked_up(groups)
-        first = {group[0].node.output[0]: (name, group) for name, group in groups.items()}
+        self._use_tanh(groups)
+        rows, looked_up = self._recorded(file, list(groups)), self._looked_up(groups)
+        places = {group[0].node.output[0]: (name, group) for name, group in groups.items()}
         gone = {output for group in groups.values() for each in group for output in (each.node.output[0], each.output)}
         for node in self._graph.node:
-            if found := first.get(node.output[0]):
-                name, group = found
-                if name in firsts:
-                    self._look_up(name, firsts[name], group)
+            if place := places.get(node.output[0]):
+                name, group = place
+                if looked_up is not None and name == looked_up.name:
+                    self._look_up(looked_up, group)
                 else:
                     self._multiply(name, group, rows[name])
             elif node.output[0] not in gone:
@@ -157,8 +160,8 @@ class _Products:
             return _Product(node, weight, none, None)
         return _Product(node, weight, bias, readers[0])
 
-    def _recorded(self, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return what some tensors hold for random tokens, each of shape (rows, K)."""
+    def _recorded(self, file: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
+        """Return what some tensors hold for a few texts, each of shape (rows, K)."""
         import onnxruntime
         from onnx import ModelProto, TensorProto, helper
 
@@ -171,115 +174,118 @@ class _Products:
         lookups = [node for node in self._graph.node if node.op_type == "Gather" and node.input[1] == IDS]
         if not lookups or lookups[0].input[0] not in self._constants:
             raise ValueError(f"no table is looked up by {IDS}")
-        ids = np.random.default_rng(0).integers(0, len(self._constants[lookups[0].input[0]]), SAMPLE)
+        ids = token_rows(file, len(self._constants[lookups[0].input[0]]))
         given = {IDS: ids, "attention_mask": np.ones_like(ids)}
         reads = {port.name for port in session.get_inputs()}
         outputs = session.run(list(names), {name: array for name, array in given.items() if name in reads})
         return {name: rows.reshape(-1, rows.shape[-1]) for name, rows in zip(names, outputs, strict=True)}
 
     def _multiply(self, name: str, group: Sequence[_Product], rows: np.ndarray) -> None:
-        """Emit the products of the same rows, as one."""
+        """Emit the products of the same rows, as one.
+
+        Args:
+            name: of the rows.
+            group: the products.
+            rows: what they are for a few texts, shape (n, K).
+        """
+        emit, constant, key = self._new.emit, self._new.constant, self._new.key(name)
         weight, bias = _joined(group)
-        shown, moved = name, None if name in self._gelus else smoothing(rows, weight, self._in_pairs)
+        smoothed, moved = name, None if name in self._gelus else smoothing(rows[: prod(DRAWN)], weight, self._in_pairs)
         if moved is not None:
-            rows, weight, shown = rows / moved, weight * moved[:, None], f"{name}_moved"
-            self._new.emit("Mul", [name, self._constant(f"{name}_shares", 1 / moved)], shown)
+            rows, weight, smoothed = rows / moved, weight * moved[:, None], f"{key}_smoothed"
+            emit("Mul", [name, constant(f"{key}_shares", 1 / moved)], smoothed)
         codes, steps = to_int8(weight, self._in_pairs)
-        kept = self._constant(f"{name}_codes", codes)
+        kept = constant(f"{key}_codes", codes)
         if name in self._normalized and (grid := one_grid(rows, weight, codes, steps)):
-            step, zero = (
-                self._constant(f"{name}_{word}", value) for word, value in zip(("step", "zero"), grid, strict=True)
-            )
-            self._new.emit("QuantizeLinear", [shown, step, zero], f"{name}_rounded")
-            product = [f"{name}_rounded", kept, step, self._constant(f"{name}_steps", steps), zero, ""]
-            self._give(
-                name, group, "MatMulIntegerToFloat", [*product, self._constant(f"{name}_bias", bias)], "com.microsoft"
-            )
+            scales = constant(f"{key}_steps", steps)
+            one, zero = constant(f"{key}_step", grid[0]), constant(f"{key}_zero", grid[1])
+            emit("QuantizeLinear", [smoothed, one, zero], f"{key}_rounded")
+            product = [f"{key}_rounded", kept, one, scales, zero, "", constant(f"{key}_bias", bias)]
+            self._emit_last(key, group, "MatMulIntegerToFloat", product, "com.microsoft")
             return
-        whole, scale, size, zero = self._by_row(name, shown)
+        size, zero, step = self._round_by_row(name, smoothed)
         if name in self._gelus:  # what was added to every number that goes in comes off again
             bias = bias + np.float32(LEAST_GELU) * (codes * steps).sum(axis=0)
-        product = [
-            whole,
-            kept,
-            self._constant("one", np.float32(1)),
-            self._constant(f"{name}_steps", steps * scale),
-            zero,
-        ]
-        self._new.emit("MatMulIntegerToFloat", product, f"{name}_whole", domain="com.microsoft")
-        self._new.emit("Mul", [f"{name}_whole", size], f"{name}_scaled")
-        self._give(name, group, "Add", [f"{name}_scaled", self._constant(f"{name}_bias", bias.astype(np.float32))])
+        one, scales = constant("int8_one", np.float32(1)), constant(f"{key}_steps", steps * step)
+        product = [f"{key}_rounded", kept, one, scales, zero]
+        emit("MatMulIntegerToFloat", product, f"{key}_whole", domain="com.microsoft")
+        emit("Mul", [f"{key}_whole", size], f"{key}_scaled")
+        self._emit_last(key, group, "Add", [f"{key}_scaled", constant(f"{key}_bias", bias.astype(np.float32))])
 
-    def _give(self, name: str, group: Sequence[_Product], kind: str, inputs: Sequence[str], domain: str = "") -> None:
-        """Emit the last node of the products of the same rows, and give each product its own."""
-        last = group[0].output if len(group) == 1 else f"{name}_all"
+    def _emit_last(
+        self, key: str, group: Sequence[_Product], kind: str, inputs: Sequence[str], domain: str = ""
+    ) -> None:
+        """Emit the last node of the products of the same rows, and give each product its own.
+
+        Args:
+            key: with which the names begin that belong to the rows.
+            group: the products.
+            kind: of the node.
+            inputs: of the node.
+            domain: of the node.
+        """
+        last = group[0].output if len(group) == 1 else f"{key}_all"
         self._new.emit(kind, inputs, last, domain=domain)
         if len(group) > 1:
-            sizes = self._constant(f"{name}_widths", np.array([len(each.bias) for each in group]))
+            sizes = self._new.constant(f"{key}_widths", np.array([len(each.bias) for each in group]))
             self._new.emit("Split", [last, sizes], *(each.output for each in group), axis=-1)
 
-    def _by_row(self, name: str, shown: str) -> tuple[str, np.float32, str, str]:
+    def _round_by_row(self, name: str, smoothed: str) -> tuple[str, str, np.float32]:
         """Emit the rounding of rows, each on a scale of its own.
 
         Args:
             name: of the rows.
-            shown: their name where large columns have been moved to the weights.
+            smoothed: their name where large columns have been moved to the weights.
 
         Returns:
-            The name of the codes, the step of one, the name of each row's size, and that of the code of 0.
+            The name of each row's size, that of the code of 0, and the step of a code in a row of size 1.
         """
-        emit, gelu = self._new.emit, name in self._gelus
-        greatest, zero = (
-            (255, self._constant("lowest", np.uint8(0))) if gelu else (127, self._constant("middle", np.uint8(128)))
-        )
-        sizes = f"{name}_above" if gelu else f"{name}_sizes"
-        if gelu:
-            emit("Sub", [name, self._constant("least_gelu", np.float32(LEAST_GELU))], sizes)
-            shown = sizes
+        emit, constant, key = self._new.emit, self._new.constant, self._new.key(name)
+        if name in self._gelus:
+            greatest, zero, sizes = 255, constant("int8_lowest", np.uint8(0)), f"{key}_above"
+            emit("Sub", [name, constant("int8_least_gelu", np.float32(LEAST_GELU))], sizes)
+            smoothed = sizes
         else:
-            emit("Abs", [shown], sizes)
-        emit("ReduceMax", [sizes, self._constant("last_axis", np.array([-1]))], f"{name}_largest", keepdims=1)
-        emit("Max", [f"{name}_largest", self._constant("tiny", np.float32(TINY))], f"{name}_size")
-        emit("Div", [shown, f"{name}_size"], f"{name}_of_it")
+            greatest, zero, sizes = 127, constant("int8_middle", np.uint8(128)), f"{key}_sizes"
+            emit("Abs", [smoothed], sizes)
+        emit("ReduceMax", [sizes, constant("int8_last_axis", np.array([-1]))], f"{key}_largest", keepdims=1)
+        emit("Max", [f"{key}_largest", constant("int8_tiny", np.float32(TINY))], f"{key}_size")
+        emit("Div", [smoothed, f"{key}_size"], f"{key}_of_it")
         step = np.float32(1 / greatest)
-        emit("QuantizeLinear", [f"{name}_of_it", self._constant(f"step_{greatest}", step), zero], f"{name}_rounded")
-        return f"{name}_rounded", step, f"{name}_size", zero
+        emit("QuantizeLinear", [f"{key}_of_it", constant(f"int8_step_{greatest}", step), zero], f"{key}_rounded")
+        return f"{key}_size", zero, step
 
-    def _hasten(self, groups: Mapping[str, Sequence[_Product]]) -> None:
-        """Reckon a GELU with a tanh where only products read it."""
+    def _use_tanh(self, groups: Mapping[str, Sequence[_Product]]) -> None:
+        """Have a GELU computed with a tanh where nothing but products reads it."""
         from onnx import helper
 
         for name, gelu in self._gelus.items():
-            if not gelu.domain and len(self._readers[name]) == len(groups.get(name, [])):
+            read_elsewhere = name in self._outputs or len(self._readers[name]) != len(groups.get(name, []))
+            if not gelu.domain and not read_elsewhere:
                 del gelu.attribute[:]
                 gelu.attribute.append(helper.make_attribute("approximate", "tanh"))
 
-    def _looked_up(self, groups: Mapping[str, Sequence[_Product]]) -> dict[str, FirstRows]:
-        """Return the rows whose products are looked up, by their name."""
+    def _looked_up(self, groups: Mapping[str, Sequence[_Product]]) -> FirstRows | None:
+        """Return the rows whose products are looked up, if that saves enough."""
+        first = first_rows(self._graph.node, self._constants)
+        if first is None or first.name not in groups:
+            return None
         multiplied = sum(each.weight.size for group in groups.values() for each in group)
-        found = first_rows(self._graph.node, self._constants)
-        widths = {name: sum(len(each.bias) for each in groups.get(name, [])) for name in found}
-        return {name: first for name, first in found.items() if pays(first, widths[name], multiplied)}
+        return first if saves_enough(first, sum(len(each.bias) for each in groups[first.name]), multiplied) else None
 
-    def _look_up(self, name: str, first: FirstRows, group: Sequence[_Product]) -> None:
+    def _look_up(self, first: FirstRows, group: Sequence[_Product]) -> None:
         """Emit the products of the first rows: rows of tables, over the deviation that the normalization gives."""
         from onnx import TensorProto
 
+        emit, constant, key = self._new.emit, self._new.constant, self._new.key(first.name)
         weight, bias = _joined(group)
-        tables, constant = first.times(weight)
-        largest = np.abs(tables[0]).max()
-        tables[0] = tables[0] if largest > LARGEST else tables[0].astype(np.float16)
-        first.normalization.output.extend(["", f"{name}_inverse"])
-        summed = ""
-        for number, (part, table) in enumerate(zip(first.parts, tables, strict=True)):
-            rows = f"{name}_rows_{number}"
-            self._new.emit("Gather", [self._constant(f"{name}_table_{number}", table), part.index], f"{rows}_kept")
-            self._new.emit("Cast", [f"{rows}_kept"], rows, to=TensorProto.FLOAT)
-            if summed:
-                self._new.emit("Add", [summed, rows], f"{name}_sum_{number}")
-            summed = f"{name}_sum_{number}" if summed else rows
-        self._new.emit("Mul", [summed, f"{name}_inverse"], f"{name}_scaled")
-        self._give(name, group, "Add", [f"{name}_scaled", self._constant(f"{name}_bias", constant + bias)])
-
-    def _constant(self, name: str, value: Any) -> str:
-        return self._new.constant(name, value)
+        (tokens, *others), added = first.times(weight)
+        first.normalization.output.extend(["", f"{key}_inverse"])
+        tokens = tokens if np.abs(tokens).max() > LARGEST else tokens.astype(np.float16)
+        emit("Gather", [constant(f"{key}_tokens", tokens), first.parts[0].index], f"{key}_kept")
+        emit("Cast", [f"{key}_kept"], f"{key}_sum_0", to=TensorProto.FLOAT)
+        for number, (part, table) in enumerate(zip(first.parts[1:], others, strict=True), 1):
+            emit("Gather", [constant(f"{key}_table_{number}", table), part.index], f"{key}_rows_{number}")
+            emit("Add", [f"{key}_sum_{number - 1}", f"{key}_rows_{number}"], f"{key}_sum_{number}")
+        emit("Mul", [f"{key}_sum_{len(others)}", f"{key}_inverse"], f"{key}_scaled")
+        self._emit_last(key, group, "Add", [f"{key}_scaled", constant(f"{key}_bias", added + bias)])

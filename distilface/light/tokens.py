@@ -26,7 +26,7 @@ BERT_NORMALIZER = {
     "tokenize_chinese_chars": "handle_chinese_chars",
 }
 #: Tokens of padding in a batch at most; more would take longer than what another batch takes beside its tokens.
-PADDING = 16
+PADDING = 32
 #: Tokenizers that transformers loads as their file says.
 AS_WRITTEN = ("PreTrainedTokenizerFast", "TokenizersBackend")
 

@@ -18,7 +18,7 @@ logger = logging.getLogger(__name__)
 
 #: In which OpenVINO computes.
 PRECISIONS = ("f32", "bf16")
-#: Products by rows, where all sums are exact, and where they are not.
+#: Products by rows, where the processor adds what two products have exactly, and where it adds them in 16 bits.
 BY_ROWS: dict[bool, Literal["int8 by rows", "paired int8 by rows"]] = {
     True: "int8 by rows",
     False: "paired int8 by rows",

@@ -1,7 +1,5 @@
 """Weights as whole numbers of 8 bits, and what is moved to them from the rows that they multiply."""
 
-from typing import Any
-
 import numpy as np
 
 #: The largest whole number of a weight.
@@ -14,7 +12,7 @@ PAYS = 0.8
 TINY = 1e-6
 #: Rows that one grid serves are expected to be this much larger than those that were looked at; it may raise the error
 #: of their product to so many times that of a grid for each.
-MARGIN, MAY_COST = 1.1, 1.4
+MARGIN, MAY_COST = 1.25, 1.4
 
 
 def to_int8(weight: np.ndarray, in_pairs: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -33,11 +31,11 @@ def to_int8(weight: np.ndarray, in_pairs: bool = False) -> tuple[np.ndarray, np.
         The codes in int8, shape (K, N), and the step of each column in float32, shape (N,).
     """
     largest = np.abs(weight).max(axis=0)
-    if in_pairs:
+    if in_pairs:  # 127 steps: the rounding of two adds one at most
         pairs = np.concatenate([weight, np.zeros((len(weight) % 2, weight.shape[1]), weight.dtype)])
         pairs = pairs.reshape(-1, 2, weight.shape[1])
         sums = [np.maximum(side, 0).sum(axis=1).max(axis=0) for side in (pairs, -pairs)]
-        largest = np.maximum.reduce([largest, *sums])  # 127 steps: the rounding of two adds one at most
+        largest = np.maximum(*sums)
     steps = np.maximum(largest, np.finfo(np.float32).tiny * WIDEST) / np.float32(WIDEST)
     return np.round(weight / steps).astype(np.int8), steps.astype(np.float32)
 
@@ -72,7 +70,9 @@ def smoothing(rows: np.ndarray, weight: np.ndarray, in_pairs: bool = False) -> n
     return tried[int(np.argmin(errors))] if min(errors) < PAYS * error(np.ones_like(tried[0])) else None
 
 
-def one_grid(rows: np.ndarray, weight: np.ndarray, codes: np.ndarray, steps: np.ndarray) -> tuple[Any, Any] | None:
+def one_grid(
+    rows: np.ndarray, weight: np.ndarray, codes: np.ndarray, steps: np.ndarray
+) -> tuple[np.float32, np.uint8] | None:
     """Return one grid of 256 numbers for all rows, if a product with it loses little more than with one for each row.
 
     The rows that a normalization gives are nearly of one size.
@@ -84,7 +84,7 @@ def one_grid(rows: np.ndarray, weight: np.ndarray, codes: np.ndarray, steps: np.
         steps: of the codes.
 
     Returns:
-        The step in float32, and the code of 0 in uint8.
+        The step, and the code of 0; ``None`` if it loses more, as where all rows are 0.
     """
     low, high = MARGIN * min(float(rows.min()), 0), MARGIN * max(float(rows.max()), TINY)
     step = (high - low) / 255
@@ -92,7 +92,7 @@ def one_grid(rows: np.ndarray, weight: np.ndarray, codes: np.ndarray, steps: np.
     on_it = (np.clip(np.round(rows / step) + zero, 0, 255) - zero) * step
     exact, rounded = rows @ weight, codes * steps
     fixed, by_row = (np.linalg.norm(each @ rounded - exact) for each in (on_it, _rounded(rows)))
-    return (np.float32(step), np.uint8(zero)) if fixed <= MAY_COST * by_row else None
+    return (np.float32(step), np.uint8(zero)) if 0 < fixed <= MAY_COST * by_row else None
 
 
 def _rounded(rows: np.ndarray) -> np.ndarray:

@@ -13,6 +13,7 @@ from tokenizers import Tokenizer
 
 from distilface.extras import Extra
 from distilface.light.dimensions import first_numbers
+from distilface.light.expanding import VERSION
 from distilface.light.openvino import OpenVinoSession
 from distilface.light.session import OnnxSession
 from distilface.light.tokens import pad_rows
@@ -177,7 +178,8 @@ class FileEncoder(Encoder):
     @property
     def fingerprint(self) -> str:
         """Of the file, how it is run, and its folder's model: :func:`distilface.runtimes.files.file_fingerprint`."""
-        return file_fingerprint(identity.fingerprint(self.model), self.file, self.way.words)
+        words = f"{self.way.words} {VERSION}" if self.way.rewritten else self.way.words
+        return file_fingerprint(identity.fingerprint(self.model), self.file, words)
 
     def encode(self, texts: Sequence[str], batch_size: int = 32, prompt: str = "") -> np.ndarray:
         """Embed texts, each with the prompt before it: float32 of shape (n, dimension), in the order given.
