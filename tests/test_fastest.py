@@ -223,7 +223,7 @@ def test_encode_runs_what_the_light_encoder_would(exported, slow, tmp_path, prec
         ("q4 in fp32", "expanded", "fp32", 1e-5),
         ("q4 in int8", "int8", "int8", 0.02),
         ("q4 in int8 by rows", "int8_by_rows", "int8", 0.02),
-        ("q4 in paired int8 by rows", "paired_int8_by_rows", "int8", 0.05),
+        ("q4 in paired int8 by rows", "paired_int8_by_rows", "int8", 0.02),
     ],
 )
 def test_a_file_of_4_bits_is_rewritten_for_encode(small, tmp_path, slow, monkeypatch, name, place, precision, near):

@@ -15,6 +15,7 @@ from tiny import sentences
 
 from distilface.light import LightEncoder, lookups, ways
 from distilface.light.row_products import multiply_by_rows
+from distilface.light.samples import TEXT, token_rows
 from distilface.light.session import OUTPUT, open_session
 from distilface.light.whole_numbers import one_grid, smoothing, to_int8
 
@@ -186,6 +187,14 @@ def test_the_products_of_paired_weights_are_exact_on_this_processor():
     np.testing.assert_array_equal(session.run(None, {"rows": rows})[0], rows.astype(int) @ codes.astype(int))
 
 
+@pytest.mark.skipif(not IN_PAIRS, reason="this processor adds the products of any two weights exactly")
+def test_this_processor_needs_pairs(tmp_path):
+    multiply_by_rows(_graph(tmp_path / "exact.onnx"), tmp_path / "unpaired.onnx")
+    multiply_by_rows(_graph(tmp_path / "exact.onnx"), tmp_path / "paired.onnx", in_pairs=True)
+    unpaired, paired = (_miss(_run(tmp_path / f"{name}.onnx", IDS), _exact(IDS)) for name in ("unpaired", "paired"))
+    assert unpaired > 2 * paired
+
+
 def test_paired_weights_are_in_the_file(tmp_path):
     multiply_by_rows(_graph(tmp_path / "exact.onnx"), tmp_path / "by_rows.onnx", in_pairs=True)
     graph = onnx.load(tmp_path / "by_rows.onnx").graph
@@ -199,7 +208,7 @@ PLACES = (np.random.default_rng(7).integers(0, 256, (30, WIDTH)).astype(np.uint8
 FACTORS, SHIFTS = np.random.default_rng(8).normal(1, 0.3, (2, WIDTH)).astype(np.float32)
 
 
-def _with_places(file: Path, **settings: Any) -> Path:
+def _with_places(file: Path, shifts: Sequence[str] = ("shifts",), **settings: Any) -> Path:
     """Write the graph with rows as an encoder begins: of tokens and places, of 8 bits, added and normalized."""
     model = onnx.load(_graph(file, shown=["one_sum"]))
     model.graph.node[0].output[0] = "token_rows"
@@ -211,7 +220,7 @@ def _with_places(file: Path, **settings: Any) -> Path:
         helper.make_node("Gather", ["places", "order"], ["place_codes"]),
         helper.make_node("DequantizeLinear", ["place_codes", "place_step", "place_zero"], ["place_rows"]),
         helper.make_node("Add", ["place_rows", "token_rows"], ["added"]),
-        helper.make_node("LayerNormalization", ["added", "factors", "shifts"], ["rows"], epsilon=1e-12, **settings),
+        helper.make_node("LayerNormalization", ["added", "factors", *shifts], ["rows"], epsilon=1e-12, **settings),
     ]
     nodes = [*first, *list(model.graph.node)[1:]]
     del model.graph.node[:]
@@ -230,12 +239,12 @@ def _first_sums(file: Path) -> np.ndarray:
     return np.asarray(session.run(["one_sum"], {"input_ids": IDS})[0])
 
 
-def _exact_with_places() -> tuple[np.ndarray, np.ndarray]:
+def _exact_with_places(kind: Any = 0, shifts: Any = SHIFTS) -> tuple[np.ndarray, np.ndarray]:
     """Return what the first product of :data:`IDS` is with its bias, and the embeddings."""
     exact = {name: array.astype(np.float64) for name, array in WEIGHTS.items()}
     codes, step, zero = (each.astype(np.float64) for each in PLACES)
-    added = exact["table"][IDS] + ((codes - zero) * step)[: IDS.shape[1]]
-    rows = (added - added.mean(-1, keepdims=True)) / added.std(-1, keepdims=True) * FACTORS + SHIFTS
+    added = exact["table"][IDS] + ((codes - zero) * step)[: IDS.shape[1]] + kind
+    rows = (added - added.mean(-1, keepdims=True)) / added.std(-1, keepdims=True) * FACTORS + shifts
     one = rows @ exact["one"] + exact["one_bias"]
     summed = one + rows @ exact["other"] + exact["other_bias"]
     return one, (_gelu(summed) @ exact["last"]).mean(axis=1)
@@ -253,6 +262,68 @@ def test_the_first_products_are_looked_up(tmp_path):
     shapes = {tuple(tensor.dims): tensor.data_type for tensor in model.graph.initializer}
     assert shapes[50, 2 * INNER] == TensorProto.FLOAT16
     assert shapes[30, 2 * INNER] == TensorProto.FLOAT
+
+
+def test_three_tables_are_looked_up_and_nothing_is_added_to_them(tmp_path):
+    """As a BERT begins: tokens, kinds, places; and a normalization may add nothing."""
+    model = onnx.load(_with_places(tmp_path / "exact.onnx", shifts=()))
+    nodes = list(model.graph.node)
+    add = next(number for number, node in enumerate(nodes) if node.output[0] == "added")
+    nodes[add].input[1] = "with_kind"
+    kind = [
+        helper.make_node("Gather", ["kinds", "none"], ["kind_row"]),
+        helper.make_node("Add", ["token_rows", "kind_row"], ["with_kind"]),
+    ]
+    del model.graph.node[:]
+    model.graph.node.extend([*nodes[:add], *kind, *nodes[add:]])
+    model.graph.initializer.append(numpy_helper.from_array(WEIGHTS["table"][7:9], "kinds"))
+    onnx.save(model, tmp_path / "exact.onnx")
+    multiply_by_rows(tmp_path / "exact.onnx", tmp_path / "by_rows.onnx", IN_PAIRS)
+    kinds = [node.op_type for node in onnx.load(tmp_path / "by_rows.onnx").graph.node]
+    assert kinds.count("MatMulIntegerToFloat") == 1
+    one, exact = _exact_with_places(WEIGHTS["table"][7], 0)[0], _first_sums(tmp_path / "exact.onnx")
+    assert _miss(exact, one) < 1e-5
+    assert _miss(_first_sums(tmp_path / "by_rows.onnx"), one) < 5e-4
+
+
+@pytest.mark.parametrize("weights", ["factors", "shifts"])
+def test_one_factor_for_all_columns_is_left_to_the_normalization(tmp_path, weights):
+    model = onnx.load(_with_places(tmp_path / "exact.onnx"))
+    tensor = next(each for each in model.graph.initializer if each.name == weights)
+    tensor.CopyFrom(numpy_helper.from_array(np.ones(1, np.float32), weights))
+    onnx.save(model, tmp_path / "exact.onnx")
+    multiply_by_rows(tmp_path / "exact.onnx", tmp_path / "by_rows.onnx", IN_PAIRS)
+    kinds = [node.op_type for node in onnx.load(tmp_path / "by_rows.onnx").graph.node]
+    assert kinds.count("MatMulIntegerToFloat") == 2
+    assert _miss(_first_sums(tmp_path / "by_rows.onnx"), _first_sums(tmp_path / "exact.onnx")) < 0.02
+
+
+def test_names_of_the_graph_are_not_taken_twice(tmp_path):
+    model = onnx.load(_graph(tmp_path / "exact.onnx"))
+    for node in model.graph.node:  # "rows_whole" once was what by rows called its own
+        node.input[:] = ["rows_whole" if name == "sum" else name for name in node.input]
+        node.output[:] = ["rows_whole" if name == "sum" else name for name in node.output]
+    onnx.save(model, tmp_path / "exact.onnx")
+    multiply_by_rows(tmp_path / "exact.onnx", tmp_path / "by_rows.onnx", IN_PAIRS)
+    assert _miss(_run(tmp_path / "by_rows.onnx", IDS), _exact(IDS)) < 0.02
+
+
+def test_the_grid_holds_the_first_token_of_a_text():
+    """Its row is larger than any other's, and no random token stands for it."""
+    file = Path("models/minilm-5mb/onnx/model_q4.onnx")
+    rows = token_rows(file, 17_800)
+    assert rows.shape[1] == 24
+    tokens = LightEncoder("models/minilm-5mb")._tokens.ids([TEXT])[0]
+    assert (rows[64:, 0] == tokens[0]).all()
+    assert (rows[64:, -1] == tokens[-1]).all()
+    assert rows[64:, 1:-1].ravel()[:100].tolist() == tokens[1:101]
+    assert rows.max() < 17_800
+
+
+def test_without_a_tokenizer_the_tokens_are_random(tmp_path):
+    rows = token_rows(tmp_path / "model.onnx", 50)
+    assert rows.shape == (64, 24)
+    assert (rows.min(), rows.max()) == (0, 49)
 
 
 def test_normalized_rows_have_one_grid(tmp_path, monkeypatch):
@@ -275,7 +346,7 @@ def test_one_grid_serves_rows_of_one_size(spread, served):
     assert (grid is not None) == served
     if grid is not None:
         step, zero = grid
-        assert step == pytest.approx(1.1 * (rows.max() - rows.min()) / 255, rel=1e-5)
+        assert step == pytest.approx(1.25 * (rows.max() - rows.min()) / 255, rel=1e-5)
         assert zero == round(255 * rows.min() / (rows.min() - rows.max()))
         assert _miss((np.round(rows / step) * step) @ (codes * steps), rows @ weight) < 0.02
 
@@ -310,11 +381,12 @@ def test_a_gelu_that_something_else_reads_stays_as_it_is(tmp_path):
     model.graph.node.insert(10, helper.make_node("Add", ["vectors", "more"], ["with_squares"]))
     onnx.save(model, tmp_path / "read.onnx")
     multiply_by_rows(tmp_path / "read.onnx", tmp_path / "other.onnx")
+    multiply_by_rows(_graph(tmp_path / "exact.onnx", shown=["bent"]), tmp_path / "shown.onnx")
     ways_of_it = []
-    for name in ("by_rows.onnx", "other.onnx"):
+    for name in ("by_rows.onnx", "other.onnx", "shown.onnx"):
         gelu = next(node for node in onnx.load(tmp_path / name).graph.node if node.op_type == "Gelu")
         ways_of_it.append([each.s for each in gelu.attribute])
-    assert ways_of_it == [[b"tanh"], []]
+    assert ways_of_it == [[b"tanh"], [], []]
 
 
 def test_a_product_that_is_shown_keeps_its_name(tmp_path):
@@ -361,16 +433,16 @@ def test_a_file_that_cannot_be_rewritten_is_not(tmp_path, make, problem):
     assert not (tmp_path / "by_rows.onnx").exists()
 
 
-@pytest.mark.parametrize("name", ["minilm-5mb", "minilm-2mb"])
+@pytest.mark.parametrize("name", ["minilm-10mb", "minilm-5mb", "minilm-2mb"])
 def test_the_shipped_models_by_rows(name):
     folder = Path("models") / name
     small, way = LightEncoder(folder), ways.Way(folder / "onnx" / "model_q4.onnx", ways.BY_ROWS[ways.sums_fit()])
     encoder, texts = small.running(way, 1), sentences(40)
     together, alone = encoder.encode(texts), np.stack([encoder.encode(text) for text in texts])
     assert np.abs(together - alone).max() < 1e-6
-    assert cosines(together, small.encode(texts)).min() >= 0.999
+    assert cosines(together, small.encode(texts)).min() >= (0.998 if name == "minilm-10mb" else 0.999)
     assert np.abs(together - small.encode(texts)).max() > 1e-4
     kinds = [node.op_type for node in onnx.load(way.path()).graph.node]
-    layers = {"minilm-5mb": 4, "minilm-2mb": 1}[name]
-    assert kinds.count("MatMulIntegerToFloat") == 4 * layers - 1, "queries, keys and values are one, or looked up"
+    products = {"minilm-10mb": 24, "minilm-5mb": 15, "minilm-2mb": 3}[name]
+    assert kinds.count("MatMulIntegerToFloat") == products, "queries, keys and values are one, or looked up"
     assert "MatMulNBits" not in kinds
