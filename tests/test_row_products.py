@@ -320,6 +320,15 @@ def test_the_grid_holds_the_first_token_of_a_text():
     assert rows.max() < 17_800
 
 
+def test_the_tokenizer_is_found_where_a_file_is_a_link(tmp_path):
+    """As in the Hub's cache."""
+    real = Path("models/minilm-5mb").absolute()
+    (tmp_path / "onnx").mkdir()
+    for name in ("tokenizer.json", "onnx/model_q4.onnx"):
+        (tmp_path / name).symlink_to(real / name)
+    assert len(token_rows(tmp_path / "onnx" / "model_q4.onnx", 17_800)) > 64
+
+
 def test_without_a_tokenizer_the_tokens_are_random(tmp_path):
     rows = token_rows(tmp_path / "model.onnx", 50)
     assert rows.shape == (64, 24)

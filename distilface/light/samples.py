@@ -35,7 +35,8 @@ def token_rows(file: Path, pieces: int) -> np.ndarray:
         Shape (n, 24): first 64 rows at random, then the text, each with the special tokens that stand around a text.
     """
     drawn = np.random.default_rng(0).integers(0, pieces, DRAWN)
-    place = next((each for folder in file.resolve().parents[:2] if (each := folder / TOKENIZER).is_file()), None)
+    folders = file.absolute().parents[:2]  # not resolved: in the Hub's cache a file is a link to one elsewhere
+    place = next((each for folder in folders if (each := folder / TOKENIZER).is_file()), None)
     if place is None:
         return drawn
     tokenizer = Tokenizer.from_file(str(place))
