@@ -1,0 +1,85 @@
+"""Weights and rows as whole numbers: against numpy, and on this processor's own products."""
+
+import numpy as np
+import onnxruntime
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from products_graph import WEIGHTS, WIDTH, miss, sums_of_two
+
+from distilface.light.whole_numbers import one_grid, smoothing, to_int8
+
+
+def test_a_large_column_goes_to_the_weights():
+    """Its numbers set the scale of the whole row: of all the others two or three steps would be left."""
+    draw = np.random.default_rng(2)
+    rows, weight = WEIGHTS["table"].astype(np.float64), WEIGHTS["one"].astype(np.float64)
+    shares = smoothing(rows, weight)
+    assert shares.argmax() == 3
+    assert np.exp(np.log(shares).mean()) == pytest.approx(1, rel=1e-5)
+
+    def error(moved):
+        shown, size = rows / moved, np.abs(rows / moved).max(axis=1, keepdims=True) / 127
+        codes, steps = to_int8(weight * moved[:, None])
+        return miss(np.round(shown / size) * size @ (codes * steps), rows @ weight)
+
+    assert error(shares) < 0.8 * error(np.ones(WIDTH))
+    assert smoothing(draw.normal(size=(500, WIDTH)), weight) is None, "where all are alike it does not pay"
+
+
+def test_codes_are_the_nearest():
+    weight = np.random.default_rng(3).normal(size=(20, 6))
+    codes, steps = to_int8(weight)
+    np.testing.assert_allclose(steps, np.abs(weight).max(axis=0) / 127, rtol=1e-6)
+    assert np.abs(codes).max(axis=0).tolist() == [127] * 6
+    assert (np.abs(codes * steps - weight) <= steps / 2 * 1.001).all()
+    assert not to_int8(np.zeros((3, 2)))[0].any()
+
+
+@pytest.mark.parametrize("rows", [384, 7])
+@pytest.mark.parametrize("kind", ["normal", "alike", "one"])
+def test_two_paired_codes_fit_into_16_bits_with_any_bytes(rows, kind):
+    """The instruction of AVX2 adds two products of a byte from 0 to 255, and a code, in 16 bits."""
+    weight = {
+        "normal": np.random.default_rng(4).normal(size=(rows, 50)),
+        "alike": np.full((rows, 3), -0.3),
+        "one": np.eye(rows),
+    }[kind]
+    codes, steps = to_int8(weight, in_pairs=True)
+    assert 255 * sums_of_two(codes) < 2**15
+    assert (np.abs(codes * steps - weight) <= steps / 2 * 1.001).all()
+    if kind == "normal" and rows == 384:
+        wider = steps / to_int8(weight)[1]
+        assert 1.1 < wider.mean() < 1.5, "7 bits would have steps twice as wide"
+        assert 255 * sums_of_two(to_int8(weight)[0]) >= 2**15
+    if kind == "one":
+        assert codes.max() == 127, "a number whose neighbour is 0 has all of it"
+
+
+def test_the_products_of_paired_weights_are_exact_on_this_processor():
+    """Whatever the processor, and whichever numbers onnxruntime takes for a pair: with the largest bytes too."""
+    weight = np.random.default_rng(5).normal(size=(96, 64)).astype(np.float32)
+    codes, _ = to_int8(weight, in_pairs=True)
+    rows = np.random.default_rng(6).integers(0, 256, (40, 96)).astype(np.uint8)
+    rows[:20] = 255 * (rows[:20] > 127)
+    ports = [("rows", TensorProto.UINT8, ["n", 96]), ("found", TensorProto.INT32, ["n", 64])]
+    given, found = (helper.make_tensor_value_info(*port) for port in ports)
+    node = helper.make_node("MatMulInteger", ["rows", "codes"], ["found"])
+    graph = helper.make_graph([node], "graph", [given], [found], [numpy_helper.from_array(codes, "codes")])
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 20)], ir_version=10)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    np.testing.assert_array_equal(session.run(None, {"rows": rows})[0], rows.astype(int) @ codes.astype(int))
+
+
+@pytest.mark.parametrize(("spread", "served"), [(0.05, True), (1.5, False)])
+def test_one_grid_serves_rows_of_one_size(spread, served):
+    draw = np.random.default_rng(10)
+    rows = draw.normal(1, 1, size=(400, 32)) * np.exp(draw.normal(0, spread, size=(400, 1)))
+    weight = draw.normal(size=(32, 20))
+    codes, steps = to_int8(weight)
+    grid = one_grid(rows, weight, codes, steps)
+    assert (grid is not None) == served
+    if grid is not None:
+        step, zero = grid
+        assert step == pytest.approx(1.25 * (rows.max() - rows.min()) / 255, rel=1e-5)
+        assert zero == round(255 * rows.min() / (rows.min() - rows.max()))
+        assert miss((np.round(rows / step) * step) @ (codes * steps), rows @ weight) < 0.02
