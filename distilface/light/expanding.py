@@ -11,7 +11,7 @@ from filelock import FileLock
 from distilface.light.session import OUTPUT, PRODUCT
 from distilface.storage import whole_file
 
-#: Part of the name of what is kept: another way of writing it takes another.
+#: Part of the name of what is kept, and of what is remembered of it: another way of writing it takes another.
 VERSION = 3
 #: onnxruntime's word for products that round what goes in to int8, each block of a row by its own largest number.
 ACCURACY, IN_INT8 = "accuracy_level", 4

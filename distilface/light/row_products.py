@@ -5,20 +5,18 @@ Here it depends on the text alone, but for the last bits, and the whole numbers 
 taken out before the product and put back after it, or it is the same for whatever text.
 """
 
-from collections import defaultdict
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from math import prod
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from distilface.light.expanding import IDS, put, put_in_fp32
+from distilface.light.expanding import put, put_in_fp32
 from distilface.light.graphs import Emitted
 from distilface.light.lookups import LARGEST, FirstRows, first_rows, saves_enough
-from distilface.light.samples import DRAWN, token_rows
-from distilface.light.session import usable_threads
+from distilface.light.products import Product, Products, joined
+from distilface.light.samples import DRAWN
 from distilface.light.whole_numbers import TINY, one_grid, smoothing, to_int8
 from distilface.storage import whole_file
 
@@ -53,7 +51,7 @@ def multiply_by_rows(file: Path, target: Path, in_pairs: bool = False) -> None:
     model = onnx.load(file, load_external_data=False)
     _check(model)
     put_in_fp32(model)
-    _Products(model, in_pairs).rewrite(file)
+    _Rewriting(model, in_pairs).rewrite(file)
     with whole_file(target) as stream:
         stream.write(model.SerializeToString())
 
@@ -69,35 +67,7 @@ def _check(model: Any) -> None:
         raise ValueError(f"it is of ONNX's operators {version}, and {OPSET} are needed")
 
 
-@dataclass(frozen=True)
-class _Product:
-    """A product by a weight, with the bias that is added to it, if one is.
-
-    Attributes:
-        node: of the product.
-        weight: shape (K, N).
-        bias: shape (N,).
-        adding: the node that adds it.
-    """
-
-    node: Any
-    weight: np.ndarray
-    bias: np.ndarray
-    adding: Any | None
-
-    @property
-    def output(self) -> str:
-        """The name of what it gives, with its bias."""
-        return str((self.adding or self.node).output[0])
-
-
-def _joined(group: Sequence[_Product]) -> tuple[np.ndarray, np.ndarray]:
-    """Return the weights of products of the same rows side by side, shape (K, N), and their biases, shape (N,)."""
-    weights, biases = [each.weight for each in group], [each.bias for each in group]
-    return np.concatenate(weights, axis=1), np.concatenate(biases)
-
-
-class _Products:
+class _Rewriting:
     """The products of a graph by weights, which are rewritten.
 
     Args:
@@ -106,18 +76,8 @@ class _Products:
     """
 
     def __init__(self, model: Any, in_pairs: bool) -> None:
-        from onnx import numpy_helper
-
         self._model, self._graph, self._in_pairs = model, model.graph, in_pairs
-        self._constants = {tensor.name: numpy_helper.to_array(tensor) for tensor in self._graph.initializer}
-        self._readers: defaultdict[str, list[Any]] = defaultdict(list)
-        for node in self._graph.node:
-            for name in node.input:
-                self._readers[name].append(node)
-        self._outputs = {output.name for output in self._graph.output}
-        self._gelus = {node.output[0]: node for node in self._graph.node if node.op_type == "Gelu"}
-        self._normalized = {node.output[0] for node in self._graph.node if node.op_type == "LayerNormalization"}
-        self._new = Emitted()
+        self._products, self._new = Products(model), Emitted()
 
     def rewrite(self, file: Path) -> None:
         """Put the products in int8 in the place of those in fp32.
@@ -125,14 +85,9 @@ class _Products:
         Args:
             file: of the model, near which its tokenizer lies.
         """
-        groups: dict[str, list[_Product]] = {}
-        for node in self._graph.node:
-            if node.op_type == "MatMul" and self._constants.get(node.input[1], np.empty(0)).ndim == 2:
-                groups.setdefault(node.input[0], []).append(self._product(node))
-        if not groups:
-            raise ValueError("it has no product by a weight")
-        self._use_tanh(groups)
-        rows, looked_up = self._recorded(file, list(groups)), self._looked_up(groups)
+        groups = self._products.groups
+        self._use_tanh()
+        rows, looked_up = self._products.recorded(file), self._looked_up()
         places = {group[0].node.output[0]: (name, group) for name, group in groups.items()}
         gone = {output for group in groups.values() for each in group for output in (each.node.output[0], each.output)}
         for node in self._graph.node:
@@ -148,39 +103,7 @@ class _Products:
         if not any(each.domain == "com.microsoft" for each in self._model.opset_import):
             self._model.opset_import.add(domain="com.microsoft", version=1)
 
-    def _product(self, node: Any) -> _Product:
-        """Return a product with what is added to it, where that is a constant and all that reads it."""
-        weight, readers = self._constants[node.input[1]], self._readers[node.output[0]]
-        none = np.zeros(weight.shape[1], np.float32)
-        if len(readers) != 1 or readers[0].op_type != "Add" or node.output[0] in self._outputs:
-            return _Product(node, weight, none, None)
-        others = [name for name in readers[0].input if name != node.output[0]]
-        bias = self._constants.get(others[0]) if len(others) == 1 else None
-        if bias is None or bias.shape != none.shape:
-            return _Product(node, weight, none, None)
-        return _Product(node, weight, bias, readers[0])
-
-    def _recorded(self, file: Path, names: Sequence[str]) -> dict[str, np.ndarray]:
-        """Return what some tensors hold for a few texts, each of shape (rows, K)."""
-        import onnxruntime
-        from onnx import ModelProto, TensorProto, helper
-
-        watched = ModelProto()
-        watched.CopyFrom(self._model)
-        watched.graph.output.extend(helper.make_tensor_value_info(name, TensorProto.FLOAT, None) for name in names)
-        options = onnxruntime.SessionOptions()
-        options.intra_op_num_threads = usable_threads()
-        session = onnxruntime.InferenceSession(watched.SerializeToString(), options, providers=["CPUExecutionProvider"])
-        lookups = [node for node in self._graph.node if node.op_type == "Gather" and node.input[1] == IDS]
-        if not lookups or lookups[0].input[0] not in self._constants:
-            raise ValueError(f"no table is looked up by {IDS}")
-        ids = token_rows(file, len(self._constants[lookups[0].input[0]]))
-        given = {IDS: ids, "attention_mask": np.ones_like(ids)}
-        reads = {port.name for port in session.get_inputs()}
-        outputs = session.run(list(names), {name: array for name, array in given.items() if name in reads})
-        return {name: rows.reshape(-1, rows.shape[-1]) for name, rows in zip(names, outputs, strict=True)}
-
-    def _multiply(self, name: str, group: Sequence[_Product], rows: np.ndarray) -> None:
+    def _multiply(self, name: str, group: Sequence[Product], rows: np.ndarray) -> None:
         """Emit the products of the same rows, as one.
 
         Args:
@@ -189,14 +112,17 @@ class _Products:
             rows: what they are for a few texts, shape (n, K).
         """
         emit, constant, key = self._new.emit, self._new.constant, self._new.key(name)
-        weight, bias = _joined(group)
-        smoothed, moved = name, None if name in self._gelus else smoothing(rows[: prod(DRAWN)], weight, self._in_pairs)
+        weight, bias = joined(group)
+        smoothed, moved = (
+            name,
+            None if name in self._products.gelus else smoothing(rows[: prod(DRAWN)], weight, self._in_pairs),
+        )
         if moved is not None:
             rows, weight, smoothed = rows / moved, weight * moved[:, None], f"{key}_smoothed"
             emit("Mul", [name, constant(f"{key}_shares", 1 / moved)], smoothed)
         codes, steps = to_int8(weight, self._in_pairs)
         kept = constant(f"{key}_codes", codes)
-        if name in self._normalized and (grid := one_grid(rows, weight, codes, steps)):
+        if name in self._products.normalized and (grid := one_grid(rows, weight, codes, steps)):
             scales = constant(f"{key}_steps", steps)
             one, zero = constant(f"{key}_step", grid[0]), constant(f"{key}_zero", grid[1])
             emit("QuantizeLinear", [smoothed, one, zero], f"{key}_rounded")
@@ -204,7 +130,7 @@ class _Products:
             self._emit_last(key, group, "MatMulIntegerToFloat", product, "com.microsoft")
             return
         size, zero, step = self._round_by_row(name, smoothed)
-        if name in self._gelus:  # what was added to every number that goes in comes off again
+        if name in self._products.gelus:  # what was added to every number that goes in comes off again
             bias = bias + np.float32(LEAST_GELU) * (codes * steps).sum(axis=0)
         one, scales = constant("int8_one", np.float32(1)), constant(f"{key}_steps", steps * step)
         product = [f"{key}_rounded", kept, one, scales, zero]
@@ -213,7 +139,7 @@ class _Products:
         self._emit_last(key, group, "Add", [f"{key}_scaled", constant(f"{key}_bias", bias.astype(np.float32))])
 
     def _emit_last(
-        self, key: str, group: Sequence[_Product], kind: str, inputs: Sequence[str], domain: str = ""
+        self, key: str, group: Sequence[Product], kind: str, inputs: Sequence[str], domain: str = ""
     ) -> None:
         """Emit the last node of the products of the same rows, and give each product its own.
 
@@ -241,7 +167,7 @@ class _Products:
             The name of each row's size, that of the code of 0, and the step of a code in a row of size 1.
         """
         emit, constant, key = self._new.emit, self._new.constant, self._new.key(name)
-        if name in self._gelus:
+        if name in self._products.gelus:
             greatest, zero, sizes = 255, constant("int8_lowest", np.uint8(0)), f"{key}_above"
             emit("Sub", [name, constant("int8_least_gelu", np.float32(LEAST_GELU))], sizes)
             smoothed = sizes
@@ -255,30 +181,30 @@ class _Products:
         emit("QuantizeLinear", [f"{key}_of_it", constant(f"int8_step_{greatest}", step), zero], f"{key}_rounded")
         return f"{key}_size", zero, step
 
-    def _use_tanh(self, groups: Mapping[str, Sequence[_Product]]) -> None:
+    def _use_tanh(self) -> None:
         """Have a GELU computed with a tanh where nothing but products reads it."""
         from onnx import helper
 
-        for name, gelu in self._gelus.items():
-            read_elsewhere = name in self._outputs or len(self._readers[name]) != len(groups.get(name, []))
-            if not gelu.domain and not read_elsewhere:
+        for name, gelu in self._products.gelus.items():
+            if not gelu.domain and self._products.alone_read(name):
                 del gelu.attribute[:]
                 gelu.attribute.append(helper.make_attribute("approximate", "tanh"))
 
-    def _looked_up(self, groups: Mapping[str, Sequence[_Product]]) -> FirstRows | None:
+    def _looked_up(self) -> FirstRows | None:
         """Return the rows whose products are looked up, if that saves enough."""
-        first = first_rows(self._graph.node, self._constants)
+        groups = self._products.groups
+        first = first_rows(self._graph.node, self._products.constants)
         if first is None or first.name not in groups:
             return None
         multiplied = sum(each.weight.size for group in groups.values() for each in group)
         return first if saves_enough(first, sum(len(each.bias) for each in groups[first.name]), multiplied) else None
 
-    def _look_up(self, first: FirstRows, group: Sequence[_Product]) -> None:
+    def _look_up(self, first: FirstRows, group: Sequence[Product]) -> None:
         """Emit the products of the first rows: rows of tables, over the deviation that the normalization gives."""
         from onnx import TensorProto
 
         emit, constant, key = self._new.emit, self._new.constant, self._new.key(first.name)
-        weight, bias = _joined(group)
+        weight, bias = joined(group)
         (tokens, *others), added = first.times(weight)
         first.normalization.output.extend(["", f"{key}_inverse"])
         tokens = tokens if np.abs(tokens).max() > LARGEST else tokens.astype(np.float16)
