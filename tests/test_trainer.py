@@ -345,3 +345,19 @@ def test_which_attention_trains_on_a_cpu(length, dropout, taken):
     plain.set_attn_implementation("eager")
     assert torch.allclose(gradient(model, length), gradient(plain, length), atol=1e-4)
     assert model.config._attn_implementation == taken
+
+
+@pytest.mark.parametrize(("length", "taken"), [(LONG - 1, "eager"), (LONG, "sdpa")])
+def test_which_attention_trains_inside_sentence_transformers(tmp_path, length, taken):
+    """It calls the encoder's forward past its hooks."""
+    model = tiny_model(tmp_path / "m")
+    config = model[0].model.config
+    config.attention_dropout, seen = 0.0, []
+    forward = model[0].model.forward
+    model[0].model.forward = lambda **inputs: seen.append(config._attn_implementation) or forward(**inputs)
+    model[0].model.embeddings.position_embeddings = torch.nn.Embedding(LONG, 32)
+    model[0].model.embeddings.register_buffer("position_ids", torch.arange(LONG)[None], persistent=False)
+    use_cpu_well(model)
+    ids = torch.ones(1, length, dtype=torch.long)
+    model({"input_ids": ids, "attention_mask": ids})
+    assert seen == [taken]

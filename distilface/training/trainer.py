@@ -8,10 +8,9 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from sentence_transformers import SentenceTransformerTrainer
+from sentence_transformers.base.modules import Transformer
 from torch import nn
-from transformers import (
-    PreTrainedModel,
-)
+from transformers import PreTrainedModel
 
 from distilface import processes
 from distilface.settings import InputError
@@ -107,12 +106,15 @@ def use_cpu_well(model: nn.Module) -> None:
     """
     if torch.cuda.is_available():
         return
+    inside: dict[int, Any] = {}
     for module in model.modules():
+        if isinstance(module, Transformer):
+            inside[id(module.model)] = module
         if isinstance(module, PreTrainedModel):
             fused = module.config._attn_implementation
             module.set_attn_implementation("eager")
             if fused == "sdpa" and not attention_dropout(module.config):
-                module.register_forward_pre_hook(_attend_by_length, with_kwargs=True)
+                _attend_by_length(module, inside.get(id(module)))
 
 
 def attention_dropout(config: Any) -> float:
@@ -121,10 +123,20 @@ def attention_dropout(config: Any) -> float:
     return float(next((getattr(config, name) for name in names if hasattr(config, name)), 0.0))
 
 
-def _attend_by_length(model: nn.Module, args: Any, kwargs: dict[str, Any]) -> None:
-    """Take the fused attention for a long batch, the plain one for another."""
-    ids = kwargs.get("input_ids")
-    wanted = "eager" if ids is None or ids.shape[-1] < LONG else "sdpa"
-    encoder: Any = model
-    if encoder.config._attn_implementation != wanted:
-        encoder.set_attn_implementation(wanted)
+def _attend_by_length(encoder: Any, inside: Any) -> None:
+    """Have an encoder take the fused attention for a long batch, the plain one for another.
+
+    Args:
+        encoder: of transformers.
+        inside: the sentence-transformers module around it, which calls its ``forward`` past the encoder's own hooks.
+    """
+
+    def choose(ids: torch.Tensor | None) -> None:
+        """Set what a batch of token ids takes, shape (texts, tokens)."""
+        wanted = "eager" if ids is None or ids.shape[-1] < LONG else "sdpa"
+        if encoder.config._attn_implementation != wanted:
+            encoder.set_attn_implementation(wanted)
+
+    if inside is not None:
+        inside.register_forward_pre_hook(lambda _, inputs: choose(inputs[0].get("input_ids")))
+    encoder.register_forward_pre_hook(lambda _, positional, named: choose(named.get("input_ids")), with_kwargs=True)
