@@ -1,5 +1,6 @@
 """Fixtures for every test; what imports slowly is imported where it is asked for."""
 
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -38,10 +39,17 @@ def materials(tmp_path_factory: pytest.TempPathFactory) -> "Materials":
 
 @pytest.fixture(scope="session")
 def students(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """Save a student of each kind, exported in fp32, once for all tests of exported files; none of them changes it."""
-    from exported import save_students
+    """Save a student of each kind, exported in fp32, once for all tests and workers; none of them changes it."""
+    from exported import KINDS, save_students
+    from filelock import FileLock
 
-    return save_students(tmp_path_factory.mktemp("students"))
+    own = tmp_path_factory.getbasetemp()
+    place = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "students"
+    with FileLock(f"{place}.lock"):
+        if not place.exists():
+            save_students(place.with_suffix(".part"))
+            place.with_suffix(".part").rename(place)
+    return {kind: place / kind for kind in KINDS}
 
 
 @pytest.fixture

@@ -51,7 +51,7 @@ def test_one_batch_runs_on_the_thread_that_asks():
 
 def test_an_error_in_a_batch_is_that_of_the_call():
     with pytest.raises(ValueError, match="batch -2"):
-        list(OnnxSession(Meeting(2), workers=2).run(numbered(0, 1, -2, 3)))
+        list(OnnxSession(Meeting(1), workers=2).run(numbered(0, 1, -2, 3)))
 
 
 def test_whoever_stops_reading_stops_the_others():

@@ -1,5 +1,6 @@
 """The ways to run a folder: its small file in fp32, and on OpenVINO, with the vectors of the small file."""
 
+import hashlib
 import shutil
 import subprocess
 import sys
@@ -279,3 +280,17 @@ def test_vectors_agree_to_a_cosine_of_0_999(angle, same):
     one = np.array([[2.0, 0.0], [0.0, 1.0]])
     other = np.array([[3.0, 0.0], [np.sin(angle), np.cos(angle)]])
     assert ways.agree(one, other) == same
+
+
+def test_what_an_earlier_version_made_of_a_file_goes(tmp_path):
+    """It is megabytes that nothing reads again; what is of other files stays."""
+    file, home = tmp_path / "model.onnx", tmp_path / "home"
+    file.write_bytes(b"a model")
+    name = hashlib.sha256(b"a model").hexdigest()[:32]
+    home.mkdir()
+    for older in (f"{name}-1.onnx", f"{name}-1.lock", f"{name}-{expanding.VERSION - 1}.onnx", "another-1.onnx"):
+        (home / older).touch()
+    written = expanding.kept(file, home, lambda source, target: target.write_bytes(source.read_bytes()))
+    assert written.read_bytes() == b"a model"
+    assert {each.name for each in home.glob("*.onnx")} == {written.name, "another-1.onnx"}
+    assert not (home / f"{name}-1.lock").exists()

@@ -12,6 +12,7 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
@@ -91,7 +92,7 @@ def _export(folder: Folder, pairs: Dataset, names: Sequence[str], calibration: S
             file = temporary / known.path
             file.parent.mkdir(exist_ok=True)
             samples = [tokenised(model, sample)] if form.calibrated else []
-            form.make(_on_grid(model, sample, temporary) if form.rounded else source, file, *samples)
+            form.make(_on_grid(model, sample, source) if form.rounded else source, file, *samples)
             results[name], contents = _measure(file, form, model, reference, plain)
             _put(file, folder.path / known.path, results[name])
             rows[known.path] = {"what": known.what, **asdict(results[name]), "checked": _checked(contents, reference)}
@@ -158,10 +159,17 @@ def _checked(contents: Contents, reference: Reference) -> dict[str, Any]:
     }
 
 
-def _on_grid(model: SentenceTransformer, texts: Sequence[str], folder: Path) -> Path:
-    """Write a model as an ONNX file with its weights on the 4-bit grid, by what they give on the texts."""
-    rounded, file = copy.deepcopy(model), folder / "rounded.onnx"
+def _on_grid(model: SentenceTransformer, texts: Sequence[str], source: Path) -> Path:
+    """Write a model as an ONNX file with its weights on the 4-bit grid, by what they give on the texts.
+
+    Of a model that is on the grid, ``source`` is that file.
+    """
+    rounded = copy.deepcopy(model)
     round_weights(rounded, lambda: rounded.encode(list(texts), show_progress_bar=False))
+    before = model.state_dict()
+    if all(torch.equal(weight, before[name]) for name, weight in rounded.state_dict().items()):
+        return source
+    file = source.with_name("rounded.onnx")
     to_onnx(rounded, file)
     return file
 

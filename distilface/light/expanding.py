@@ -2,6 +2,7 @@
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -98,18 +99,30 @@ def multiply_in_int8(file: Path, target: Path) -> None:
 def kept(file: Path, home: Path, write: Callable[[Path, Path], None]) -> Path:
     """Return a file of a cache folder that is made of another; if it is not there, one process makes it, others wait.
 
+    What earlier versions of this package made of the same file goes then.
+
     Args:
         file: an ONNX file.
         home: the cache folder.
         write: :func:`expand`, :func:`multiply_in_int8`, or :func:`distilface.light.row_products.multiply_by_rows`.
     """
-    target = home / f"{hashlib.sha256(file.read_bytes()).hexdigest()[:32]}-{VERSION}.onnx"
+    name = hashlib.sha256(file.read_bytes()).hexdigest()[:32]
+    target = home / f"{name}-{VERSION}.onnx"
     if not target.is_file():
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_suffix(".lock")):
             if not target.is_file():
                 write(file, target)
+                for version in range(VERSION):
+                    _remove(home / f"{name}-{version}.onnx")
     return target
+
+
+def _remove(file: Path) -> None:
+    """Remove a file, if it is there and no other process on Windows has it open, and its lock."""
+    for each in (file, file.with_suffix(".lock")):
+        with suppress(OSError):
+            each.unlink()
 
 
 def _leading_to(nodes: Iterable[Any], output: str, given: Iterable[str] = ()) -> list[Any]:
