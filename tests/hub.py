@@ -10,8 +10,6 @@ import json
 import os
 import re
 import socket
-import subprocess
-import sys
 import threading
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -21,6 +19,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, unquote, urlsplit
 
+from forks import run_forked
 from huggingface_hub.utils.sha import git_hash
 
 LFS_SUFFIXES = {".safetensors", ".bin", ".onnx", ".parquet", ".gz", ".npy"}
@@ -232,9 +231,15 @@ def _environment(url: str, cache: Path) -> dict[str, str]:
     return own | {"HF_ENDPOINT": url, "HF_HOME": str(cache), "MTEB_CACHE": str(cache / "mteb")}
 
 
-def run_python(source: str, env: dict[str, str], *argv: str) -> str:
-    """Run Python source in a fresh process and give its standard output; its errors fail the test."""
-    command = [sys.executable, "-c", source, *argv]
-    done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
+def run_python(source: str, env: dict[str, str], *argv: str, forked: bool = True) -> str:
+    """Run Python source in a fresh process and give its standard output; its errors fail the test.
+
+    Where it looks at what is imported, it is not to be forked.
+    """
+    if forked:
+        done = run_forked(source, *argv, env=env)
+    else:
+        command = [sys.executable, "-c", source, *argv]
+        done = subprocess.run(command, env=env, capture_output=True, text=True, timeout=240, check=False)
     assert done.returncode == 0, f"{done.stdout}\n{done.stderr}"
     return done.stdout

@@ -1,13 +1,11 @@
 """A folder is at any moment the old one or the new one, whatever fails or is killed."""
 
 import errno
-import os
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from five import contents, make
+from forks import run_forked
 from safetensors import SafetensorError
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.sentence_transformer.modules import StaticEmbedding
@@ -108,8 +106,8 @@ def test_a_kill_leaves_the_old_folder_or_the_new_one(tmp_path):
     steps = {step: save_folder(make("mean"), tmp_path / step, run={"seed": 1}) for step in names}
     before = contents(steps["writing"].path)
     before["README.md"] = b""
-    command = [sys.executable, "-c", KILLED, str(new.path), str(tmp_path)]
-    subprocess.run(command, check=True, env={**os.environ, "OMP_NUM_THREADS": "1"})
+    done = run_forked(KILLED, new.path, tmp_path)
+    assert done.returncode == 0, done.stderr
     for step in ("writing", "moving"):
         assert contents(steps[step].path) | {"README.md": b""} == before
     assert steps["removing"].run == Run(seed=2)

@@ -333,7 +333,7 @@ def test_from_the_hub_only_what_is_read_is_fetched(folders, hub, tmp_path):
     served = shutil.copytree(folders["xlm-roberta"], tmp_path / "m")
     shutil.copyfile(served / FILE, served / "onnx" / "model_q4.onnx")
     hub.add_model("org/small", served)
-    said = run_python(FROM_HUB, hub.env(tmp_path / "cache")).splitlines()
+    said = run_python(FROM_HUB, hub.env(tmp_path / "cache"), forked=False).splitlines()
     fetched = {path.rpartition("/")[2] for _, path in hub.requests if "/resolve/" in path}
     read = {"tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "config.json", "modules.json"}
     read |= {"sentence_bert_config.json", "config_sentence_transformers.json", "model_q4.onnx"}
@@ -342,7 +342,7 @@ def test_from_the_hub_only_what_is_read_is_fetched(folders, hub, tmp_path):
     assert float(number) == pytest.approx(LightEncoder(served).encode("a dog").sum(), abs=1e-4)
     assert (name, heavy) == ("model_q4.onnx", "[]")
     assert said[1].startswith("org/small has no onnx/model_int8.onnx; make one with the toolkit")
-    again = run_python(FROM_HUB, hub.dead_env(tmp_path / "cache")).splitlines()
+    again = run_python(FROM_HUB, hub.dead_env(tmp_path / "cache"), forked=False).splitlines()
     assert again == [said[0], again[1]], "from the cache, where the Hub is not in reach"
 
 

@@ -3,7 +3,6 @@
 import json
 import os
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import numpy as np
 import pytest
+from forks import run_script
 from hub_writing import TOKEN, Fault, WritableHub
 from huggingface_hub.utils import close_session
 from refusals import refusal
@@ -108,9 +108,8 @@ def test_a_pushed_folder_gives_the_same_vectors_by_its_id(folder, hub, client, t
     run = {"settings": {"dev": "sample", "data": ["/home/somebody/my text/a.txt"], "output_dir": str(folder)}}
     score = SCORE(publish.Folder(folder))
     (folder / "run.json").write_text(json.dumps(run | {"scores": {"stsb_dev": score, "teacher_stsb_dev": None}}))
-    words = [sys.executable, str(SCRIPT), "--folder", str(folder), "--repo-id", ID, "--tag", "v1", "--yes"]
-    environment = hub.env(tmp_path / "pusher") | {"HF_TOKEN": TOKEN, "PYTHONPATH": str(ROOT)}
-    done = subprocess.run(words, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    words = ["--folder", str(folder), "--repo-id", ID, "--tag", "v1", "--yes"]
+    done = run_script(SCRIPT, *words, env=hub.env(tmp_path / "pusher") | {"HF_TOKEN": TOKEN})
     assert done.returncode == 0, done.stderr
     vectors = SentenceTransformer(ID, device="cpu", cache_folder=str(tmp_path / "reader")).encode(sentences(5))
     np.testing.assert_array_equal(vectors, load(folder).encode(sentences(5)))

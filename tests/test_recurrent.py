@@ -1,11 +1,9 @@
 """The recurrent bottleneck student: its layers and their order, its embedding layer, its folder."""
 
-import subprocess
-import sys
-
 import numpy as np
 import pytest
 import torch
+from forks import run_forked
 from sentence_transformers.sentence_transformer.modules import Normalize
 from tiny import random_bert, tiny_backbone, tiny_bert
 from transformers import AlbertConfig, AlbertModel, BertModel
@@ -139,8 +137,7 @@ def test_the_folder_comes_back_with_and_without_our_code(tmp_path):
     assert np.linalg.norm(expected, axis=1) == pytest.approx(1, abs=1e-5)
     save_folder(student, tmp_path / "model")
     assert np.abs(load(tmp_path / "model").encode(TEXTS) - expected).max() < 1e-5
-    command = [sys.executable, "-c", ALONE, str(tmp_path / "model"), *TEXTS]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=False)
+    done = run_forked(ALONE, tmp_path / "model", *TEXTS, cwd=tmp_path)
     assert done.returncode == 0, done.stderr
     kind, _, vectors = done.stdout.partition(" ")
     assert kind == "AlbertModel"

@@ -4,11 +4,10 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
+from forks import run_script
 from hub import Hub
 from tiny import PAIRS, tiny_backbone, tiny_model, write_pairs
 
@@ -178,9 +177,7 @@ def test_from_the_hub(hub: Hub, tmp_path):
         write_pairs(tmp_path / name / "test.jsonl.gz")
         hub.add_dataset(source["path"], tmp_path / name, sha=source["revision"])
     words = ["--model", str(tmp_path / "model"), "--output", str(tmp_path / "result.json")]
-    environment = hub.env(tmp_path / "cache") | {"PYTHONPATH": str(ROOT)}
-    command = [sys.executable, str(ROOT / "benchmarks" / "run_mteb.py"), *words]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=240, check=False)
+    done = run_script(ROOT / "benchmarks" / "run_mteb.py", *words, env=hub.env(tmp_path / "cache"))
     assert done.returncode == 0, done.stderr
     result = json.loads((tmp_path / "result.json").read_text())
     assert result["data"] == {"from": "Hugging Face Hub", "tasks": pinned}

@@ -4,13 +4,12 @@ import inspect
 import json
 import re
 import shutil
-import subprocess
-import sys
 from dataclasses import fields
 from pathlib import Path
 
 import pytest
 import yaml
+from forks import run_script
 from hub import Hub
 from runs import VARIANTS, Materials, tree
 from tiny import write_content, write_pairs
@@ -161,11 +160,8 @@ def test_with_no_arguments_it_is_the_papers_recipe_on_the_hub(hub: Hub, material
     hub.add_dataset("princeton-nlp/datasets-for-simcse", tmp_path / "texts")
     hub.add_dataset("mteb/stsbenchmark-sts", tmp_path / "sts")
     (tmp_path / "here").mkdir()
-    command = [sys.executable, str(TRAINING / "train_unsup.py"), "--steps", "2"]
     env = hub.env(tmp_path / "cache") | {"OMP_NUM_THREADS": "1"}
-    done = subprocess.run(
-        command, cwd=tmp_path / "here", env=env, capture_output=True, text=True, timeout=280, check=False
-    )
+    done = run_script(TRAINING / "train_unsup.py", "--steps", "2", env=env, cwd=tmp_path / "here")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("VERDICT: ")
     output = tmp_path / "here" / "models" / "distilface"

@@ -2,12 +2,11 @@
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
 import torch
+from forks import run_forked
 from hub import Hub, run_python
 from sentence_transformers import (
     SentenceTransformer,
@@ -161,9 +160,8 @@ def test_the_hub_then_its_cache_with_no_hub_and_offline(hub: Hub, tmp_path: Path
 
 @needs_package
 def test_no_hub_is_one_sentence_at_once_or_the_packaged_copy(hub: Hub, tmp_path: Path):
-    done = subprocess.run(
-        [sys.executable, "-c", NO_HUB], env=hub.dead_env(tmp_path), capture_output=True, text=True, check=True
-    )
+    done = run_forked(NO_HUB, env=hub.dead_env(tmp_path))
+    assert done.returncode == 0, done.stderr
     shown = [json.loads(line) for line in done.stdout.splitlines()]
     assert max(seconds for _, seconds in shown) < 5
     nothing, packaged, again, neither = [output for output, _ in shown]
