@@ -61,8 +61,8 @@ IMPORTS = ("torch._dynamo", "torch.distributed.tensor", "sklearn.metrics", "scip
 
 
 @cache
-def _server() -> subprocess.Popen[str]:
-    """Return the process that forks; it ends with this one."""
+def _server(number: int) -> subprocess.Popen[str]:
+    """Return a process that forks one at a time; it ends with this one."""
     command = [sys.executable, "-c", SERVER, *IMPORTS]
     server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     atexit.register(server.kill)
@@ -77,17 +77,20 @@ def run_forked(
 
 
 def run_script(
-    script: Path, *argv: str | Path, env: Mapping[str, str] = os.environ, cwd: str | Path = "."
+    script: Path, *argv: str | Path, env: Mapping[str, str] = os.environ, cwd: str | Path = ".", number: int = 0
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script as ``python SCRIPT`` does, with an environment of its own; return what it printed."""
+    """Run a script as ``python SCRIPT`` does, with an environment of its own; return what it printed.
+
+    Those of different numbers may run at once.
+    """
     source = f"import runpy\nsys.path.insert(0, {str(script.parent)!r})\n"
-    return _run(f"{source}runpy.run_path({str(script)!r}, run_name='__main__')", [script, *argv], env, cwd)
+    return _run(f"{source}runpy.run_path({str(script)!r}, run_name='__main__')", [script, *argv], env, cwd, number)
 
 
 def _run(
-    source: str, argv: Sequence[str | Path], env: Mapping[str, str], cwd: str | Path
+    source: str, argv: Sequence[str | Path], env: Mapping[str, str], cwd: str | Path, number: int = 0
 ) -> subprocess.CompletedProcess[str]:
-    server = _server()
+    server = _server(number)
     assert server.stdin is not None
     assert server.stdout is not None
     words = [str(word) for word in argv]

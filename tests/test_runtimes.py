@@ -12,6 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 from exported import KINDS, PAIRS_SET, TEXTS, cosines
+from forks import run_forked
 from tiny import needs_package, sentences, tiny_model
 
 from distilface import cli
@@ -282,12 +283,7 @@ from openvino.tools.ovc import telemetry_utils
 print(type(telemetry).__name__, telemetry_utils.tm.__name__, logging.getLoggerClass().__name__)
 print([name for name in sys.modules if name.startswith("openvino_telemetry")])
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program],
-        env={"HOME": str(tmp_path), "PATH": "", "PYTHONPATH": str(Path(extras.__file__).parents[2])},
-        capture_output=True,
-        text=True,
-        check=True,
-    )
+    done = run_forked(program, env={"HOME": str(tmp_path), "PATH": ""})
+    assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines() == ["MagicMock openvino.tools.ovc.telemetry_stub Logger", "[]"]
     assert not any(tmp_path.iterdir()), "no client's number"
