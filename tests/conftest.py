@@ -1,6 +1,7 @@
 """Fixtures for every test; what imports slowly is imported where it is asked for."""
 
 import os
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -47,8 +48,10 @@ def students(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     place = (own.parent if "PYTEST_XDIST_WORKER" in os.environ else own) / "students"
     with FileLock(f"{place}.lock"):
         if not place.exists():
-            save_students(place.with_suffix(".part"))
-            place.with_suffix(".part").rename(place)
+            part = place.with_suffix(".part")
+            shutil.rmtree(part, ignore_errors=True)  # of a worker that failed
+            save_students(part)
+            part.rename(place)
     return {kind: place / kind for kind in KINDS}
 
 

@@ -20,7 +20,7 @@ PAIRS_SET = Dataset.from_list([{"sentence1": a, "sentence2": b, "score": score} 
 TEXTS = ["dog", *sentences(20), " ".join(sentences(9))]
 
 
-def save_students(place: Path) -> dict[str, Path]:
+def save_students(place: Path) -> None:
     """Save one model of each of :data:`KINDS`, exported in fp32; a trace of fewer layers takes less time."""
     backbone = str(tiny_backbone(place / "backbone", layers=4))
     models = {mode: load_student(backbone, [0, 3], pooling=mode) for mode in ("mean", "cls")}
@@ -32,7 +32,6 @@ def save_students(place: Path) -> dict[str, Path]:
         for name, model in models.items():
             save_folder(model, place / name)
             export(place / name, PAIRS_SET, ["onnx"])
-    return {name: place / name for name in KINDS}
 
 
 def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:

@@ -1,7 +1,11 @@
 """Fresh processes, forked from one that has imported what takes long and reads no setting of a Hub.
 
 The Hub's libraries fix their endpoint and their cache when they are imported, so a test of them needs a process of its
-own. torch, scikit-learn, pandas and pyarrow take four fifths of the time of their import, and read none of that.
+own. torch, scikit-learn, pandas and pyarrow take four fifths of the time of their import, and read none of that. Where
+the settings of a Hub do not matter, :mod:`warm` has imported all of it.
+
+What differs from a new interpreter: those modules are imported, torch has one thread, the seeds of hashes and of numpy
+are the same in all of them, and of what an interpreter reads at its start only ``PYTHONPATH`` counts.
 """
 
 import atexit
@@ -14,31 +18,27 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from pathlib import Path
 
-#: Seconds after which a process is killed.
+#: Seconds after which a process is killed: its code is then -9.
 LIMIT = 240
 SERVER = """
-import gc, importlib, json, os, signal, sys, time, traceback
+import gc, importlib, json, os, signal, sys, time, traceback, types
 
-def run(source, env, argv, cwd, stdout, stderr):
+def run(source, env, argv, cwd, first, stdout, stderr):
     os.dup2(os.open(os.devnull, os.O_RDONLY), 0)
     for stream, file in ((1, stdout), (2, stderr)):
         os.dup2(os.open(file, os.O_WRONLY | os.O_CREAT | os.O_TRUNC), stream)
     os.chdir(cwd)
     os.environ.clear()
     os.environ.update(env)
-    sys.argv, code = argv, 0
+    paths = [path for path in env.get("PYTHONPATH", "").split(os.pathsep) if path]
+    sys.argv, sys.path[:] = argv, [first, *paths, *(path for path in sys.path if path)]
+    main = sys.modules["__main__"] = types.ModuleType("__main__")
     try:
-        exec(compile(source, "<string>", "exec"), sys.modules["__main__"].__dict__)
-    except SystemExit as leave:
-        code = leave.code if isinstance(leave.code, int) else int(leave.code is not None)
-        if isinstance(leave.code, str):
-            print(leave.code, file=sys.stderr)
-    except BaseException:
+        exec(compile(source, "<string>", "exec"), main.__dict__)
+    except Exception:
         traceback.print_exc()
-        code = 1
-    sys.stdout.flush()
-    sys.stderr.flush()
-    os._exit(code)
+        sys.exit(1)
+    sys.exit(0)
 
 for name in sys.argv[1:]:
     importlib.import_module(name)
@@ -61,10 +61,10 @@ IMPORTS = ("torch._dynamo", "torch.distributed.tensor", "sklearn.metrics", "scip
 
 
 @cache
-def _server(number: int) -> subprocess.Popen[str]:
+def _server() -> subprocess.Popen[str]:
     """Return a process that forks one at a time; it ends with this one."""
-    command = [sys.executable, "-c", SERVER, *IMPORTS]
-    server = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+    command, env = [sys.executable, "-c", SERVER, *IMPORTS], {**os.environ, "OMP_NUM_THREADS": "1"}
+    server = subprocess.Popen(command, env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
     atexit.register(server.kill)
     return server
 
@@ -73,31 +73,34 @@ def run_forked(
     source: str, *argv: str | Path, env: Mapping[str, str] = os.environ, cwd: str | Path = "."
 ) -> subprocess.CompletedProcess[str]:
     """Run Python source as ``python -c`` does, with an environment of its own; return what it printed."""
-    return _run(source, ["-c", *argv], env, cwd)
+    return _run(source, ["-c", *argv], "", env, cwd)
 
 
 def run_script(
-    script: Path, *argv: str | Path, env: Mapping[str, str] = os.environ, cwd: str | Path = ".", number: int = 0
+    script: Path, *argv: str | Path, env: Mapping[str, str] = os.environ, cwd: str | Path = "."
 ) -> subprocess.CompletedProcess[str]:
-    """Run a script as ``python SCRIPT`` does, with an environment of its own; return what it printed.
-
-    Those of different numbers may run at once.
-    """
-    source = f"import runpy\nsys.path.insert(0, {str(script.parent)!r})\n"
-    return _run(f"{source}runpy.run_path({str(script)!r}, run_name='__main__')", [script, *argv], env, cwd, number)
+    """Run a script as ``python SCRIPT`` does, with an environment of its own; return what it printed."""
+    source = f"import runpy; runpy.run_path({str(script)!r}, run_name='__main__')"
+    return _run(source, [script, *argv], str(script.parent), env, cwd)
 
 
 def _run(
-    source: str, argv: Sequence[str | Path], env: Mapping[str, str], cwd: str | Path, number: int = 0
+    source: str, argv: Sequence[str | Path], first: str, env: Mapping[str, str], cwd: str | Path
 ) -> subprocess.CompletedProcess[str]:
-    server = _server(number)
+    """Have a server run source; ``first`` stands first on the path of imports."""
+    server, words = _server(), [str(word) for word in argv]
     assert server.stdin is not None
     assert server.stdout is not None
-    words = [str(word) for word in argv]
     with tempfile.TemporaryDirectory() as folder:
         out, errors = Path(folder, "stdout"), Path(folder, "stderr")
-        job = {"source": source, "env": dict(env), "argv": words, "cwd": str(Path(cwd).resolve()), "limit": LIMIT}
-        server.stdin.write(json.dumps(job | {"stdout": str(out), "stderr": str(errors)}) + "\n")
-        server.stdin.flush()
-        code = int(server.stdout.readline())
+        job = {"source": source, "env": dict(env), "argv": words, "cwd": str(Path(cwd).resolve()), "first": first}
+        job |= {"stdout": str(out), "stderr": str(errors), "limit": LIMIT}
+        try:
+            server.stdin.write(json.dumps(job) + "\n")
+            server.stdin.flush()
+            code = int(server.stdout.readline())
+        except BaseException:  # what it still answers would be taken for the answer to the next job
+            server.kill()
+            _server.cache_clear()
+            raise
         return subprocess.CompletedProcess(words, code, out.read_text(), errors.read_text())

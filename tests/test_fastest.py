@@ -115,12 +115,12 @@ def small(students, tmp_path_factory):
     """Return the folder that people download, with a file of 4 bits alone."""
     place, others = tmp_path_factory.mktemp("small") / "small", shutil.ignore_patterns("onnx", "export.json")
     folder, traced = shutil.copytree(students["mean"], place, ignore=others), students["mean"] / "onnx" / "model.onnx"
-    traces = iter(
-        [lambda _, file: shutil.copyfile(traced, file), exporting.to_onnx]
-    )  # its own, and that of the rounded
+    # The first file is the model's own, the second that of the rounded one.
+    traces = iter([lambda _, file: shutil.copyfile(traced, file), exporting.to_onnx])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "to_onnx", lambda model, file: next(traces)(model, file))
         distilface.export(folder, formats=["q4"])
+    assert not list(traces)
     return folder
 
 

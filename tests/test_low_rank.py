@@ -21,7 +21,7 @@ from distilface.compression.bits import BLOCK, Rounding, on_grid
 from distilface.compression.gptq import gptq, round_weights
 from distilface.compression.low_rank import factor_table
 from distilface.compression.student import load_backbone
-from distilface.exporters.exporting import export
+from distilface.exporters import exporting
 from distilface.light import LightEncoder
 from distilface.methods import find_method
 from distilface.model.folder import load
@@ -151,9 +151,13 @@ def small(bert, materials, tmp_path_factory):
     words += ["--output_dir", place / "m"]
     words += ["--table_rank", RANK, "--bits", "2", "--table_bits", "2", "--dev", materials.pairs, "--steps", "12"]
     words += ["--eval_steps", "6", "--batch_size", "8", "--bf16", "no"]
-    with on_one_thread():
+    traced: list[Path] = []
+    real = exporting.to_onnx
+    with on_one_thread(), pytest.MonkeyPatch.context() as patch:
         run = train("embedding", [str(word) for word in words])
-        results = export(place / "m", PAIRS_SET, ["q4"])
+        patch.setattr(exporting, "to_onnx", lambda model, file: traced.append(file) or real(model, file))
+        results = exporting.export(place / "m", PAIRS_SET, ["q4"])
+    assert len(traced) == 1, "it is on the grid, so its file is the one to be written in 2 bits"
     return place / "m", run, results["q4"]
 
 

@@ -1,5 +1,6 @@
 """The trainers: batches by length, whole checkpoints, the state of the loss, the score, the alarms."""
 
+import copy
 import json
 import math
 import shutil
@@ -351,13 +352,13 @@ def test_which_attention_trains_on_a_cpu(length, dropout, taken):
 def test_which_attention_trains_inside_sentence_transformers(tmp_path, length, taken):
     """It calls the encoder's forward past its hooks."""
     model = tiny_model(tmp_path / "m")
-    config = model[0].model.config
-    config.attention_dropout, seen = 0.0, []
-    forward = model[0].model.forward
-    model[0].model.forward = lambda **inputs: seen.append(config._attn_implementation) or forward(**inputs)
+    model[0].model.config.attention_dropout = 0.0
     model[0].model.embeddings.position_embeddings = torch.nn.Embedding(LONG, 32)
     model[0].model.embeddings.register_buffer("position_ids", torch.arange(LONG)[None], persistent=False)
     use_cpu_well(model)
     ids = torch.ones(1, length, dtype=torch.long)
-    model({"input_ids": ids, "attention_mask": ids})
-    assert seen == [taken]
+    for each in (copy.deepcopy(model), model):
+        config, forward, seen = each[0].model.config, each[0].model.forward, []
+        each[0].model.forward = lambda **inputs: seen.append(config._attn_implementation) or forward(**inputs)  # noqa: B023
+        each({"input_ids": ids, "attention_mask": ids})
+        assert seen == [taken]

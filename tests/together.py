@@ -6,12 +6,9 @@ import os
 import socket
 import subprocess
 import sys
-from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 from unittest.mock import patch
-
-from forks import run_script
 
 #: Of a training without dropout, as one process and several draw other masks. The two views of SimCSE are then equal,
 #: and its loss is one all the same.
@@ -57,15 +54,17 @@ def train_together(cases: dict[str, list[str]], folder: Path, processes: int = 2
     """Train each kind in processes that a launcher has started; return what each process has returned."""
     (folder / "cases.json").write_text(json.dumps(cases))
     meeting = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": str(processes)}
-
-    def run(rank: int) -> subprocess.CompletedProcess[str]:
-        """Run one of them."""
-        ranks = {"RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"}
-        return run_script(Path(__file__), folder, env={**os.environ, **meeting, **ranks}, number=rank)
-
-    with ThreadPoolExecutor(processes) as pool:
-        done = list(pool.map(run, range(processes)))
-    assert [each.returncode for each in done] == [0] * processes, "\n".join(each.stderr for each in done)
+    running = [
+        subprocess.Popen(
+            [sys.executable, __file__, str(folder)],
+            env={**os.environ, **meeting, "RANK": str(rank), "LOCAL_RANK": str(rank), "OMP_NUM_THREADS": "1"},
+            stdout=subprocess.DEVNULL,
+            stderr=(folder / f"{rank}.log").open("w"),
+        )
+        for rank in range(processes)
+    ]
+    codes = [process.wait(timeout=300) for process in running]
+    assert codes == [0] * processes, "\n".join((folder / f"{rank}.log").read_text() for rank in range(processes))
     return [json.loads((folder / f"{rank}.json").read_text()) for rank in range(processes)]
 
 

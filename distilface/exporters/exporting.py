@@ -160,9 +160,9 @@ def _checked(contents: Contents, reference: Reference) -> dict[str, Any]:
 
 
 def _on_grid(model: SentenceTransformer, texts: Sequence[str], source: Path) -> Path:
-    """Write a model as an ONNX file with its weights on the 4-bit grid, by what they give on the texts.
+    """Return the ONNX file of a model with its weights on the 4-bit grid, by what they give on the texts.
 
-    Of a model that is on the grid, ``source`` is that file.
+    It is ``source``, the model's own, if they are on it already; else it is written beside it.
     """
     rounded = copy.deepcopy(model)
     round_weights(rounded, lambda: rounded.encode(list(texts), show_progress_bar=False))

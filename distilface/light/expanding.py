@@ -99,7 +99,7 @@ def multiply_in_int8(file: Path, target: Path) -> None:
 def kept(file: Path, home: Path, write: Callable[[Path, Path], None]) -> Path:
     """Return a file of a cache folder that is made of another; if it is not there, one process makes it, others wait.
 
-    What earlier versions of this package made of the same file goes then.
+    When it is made, what earlier versions of this package made of the same file goes.
 
     Args:
         file: an ONNX file.
@@ -113,16 +113,16 @@ def kept(file: Path, home: Path, write: Callable[[Path, Path], None]) -> Path:
         with FileLock(target.with_suffix(".lock")):
             if not target.is_file():
                 write(file, target)
-                for version in range(VERSION):
+                for version in range(1, VERSION):
                     _remove(home / f"{name}-{version}.onnx")
     return target
 
 
 def _remove(file: Path) -> None:
-    """Remove a file, if it is there and no other process on Windows has it open, and its lock."""
-    for each in (file, file.with_suffix(".lock")):
-        with suppress(OSError):
-            each.unlink()
+    """Remove a file and its lock; leave what cannot be removed, as on Windows a file that is open."""
+    with suppress(OSError):
+        file.unlink(missing_ok=True)
+        file.with_suffix(".lock").unlink()
 
 
 def _leading_to(nodes: Iterable[Any], output: str, given: Iterable[str] = ()) -> list[Any]:

@@ -106,15 +106,17 @@ def use_cpu_well(model: nn.Module) -> None:
     """
     if torch.cuda.is_available():
         return
-    inside: dict[int, Any] = {}
+    chosen = set()
     for module in model.modules():
-        if isinstance(module, Transformer):
-            inside[id(module.model)] = module
         if isinstance(module, PreTrainedModel):
             fused = module.config._attn_implementation
             module.set_attn_implementation("eager")
             if fused == "sdpa" and not attention_dropout(module.config):
-                _attend_by_length(module, inside.get(id(module)))
+                module.register_forward_pre_hook(_attend_by_length, with_kwargs=True)
+                chosen.add(id(module))
+    for module in model.modules():
+        if isinstance(module, Transformer) and id(module.model) in chosen:
+            module.register_forward_pre_hook(_attend_by_length_inside)
 
 
 def attention_dropout(config: Any) -> float:
@@ -123,20 +125,18 @@ def attention_dropout(config: Any) -> float:
     return float(next((getattr(config, name) for name in names if hasattr(config, name)), 0.0))
 
 
-def _attend_by_length(encoder: Any, inside: Any) -> None:
-    """Have an encoder take the fused attention for a long batch, the plain one for another.
+def _attend_by_length(encoder: Any, positional: Any, named: dict[str, Any]) -> None:
+    """Take the fused attention for a long batch, the plain one for another."""
+    _choose_attention(encoder, named.get("input_ids"))
 
-    Args:
-        encoder: of transformers.
-        inside: the sentence-transformers module around it, which calls its ``forward`` past the encoder's own hooks.
-    """
 
-    def choose(ids: torch.Tensor | None) -> None:
-        """Set what a batch of token ids takes, shape (texts, tokens)."""
-        wanted = "eager" if ids is None or ids.shape[-1] < LONG else "sdpa"
-        if encoder.config._attn_implementation != wanted:
-            encoder.set_attn_implementation(wanted)
+def _attend_by_length_inside(module: Any, inputs: Any) -> None:
+    """Do so for the encoder in a module of sentence-transformers, which calls its ``forward`` past its hooks."""
+    _choose_attention(module.model, inputs[0].get("input_ids"))
 
-    if inside is not None:
-        inside.register_forward_pre_hook(lambda _, inputs: choose(inputs[0].get("input_ids")))
-    encoder.register_forward_pre_hook(lambda _, positional, named: choose(named.get("input_ids")), with_kwargs=True)
+
+def _choose_attention(encoder: Any, ids: torch.Tensor | None) -> None:
+    """Set the attention for a batch of token ids, shape (texts, tokens)."""
+    wanted = "eager" if ids is None or ids.shape[-1] < LONG else "sdpa"
+    if encoder.config._attn_implementation != wanted:
+        encoder.set_attn_implementation(wanted)
