@@ -1,6 +1,9 @@
 """A student of each kind, saved and exported in fp32, and what tests of exported files compare."""
 
+import shutil
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from datasets import Dataset
@@ -32,6 +35,11 @@ def save_students(place: Path) -> None:
         for name, model in models.items():
             save_folder(model, place / name)
             export(place / name, PAIRS_SET, ["onnx"])
+
+
+def as_traced(student: Path) -> Callable[[Any, Path], Any]:
+    """Return what stands in for ``to_onnx``, whose trace takes seconds: it copies the file that a student has."""
+    return lambda model, file: shutil.copyfile(student / "onnx" / "model.onnx", file)
 
 
 def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:

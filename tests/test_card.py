@@ -15,7 +15,7 @@ import jinja2
 import numpy as np
 import pytest
 import yaml
-from exported import PAIRS_SET
+from exported import PAIRS_SET, as_traced
 from huggingface_hub import ModelCard, metadata_load, parse_eval_result_entries
 from refusals import refusal
 from sentence_transformers import SentenceTransformer
@@ -97,8 +97,7 @@ def folders(students, tmp_path_factory) -> dict[str, Path]:
         save_folder(model, place / name)
         if name in EXPORTED:
             with pytest.MonkeyPatch.context() as patch:
-                traced = students[name] / "onnx" / "model.onnx"
-                patch.setattr(export, "to_onnx", lambda _, file, traced=traced: shutil.copyfile(traced, file))
+                patch.setattr(export, "to_onnx", as_traced(students[name]))
                 export.export(place / name, PAIRS_SET, ["onnx", *OPENVINO_HERE])
     return {name: place / name for name in models}
 

@@ -12,7 +12,7 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from exported import PAIRS_SET, TEXTS, cosines
+from exported import PAIRS_SET, TEXTS, as_traced, cosines
 from refusals import refusal
 from scipy.stats import spearmanr
 from test_runtimes import ONNX, OPENVINO, OPENVINO_INT8, needs_openvino
@@ -37,7 +37,7 @@ FP16 = FILES["fp16"].path
 @pytest.fixture
 def folder(students, tmp_path, monkeypatch) -> Path:
     """Copy a student; its trace, which takes seconds, is that of the file that all students were tested with."""
-    monkeypatch.setattr(exporting, "to_onnx", lambda model, file: shutil.copyfile(students["mean"] / ONNX, file))
+    monkeypatch.setattr(exporting, "to_onnx", as_traced(students["mean"]))
     ignored = shutil.ignore_patterns("onnx", "export.json")
     return shutil.copytree(students["mean"], tmp_path / "m", ignore=ignored)
 

@@ -6,6 +6,7 @@ import time
 
 import numpy as np
 import pytest
+from exported import as_traced
 from tiny import sentences
 
 import distilface
@@ -97,9 +98,8 @@ def test_a_measurement_is_remembered(tmp_path, own_home, slow, monkeypatch):
 def exported_once(students, tmp_path_factory):
     """Export a folder, once for all tests of this file, by the trace that it has."""
     folder = shutil.copytree(students["mean"], tmp_path_factory.mktemp("exported") / "model")
-    traced = students["mean"] / "onnx" / "model.onnx"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(exporting, "to_onnx", lambda _, file: shutil.copyfile(traced, file))
+        patch.setattr(exporting, "to_onnx", as_traced(students["mean"]))
         distilface.export(folder, formats=["onnx", "int8", "quantized"])
     return folder
 
@@ -114,9 +114,9 @@ def exported(exported_once, tmp_path):
 def small(students, tmp_path_factory):
     """Return the folder that people download, with a file of 4 bits alone."""
     place, others = tmp_path_factory.mktemp("small") / "small", shutil.ignore_patterns("onnx", "export.json")
-    folder, traced = shutil.copytree(students["mean"], place, ignore=others), students["mean"] / "onnx" / "model.onnx"
+    folder = shutil.copytree(students["mean"], place, ignore=others)
     # The first file is the model's own, the second that of the rounded one.
-    traces = iter([lambda _, file: shutil.copyfile(traced, file), exporting.to_onnx])
+    traces = iter([as_traced(students["mean"]), exporting.to_onnx])
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(exporting, "to_onnx", lambda model, file: next(traces)(model, file))
         distilface.export(folder, formats=["q4"])

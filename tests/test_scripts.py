@@ -160,8 +160,8 @@ def test_with_no_arguments_it_is_the_papers_recipe_on_the_hub(hub: Hub, material
     hub.add_dataset("princeton-nlp/datasets-for-simcse", tmp_path / "texts")
     hub.add_dataset("mteb/stsbenchmark-sts", tmp_path / "sts")
     (tmp_path / "here").mkdir()
-    place = {"env": hub.env(tmp_path / "cache"), "cwd": tmp_path / "here"}
-    done = run_script(TRAINING / "train_unsup.py", "--steps", "2", **place)
+    env = hub.env(tmp_path / "cache")
+    done = run_script(TRAINING / "train_unsup.py", "--steps", "2", env=env, cwd=tmp_path / "here")
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[-1].startswith("VERDICT: ")
     output = tmp_path / "here" / "models" / "distilface"

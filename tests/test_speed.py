@@ -2,7 +2,6 @@
 
 import functools
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -12,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+from exported import as_traced
 from sentence_transformers.util import pairwise_cos_sim
 from tiny import tiny_backbone, tiny_model
 from transformers import BertConfig, DistilBertConfig, DistilBertModel
@@ -40,9 +40,8 @@ def folder(tmp_path: Path) -> Path:
 def files(students, tmp_path_factory) -> dict[str, Path]:
     """Write the file of each runtime, of the student's own trace, which takes seconds."""
     here = [name for name in models.RUNTIMES if not (name.startswith("OpenVINO") and OPENVINO_INT8.missing)]
-    traced = students["mean"] / "onnx" / "model.onnx"
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(models, "to_onnx", lambda _, file: shutil.copyfile(traced, file))
+        patch.setattr(models, "to_onnx", as_traced(students["mean"]))
         return models.exported(load(students["mean"]), tmp_path_factory.mktemp("files") / "files", here)
 
 

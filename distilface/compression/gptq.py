@@ -89,7 +89,7 @@ def gptq(weight: Tensor, moments: Tensor, block: int, bits: int = BITS) -> Tenso
 
 
 @torch.no_grad()
-def round_weights(model: nn.Module, forward: Callable[[], Any], table: int | None = BITS, weights: int = BITS) -> None:
+def round_weights(model: nn.Module, forward: Callable[[], Any], table: int | None = BITS, weights: int = BITS) -> bool:
     """Put the weights of a model on the grid, in place: linear maps by :func:`gptq`, its token table by rounding.
 
     A model whose weights are all on the grid, as one that was trained on it, stays as it is, also where some are in 2
@@ -100,6 +100,9 @@ def round_weights(model: nn.Module, forward: Callable[[], Any], table: int | Non
         forward: runs the model over text that is like what it will read.
         table: bits of its token table; ``None`` leaves it, for a training that rounds it.
         weights: bits of its linear maps.
+
+    Returns:
+        Whether any was not on the grid.
     """
     left = [(module, block) for module, block in rounded_modules(model) if not _stays(module, block, weights)]
     linears = [(module, block) for module, block in left if isinstance(module, nn.Linear)]
@@ -109,6 +112,7 @@ def round_weights(model: nn.Module, forward: Callable[[], Any], table: int | Non
             module.weight.copy_(on_grid(module.weight, block, table))
     for (linear, block), inputs in zip(linears, moments, strict=True):
         linear.weight.copy_(gptq(linear.weight, inputs, block, weights))
+    return bool(left)
 
 
 def _stays(module: Any, block: int, weights: int) -> bool:

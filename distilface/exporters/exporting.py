@@ -12,7 +12,6 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
-import torch
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
@@ -165,9 +164,7 @@ def _on_grid(model: SentenceTransformer, texts: Sequence[str], source: Path) -> 
     It is ``source``, the model's own, if they are on it already; else it is written beside it.
     """
     rounded = copy.deepcopy(model)
-    round_weights(rounded, lambda: rounded.encode(list(texts), show_progress_bar=False))
-    before = model.state_dict()
-    if all(torch.equal(weight, before[name]) for name, weight in rounded.state_dict().items()):
+    if not round_weights(rounded, lambda: rounded.encode(list(texts), show_progress_bar=False)):
         return source
     file = source.with_name("rounded.onnx")
     to_onnx(rounded, file)
