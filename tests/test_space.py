@@ -158,6 +158,33 @@ def test_the_others_are_turned_into_the_first_space(teachers, tmp_path):
     assert f"mean cosine to its vectors {cosine:.3f}; of the targets {target:.3f}" in str(space)
 
 
+@pytest.mark.parametrize("shard", [16_384, 13])
+def test_of_some_texts_the_first_teacher_is_learned_alone(teachers, tmp_path, monkeypatch, shard):
+    """The other has not embedded them, and the turn is of the rest."""
+    monkeypatch.setattr(module, "SHARD", shard)
+    read, embed = [], module.embed
+    monkeypatch.setattr(
+        module,
+        "embed",
+        lambda teacher, texts, *more, **named: read.append(texts["text"][:]) or embed(teacher, texts, *more, **named),
+    )
+    models, alone = [load_teacher(str(teachers[number])) for number in (0, 2)], np.arange(80) % 8 == 3
+    texts = Dataset.from_dict({"text": TEXTS})
+    rows, space = make_space(models, texts, None, tmp_path, of_the_first=True, alone=alone)
+    first, other = (_unit(_encoded(teachers[number])) for number in (0, 2))
+    turned = other @ orthogonal_procrustes(other[~alone], first[~alone])[0]
+    expected = np.where(alone[:, None], first, _unit(first + turned))
+    np.testing.assert_allclose(_labels(rows), expected, atol=1e-4)
+    assert rows["text"][:] == TEXTS
+    np.testing.assert_allclose(space.known(np.array([70, 3, 11])), expected[[70, 3, 11]], atol=1e-4)
+    np.testing.assert_allclose(space.known(np.array([3, 11])), first[[3, 11]], atol=1e-5)
+    assert read == [TEXTS, [text for text, is_alone in zip(TEXTS, alone, strict=True) if not is_alone]]
+    assert space.as_dict()["first_alone"] == 10
+    assert str(space).endswith("; of 10 texts the first's alone")
+    more, _ = make_space(models, texts, None, tmp_path, of_the_first=True, alone=np.arange(80) % 8 == 4)
+    np.testing.assert_allclose(_labels(more)[4], first[4], atol=1e-5)  # not what was kept for the other mark
+
+
 def test_too_few_texts_are_not_turned():
     """Of fewer than numbers, some turn brings any vectors on any others."""
     rows = np.eye(32, dtype=np.float32)[:31]
@@ -286,6 +313,24 @@ def test_a_student_in_the_space_of_the_first(in_the_first, teachers, tmp_path):
         route(str(folder), str(tmp_path / "other"), str(teachers[0]))
 
 
+def test_text_to_search_with_is_the_first_teachers(materials, teachers, tmp_path):
+    """Also a sentence that stands among the other text; run.json and the card name both sources."""
+    (tmp_path / "search").mkdir()
+    search = tmp_path / "search/queries.csv"
+    search.write_text("\n".join(["query", *TEXTS[:3], "who sat on the mat", "where is the cat"]) + "\n")
+    words = _in_the_first(materials, tmp_path / "m", [teachers[2], teachers[0]], "--search_data", str(search.parent))
+    run = train("embedding", [*words, "--text_column", "query"])
+    assert run["space"]["first_alone"] == 5
+    assert [source["name"] for source in run["sources"] if source["role"] == "data"] == [
+        *(str(tmp_path / name) for name in ("texts.txt", "search"))
+    ]
+    assert run["data"][2]["rows"] == len(TEXTS) + 2
+    card = make_card(tmp_path / "m")[0].replace("\n", " ")
+    assert "Of 5 of the texts it has learned this teacher's vectors alone." in card
+    assert f"Training text, {len(TEXTS) + 2} distinct sentences in all" in card
+    assert "| `search_data` | `search` |" in card
+
+
 def test_another_of_its_teachers_is_no_index(in_the_first, teachers, tmp_path):
     report = compare(str(in_the_first[0]), None, list(write_search(tmp_path)), teacher=str(teachers[0]))
     assert "teacher" in report["scores"]["nDCG@10"]
@@ -340,6 +385,10 @@ def test_other_axes_are_not_gone_on_with(materials, teachers, tmp_path):
         (
             ["--teacher", "TEACHER_B", "TEACHER_A", "--teacher_space", "first"],
             "have 20 dimensions and the student's 32",
+        ),
+        (
+            ["--search_data", "q.txt"],
+            "--search_data is text of which the first of several teachers is learned alone; add",
         ),
         (["--teacher_space", "second"], "unknown value of --teacher_space 'second'"),
         *(

@@ -42,12 +42,15 @@ class Space:
         parts: their embeddings of the training text, each in a column ``label``.
         axes: on which the joined embeddings are seen; ``None`` leaves them as they are.
         turns: of the others into the first teacher's space; ``None`` puts them side by side.
+        alone: of each training text, whether the first teacher's embedding is learned as it is, and the others have
+            not embedded it; ``None`` means of none.
     """
 
     teachers: Sequence[SentenceTransformer]
     parts: Sequence[Dataset]
     axes: Axes | None
     turns: Turns | None = None
+    alone: np.ndarray | None = None
 
     def join(self, embeddings: Sequence[np.ndarray]) -> np.ndarray:
         """Return the teachers' embeddings of the same texts side by side, or turned; one teacher's as they are.
@@ -88,8 +91,22 @@ class Space:
         )
 
     def known(self, rows: np.ndarray) -> np.ndarray:
-        """Return the same as :meth:`encode` of rows of the training text."""
-        return self._yardstick(self.join([_labels(part.select(rows)) for part in self.parts]))
+        """Return the same as :meth:`encode` of rows of the training text, of some of them the first teacher's alone."""
+        return self._yardstick(self.joined(rows))
+
+    def joined(self, rows: np.ndarray) -> np.ndarray:
+        """Return the teachers' embeddings of rows of the training text, joined."""
+        if self.alone is None:
+            return self.join(self.embeddings(rows))
+        result, both = _of_unit_length(_labels(self.parts[0].select(rows))), ~self.alone[rows]
+        if both.any():
+            result[both] = self.join(self.embeddings(rows[both]))
+        return result
+
+    def embeddings(self, rows: np.ndarray) -> list[np.ndarray]:
+        """Return each teacher's embeddings of rows of the training text that all of them have embedded."""
+        places = rows if self.alone is None else np.searchsorted(np.flatnonzero(~self.alone), rows)
+        return [_labels(part.select(places if number else rows)) for number, part in enumerate(self.parts)]
 
     def as_dict(self) -> dict[str, Any]:
         """Return what run.json says of it."""
@@ -97,7 +114,8 @@ class Space:
         about = {"teachers": len(self.teachers), "of": sum(widths)}
         if self.turns is not None:
             cosines = {"turned_cosines": list(self.turns.cosines), "target_cosine": self.turns.target_cosine}
-            return {**about, "width": widths[0], "rotated": False, "of_the_first": True, **cosines}
+            alone = {} if self.alone is None else {"first_alone": int(self.alone.sum())}
+            return {**about, "width": widths[0], "rotated": False, "of_the_first": True, **cosines, **alone}
         if self.axes is None:
             return {**about, "width": sum(widths), "rotated": False}
         width = self.axes.directions.shape[1]
@@ -111,6 +129,7 @@ class Space:
             return (
                 f"the first teacher's, with the others turned into it (mean cosine to its vectors {cosines}; of the "
                 f"targets {self.turns.target_cosine:.3f})"
+                + (f"; of {about['first_alone']:,} texts the first's alone" if self.alone is not None else "")
             )
         whose = f"{len(self.teachers)} teachers side by side" if len(self.teachers) > 1 else "the teacher"
         shares = [f"the first {count} hold {share:.1%}" for count, share in about.get("explained_variance", {}).items()]
@@ -132,6 +151,7 @@ def make_space(
     cache_dir: str | Path | None = None,
     batch_size: int = 128,
     of_the_first: bool = False,
+    alone: np.ndarray | None = None,
 ) -> tuple[Dataset, Space]:
     """Return texts with the targets of a space beside each, in a column ``label`` of float32, and the space.
 
@@ -147,17 +167,20 @@ def make_space(
         cache_dir: as of ``embed``.
         batch_size: sentences in one forward pass.
         of_the_first: turn the other teachers into the space of the first; then ``width`` is ``None``.
+        alone: of each text, whether the target is the first teacher's embedding as it is: the others do not embed it.
 
     Raises:
         InputError: as ``embed`` does; or if the disk has no room for the targets, or the texts are too few for axes or
             turns.
     """
-    parts = [embed(teacher, texts, cache_dir, batch_size=batch_size) for teacher in teachers]
-    names = " ".join(cache_name(teacher, texts) for teacher in teachers)
+    shared = texts if alone is None else texts.select(np.flatnonzero(~alone)).flatten_indices()
+    read = [texts, *[shared] * (len(teachers) - 1)]
+    parts = [embed(*each, cache_dir, batch_size=batch_size) for each in zip(teachers, read, strict=True)]
+    names = " ".join(cache_name(*each) for each in zip(teachers, read, strict=True))
     key = hashlib.sha256(f"{names} {'of the first' if of_the_first else width}".encode()).hexdigest()[:32]
     store = Store(cache_folder(cache_dir) / f"space-{key}", "label", "the space of the teachers")
     sizes = [min(SHARD, len(texts) - start) for start in range(0, len(texts), SHARD)]
-    joined = Space(teachers, parts, None)
+    joined = Space(teachers, parts, None, alone=alone)
     file = store.folder / ("turns.npz" if of_the_first else "axes.npz")
 
     def found() -> Space:
@@ -195,14 +218,14 @@ def _axes(joined: Space, width: int) -> Axes:
 
 
 def _turns(joined: Space) -> Turns:
-    rows = _sample(joined)
-    return fit_turns([_of_unit_length(_labels(part.select(rows))) for part in joined.parts])
+    return fit_turns([_of_unit_length(rows) for rows in joined.embeddings(_sample(joined))])
 
 
 def _sample(joined: Space) -> np.ndarray:
-    """Return the rows of the training text that a fit looks at."""
-    count = len(joined.parts[0])
-    return np.linspace(0, count - 1, min(SAMPLE, count)).astype(int)
+    """Return the rows of the training text that a fit looks at, of those that all teachers have embedded."""
+    count = len(joined.parts[-1])
+    rows = np.linspace(0, count - 1, min(SAMPLE, count)).astype(int)
+    return rows if joined.alone is None else np.flatnonzero(~joined.alone)[rows]
 
 
 def _compute(space: Space, store: Store, sizes: Sequence[int]) -> None:
@@ -214,8 +237,7 @@ def _compute(space: Space, store: Store, sizes: Sequence[int]) -> None:
     )
     for number in store.missing(len(sizes)):
         rows = np.arange(starts[number], starts[number + 1])
-        joined = space.join([_labels(part.select(rows)) for part in space.parts])
-        store.write(number, space.parts[0].select(rows)["text"][:], space.targets(joined))
+        store.write(number, space.parts[0].select(rows)["text"][:], space.targets(space.joined(rows)))
 
 
 def _labels(part: Dataset) -> np.ndarray:

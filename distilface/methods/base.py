@@ -92,6 +92,18 @@ class Method(ABC):
         """Return whether the student of a run with these settings is to have its only teacher's own embeddings."""
         return False
 
+    def read(self, settings: Any, texts: Dataset | None) -> Dataset:
+        """Return the sentences to train on, in a column ``text``: those that are given, or those of ``settings.data``.
+
+        Raises:
+            InputError: as :func:`distilface.data.texts.read_texts` does.
+        """
+        if texts is not None:
+            return texts
+        return processes.first_then_others(
+            lambda: read_texts(settings.data, settings.max_sentences, settings.text_column)
+        )
+
     @abstractmethod
     def trainer(self, task: Task) -> tuple[WholeCheckpoints, Measure]:
         """Return a trainer, and the measure that chooses its checkpoint."""
@@ -120,11 +132,7 @@ class Method(ABC):
         warn_unused(settings)
         warn_unread(settings, texts is not None, ".txt", "text_column")
         set_seed(settings.seed)
-        if texts is None:
-            texts = processes.first_then_others(
-                lambda: read_texts(settings.data, settings.max_sentences, settings.text_column)
-            )
-        task = Task(settings, texts)
+        task = Task(settings, self.read(settings, texts))
         settings = task.settings = fill_budget(task, self.starts_static)
         trainer, measure = self.trainer(task)
         scores = processes.from_first(lambda: [measure.score(teacher) for teacher in task.teachers])

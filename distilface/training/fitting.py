@@ -22,7 +22,7 @@ from distilface.training.batches import LengthBatchSampler
 from distilface.training.checkpoints import WholeCheckpoints, drop_partial, last_whole, stoppable
 from distilface.training.evaluators import AgreementEvaluator, CollapseAlarm, DevEvaluator
 from distilface.training.run_folder import claim, keep, work_folder
-from distilface.training.settings import TrainSettings
+from distilface.training.settings import TrainSettings, text_sources
 from distilface.training.trainer import EncoderTrainer, use_cpu_well
 from distilface.training.verdict import Measure, finish, finished_run, keep_untrained
 
@@ -161,7 +161,9 @@ def fit(
         KeyboardInterrupt: after Ctrl-C, with the checkpoint saved and the words to go on.
     """
     work, output = work_folder(settings), Path(settings.output_dir)
-    data = [{"source": source} for source in settings.data] + [{"rows": len(texts), "sha256": fingerprint(texts)}]
+    data = [{"source": source} for source in text_sources(settings)] + [
+        {"rows": len(texts), "sha256": fingerprint(texts)}
+    ]
     data += [measure.data] if measure.data else []
 
     def begin() -> dict[str, Any]:

@@ -140,6 +140,11 @@ def teacher_names(settings: Any) -> list[str]:
     return [names] if isinstance(names, str) else list(names)
 
 
+def text_sources(settings: TrainSettings) -> list[str]:
+    """Return what the text of a training is read from."""
+    return [*settings.data, *getattr(settings, "search_data", [])]
+
+
 def effective(settings: TrainSettings) -> dict[str, Any]:
     """Return the settings that decide the result (a resumed run must have the same); one teacher is not a list."""
     values = {name: value for name, value in asdict(settings).items() if name not in ("resume", "overwrite")}
@@ -170,7 +175,8 @@ def warn_unread(settings: TrainSettings, in_memory: bool, plain: str = ".txt", *
         columns: the settings that name a column.
     """
     no_columns = all(
-        suffix_of(Path(source)) == plain or source in HUB_TEXTS or source == "python" for source in settings.data
+        suffix_of(Path(source)) == plain or source in HUB_TEXTS or source == "python"
+        for source in text_sources(settings)
     )
     why = "the text is given, not read from files" if in_memory else f"{plain} files have no named columns"
     names = [*columns, *(["max_sentences"] if in_memory else [])] if in_memory or no_columns else []

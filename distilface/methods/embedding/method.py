@@ -6,10 +6,14 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
 
+import numpy as np
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
+from distilface import processes
 from distilface.compression.bits import BITS
+from distilface.data.marked import MARK, marked
+from distilface.data.texts import read_texts
 from distilface.embedding.space import make_space
 from distilface.embedding.teacher_cache import embed
 from distilface.methods import relations
@@ -126,6 +130,7 @@ class Distillation(EncoderMethod):
     Of several teachers in the space of the first, whose index the student can then search:
 
         distilface train distill --teacher A B --teacher_space first --data TEXT.txt
+        distilface train distill --teacher A B --teacher_space first --data TEXT.txt --search_data QUERIES.txt
 
     With the nearest neighbours within a batch learned beside the distance (docs/train.md has what that gave):
 
@@ -168,6 +173,11 @@ class Distillation(EncoderMethod):
                 f"--teacher_space {FIRST} turns other teachers into the first one's space as it is; name several "
                 "teachers, without --rotate, --projection and --truncate_dim, or leave it out"
             )
+        if settings.search_data and settings.teacher_space != FIRST:
+            raise InputError(
+                f"--search_data is text of which the first of several teachers is learned alone; add --teacher_space "
+                f"{FIRST}, or name it with --data"
+            )
         check_relations(settings)
         if joins(settings) and settings.table_from == NEW:
             raise InputError(
@@ -179,6 +189,14 @@ class Distillation(EncoderMethod):
                 f"--teacher_dtype {settings.teacher_dtype} keeps one teacher's own embeddings, and several or --rotate "
                 "make others of them; leave it out"
             )
+
+    def read(self, settings: Any, texts: Dataset | None) -> Dataset:
+        """Return the text, with a column :data:`~distilface.data.marked.MARK` where some of it is to search with."""
+        texts = super().read(settings, texts)
+        if not settings.search_data:
+            return texts
+        more = processes.first_then_others(lambda: read_texts(settings.search_data, None, settings.text_column))
+        return processes.first_then_others(lambda: marked(texts, more))
 
     def starts_static(self, task: Task) -> bool:
         """Return whether one layer, if a budget chooses it, starts over a static student's table."""
@@ -225,7 +243,9 @@ class Distillation(EncoderMethod):
         if not joins(settings):
             return prepare(task.texts, task.teacher, settings.cache_dir, dtype=settings.teacher_dtype)
         if settings.teacher_space == FIRST:
-            data, task.space = make_space(task.teachers, task.texts, None, settings.cache_dir, of_the_first=True)
+            alone = np.asarray(task.texts[MARK][:], bool) if settings.search_data else None
+            places = (task.teachers, task.texts, None, settings.cache_dir)
+            data, task.space = make_space(*places, of_the_first=True, alone=alone)
         else:
             wide = joined_width(task.teachers)
             width = wide if settings.projection else min(wide, task.width or wide)

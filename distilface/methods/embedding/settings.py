@@ -31,6 +31,12 @@ class DistillSettings(ImitationSettings):
         f"of several teachers: '{SIDE_BY_SIDE}', a space of its own, or '{FIRST}', the first teacher's, into which the "
         "others are turned: the student can search what the first has embedded",
     )
+    search_data: list[str] = setting(
+        [],
+        "more text, of which the student learns the first teacher alone, to search its index: queries and passages "
+        f"(--teacher_space {FIRST})",
+        excludes=["max_sentences"],
+    )
     output_dir: str = setting("models/distilled", "the model folder to write")
     max_seq_length: int | None = setting(
         None, "tokens that the published model reads; default: the teacher's, if it can"
