@@ -20,6 +20,7 @@ from sentence_transformers import SentenceTransformer
 from tiny import WORDS, needs_package, tiny_model
 
 from distilface.embedding import teacher_cache as module
+from distilface.embedding.rounding import restored
 from distilface.embedding.teacher_cache import embed
 from distilface.settings import InputError
 from distilface.training.teacher import load_teacher
@@ -94,7 +95,7 @@ def labels(dataset):
 
 def shards(cache):
     """List the shards of the cache, the unfinished ones too."""
-    return sorted(path.name for path in cache.glob("*-fp32/0*"))
+    return sorted(path.name for path in cache.glob("*-fp32/0*") if path.suffix != ".keys")
 
 
 @pytest.mark.usefixtures("small_shards")
@@ -140,7 +141,7 @@ def test_found_in_the_cache_the_teacher_is_not_asked(teacher, texts, tmp_path, e
     assert not encoded
 
 
-def test_other_weights_or_other_text_are_computed_anew(teacher, texts, tmp_path, encoded):
+def test_of_other_weights_all_is_computed_anew_and_of_other_text_what_is_new(teacher, texts, tmp_path, encoded):
     embed(teacher, texts, tmp_path / "cache", bf16=False)
     with torch.no_grad():
         teacher[0].model.embeddings.word_embeddings.weight[5, 3] += 1
@@ -149,7 +150,65 @@ def test_other_weights_or_other_text_are_computed_anew(teacher, texts, tmp_path,
     changed = [*texts["text"][:29], "another last one"]
     embeddings = embed(teacher, Dataset.from_dict({"text": changed}), tmp_path / "cache", bf16=False)
     assert np.abs(labels(embeddings) - one_by_one(teacher, changed)).max() < 1e-5
-    assert encoded == [30, 30, 30]
+    assert encoded == [30, 30, 1]
+
+
+def grown(texts):
+    """Return every third of the texts, in another order, between new ones."""
+    old = texts["text"][:][::-3]
+    return Dataset.from_dict({"text": [text for row, each in enumerate(old) for text in (each, f"a new cat {row}")]})
+
+
+@pytest.mark.usefixtures("small_shards")
+@pytest.mark.parametrize("dtype", ["float32", "float16", "int8"])
+def test_of_text_that_has_grown_only_the_new_is_embedded(teacher, texts, tmp_path, encoded, caplog, dtype):
+    """In the rows where it now stands, over several shards, and as often as the text grows."""
+    caplog.set_level(logging.INFO, logger="distilface")
+    embed(teacher, texts, tmp_path, bf16=False, dtype=dtype)
+    encoded.clear()
+    more = grown(texts)
+    first = embed(teacher, more, tmp_path, bf16=False, dtype=dtype)
+    assert sum(encoded) == 10
+    assert "teacher: 10 of 20 embeddings to compute" in caplog.text
+    assert "; 10 are taken from those of other text" in caplog.text
+    tolerance = {"float32": 1e-5, "float16": 1e-3, "int8": 0.02}[dtype]
+    got = restored(np.asarray(first.with_format("numpy")["label"][:]))
+    assert np.abs(got - one_by_one(teacher, more["text"])).max() < tolerance
+    encoded.clear()
+    both = Dataset.from_dict({"text": ["the last", *texts["text"][:], *more["text"][1::2]]})
+    again = embed(teacher, both, tmp_path, bf16=False, dtype=dtype)
+    assert encoded == [1]
+    got = restored(np.asarray(again.with_format("numpy")["label"][:]))
+    assert np.abs(got - one_by_one(teacher, both["text"])).max() < tolerance
+
+
+def test_another_precision_or_teacher_gives_no_embedding(teacher, texts, tmp_path, encoded):
+    embed(teacher, texts, tmp_path, bf16=False)
+    embed(teacher, texts, tmp_path, bf16=False, dtype="int8")
+    encoded.clear()
+    embed(teacher, grown(texts), tmp_path, bf16=True)
+    assert sum(encoded) == 20
+    with torch.no_grad():
+        teacher[0].model.embeddings.word_embeddings.weight[5, 3] += 1
+    more = grown(texts)
+    rows = embed(teacher, more, tmp_path, bf16=False)
+    assert np.abs(labels(rows) - one_by_one(teacher, more["text"])).max() < 1e-5
+
+
+@pytest.mark.parametrize("name", ["000000000.arrow", "000000000.keys"])
+@pytest.mark.parametrize("damage", ["gone", "short"])
+def test_what_is_damaged_among_other_text_is_embedded_anew(teacher, texts, tmp_path, encoded, name, damage):
+    embed(teacher, texts, tmp_path, bf16=False)
+    file = next(tmp_path.glob(f"*/{name}"))
+    if damage == "gone":
+        file.unlink()
+    else:
+        file.write_bytes(file.read_bytes()[:100])
+    encoded.clear()
+    more = grown(texts)
+    rows = embed(teacher, more, tmp_path, bf16=False)
+    assert sum(encoded) == 20
+    assert np.abs(labels(rows) - one_by_one(teacher, more["text"])).max() < 1e-5
 
 
 @pytest.mark.usefixtures("small_shards")

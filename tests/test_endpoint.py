@@ -207,6 +207,21 @@ def test_an_interrupted_pass_goes_on(endpoint: Endpoint, tmp_path, monkeypatch, 
     assert "6 texts, about" in caplog.text
 
 
+def test_text_that_was_sent_before_among_other_text_is_not_sent_again(
+    endpoint: Endpoint, tmp_path, monkeypatch, caplog
+):
+    texts = list(dict.fromkeys(sentences(40)))[:30]
+    name = f"{endpoint.url}#letters"
+    embed(load_teacher(name), Dataset.from_dict({"text": texts}), tmp_path)
+    endpoint.requests.clear()
+    caplog.clear()
+    more = ["the first", *texts, "the last"]
+    labels = np.asarray(embed(load_teacher(name), Dataset.from_dict({"text": more}), tmp_path)["label"], np.float32)
+    assert np.array_equal(labels, np.array(_vectors(more), np.float32))
+    assert sorted(endpoint.sent) == sorted([*PROBE, "the first", "the last"])
+    assert "2 texts, about" in caplog.text
+
+
 @pytest.fixture
 def taught(endpoint: Endpoint, materials: Materials) -> Endpoint:
     """Serve the teacher of the small trainings."""
