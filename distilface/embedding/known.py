@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import itertools
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
@@ -73,7 +74,7 @@ class Known:
         left = np.ones(len(texts), bool)
         for _, rows, _ in self._places(keys_of(texts)):
             left[rows] = False
-        return [texts[row] for row in np.flatnonzero(left)]
+        return list(itertools.compress(texts, left))
 
     def fill(self, keys: np.ndarray, embeddings: np.ndarray) -> np.ndarray:
         """Write the embeddings that are known into their rows.
