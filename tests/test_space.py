@@ -331,6 +331,13 @@ def test_text_to_search_with_is_the_first_teachers(materials, teachers, tmp_path
     assert "| `search_data` | `search` |" in card
 
 
+def test_text_of_which_none_is_left_to_the_other_teachers_is_refused(materials, teachers, tmp_path):
+    words = _in_the_first(materials, tmp_path / "m", [teachers[2], teachers[0]])
+    settings = parse(find_method("distill").Settings, [*words, "--search_data", str(tmp_path / "texts.txt")], "")
+    problem = refusal(find_method("distill").train, settings)
+    assert f"all {len(TEXTS)} texts stand in --search_data too" in problem
+
+
 def test_another_of_its_teachers_is_no_index(in_the_first, teachers, tmp_path):
     report = compare(str(in_the_first[0]), None, list(write_search(tmp_path)), teacher=str(teachers[0]))
     assert "teacher" in report["scores"]["nDCG@10"]
