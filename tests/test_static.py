@@ -197,6 +197,23 @@ def test_training_brings_it_nearer_its_teacher(place):
     assert cosines.mean() > run["agreement"]["before"]["cosine"]
 
 
+def test_it_learns_the_relations_of_a_batch(place, tmp_path, caplog):
+    """Texts that it reads alike are dropped first, and it reads them to their ends."""
+    long = "dog " * 80
+    rows = [*sentences(300, seed=1), "THE   tired man", "the tired man", long + "and cat", long + "and bird"]
+    (tmp_path / "text.txt").write_text("\n".join(dict.fromkeys(rows)) + "\n")
+    more = ["--relation_weight", "0.6", "--relation_bank", "64", "--data", str(tmp_path / "text.txt")]
+    run = train(place, str(tmp_path / "m"), "--bits", "4", *more)
+    count = len(dict.fromkeys(row.lower() for row in rows)) - 1
+    assert (
+        f"1 of {count + 1} texts dropped: the student reads each as an earlier one (case or white space)" in caplog.text
+    )
+    assert run["data"][1]["rows"] == count
+    assert run["loss_settings"]["relation_weight"] == 0.6
+    (_, first), *_, (_, last) = run["loss"]
+    assert last < first
+
+
 def test_a_stopped_training_goes_on_to_the_same_table(place):
     with stopped_at(20):
         train(place, "stopped", "--bits", "4", "--vocabulary", "90")

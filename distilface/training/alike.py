@@ -10,6 +10,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
 from distilface.data.distinct import distinct
+from distilface.model.static import is_static, token_rows
 from distilface.settings import InputError
 
 logger = logging.getLogger(__name__)
@@ -21,15 +22,20 @@ def first_of_each(texts: Dataset, model: SentenceTransformer, length: int) -> np
     Args:
         texts: a column ``text``.
         model: whose tokenizer reads them; an uncased one reads "A Cat" as "a cat".
-        length: tokens of a text that the training reads; what follows makes no difference.
+        length: tokens of a text that the training reads; what follows makes no difference. A static model reads all.
     """
+
+    def ids(batch: list[str]) -> list[list[int]]:
+        if is_static(model):
+            return token_rows(model, batch)
+        read = model.tokenizer(batch, truncation=True, max_length=length, return_attention_mask=False)
+        return list(read["input_ids"])
 
     def tokens() -> Iterator[tuple[int, bytes]]:
         """Yield the number and the tokens of each row; those of a million, as lists, would take gigabytes."""
         for number, batch in enumerate(texts.select_columns(["text"]).iter(batch_size=10_000)):
-            read = model.tokenizer(batch["text"], truncation=True, max_length=length, return_attention_mask=False)
-            for row, ids in enumerate(read["input_ids"], number * 10_000):
-                yield row, np.asarray(ids, np.int32).tobytes()
+            for row, read in enumerate(ids(batch["text"]), number * 10_000):
+                yield row, np.asarray(read, np.int32).tobytes()
 
     rows = (row for row, _ in distinct(tokens(), itemgetter(1)))
     return np.fromiter(rows, np.int64)
@@ -51,8 +57,9 @@ def drop_alike(texts: Dataset, model: SentenceTransformer, length: int) -> Datas
         return texts
     if len(rows) < 2:
         raise InputError(f"the student's tokenizer reads all {len(texts):,} texts alike; give other text")
+    why = "case or white space" if is_static(model) else f"case, white space, or what follows {length} tokens"
     logger.warning(
         f"{len(texts) - len(rows):,} of {len(texts):,} texts dropped: the student reads each as an earlier one "
-        f"(case, white space, or what follows {length} tokens), and would learn to tell equal inputs apart"
+        f"({why}), and would learn to tell equal inputs apart"
     )
     return texts.select(rows).flatten_indices()
