@@ -183,8 +183,12 @@ def test_of_text_that_has_grown_only_the_new_is_embedded(teacher, texts, tmp_pat
 
 
 def test_another_precision_or_teacher_gives_no_embedding(teacher, texts, tmp_path, encoded):
+    for number, (dtype, other) in enumerate([("int8", "float32"), ("float32", "int8")]):
+        embed(teacher, texts, tmp_path / str(number), bf16=False, dtype=dtype)
+        encoded.clear()
+        embed(teacher, grown(texts), tmp_path / str(number), bf16=False, dtype=other)
+        assert sum(encoded) == 20
     embed(teacher, texts, tmp_path, bf16=False)
-    embed(teacher, texts, tmp_path, bf16=False, dtype="int8")
     encoded.clear()
     embed(teacher, grown(texts), tmp_path, bf16=True)
     assert sum(encoded) == 20
@@ -273,7 +277,7 @@ def test_a_teacher_that_gives_nan_is_refused_and_nothing_kept(teacher, texts, tm
 
 def test_the_size_is_said_and_checked_before_the_first_sentence(teacher, tmp_path, encoded, monkeypatch, caplog):
     caplog.set_level(logging.INFO, logger="distilface")
-    many, size = Dataset.from_dict({"text": ["a dog"] * 20_000}), 20_000 * 32 * 4
+    many, size = Dataset.from_dict({"text": ["a dog"] * 20_000}), 20_000 * (32 * 4 + 16)
     encoded.fail(1, RuntimeError("computed"))
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(size - 1))
     with pytest.raises(InputError, match="free some space or name another folder with --cache-dir"):

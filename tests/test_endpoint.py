@@ -207,9 +207,7 @@ def test_an_interrupted_pass_goes_on(endpoint: Endpoint, tmp_path, monkeypatch, 
     assert "6 texts, about" in caplog.text
 
 
-def test_text_that_was_sent_before_among_other_text_is_not_sent_again(
-    endpoint: Endpoint, tmp_path, monkeypatch, caplog
-):
+def test_text_that_was_sent_before_among_other_text_is_not_sent_again(endpoint: Endpoint, tmp_path, caplog):
     texts = list(dict.fromkeys(sentences(40)))[:30]
     name = f"{endpoint.url}#letters"
     embed(load_teacher(name), Dataset.from_dict({"text": texts}), tmp_path)

@@ -4,6 +4,7 @@ import logging
 from pathlib import Path
 
 import numpy as np
+import pandas
 import pytest
 import torch
 from datasets import Dataset
@@ -336,6 +337,24 @@ def test_text_of_which_none_is_left_to_the_other_teachers_is_refused(materials, 
     settings = parse(find_method("distill").Settings, [*words, "--search_data", str(tmp_path / "texts.txt")], "")
     problem = refusal(find_method("distill").train, settings)
     assert f"all {len(TEXTS)} texts stand in --search_data too" in problem
+    (tmp_path / "most.txt").write_text("\n".join(TEXTS[40:]))
+    settings = parse(find_method("distill").Settings, [*words, "--search_data", str(tmp_path / "most.txt")], "")
+    assert "40 texts are too few to turn a teacher's 32 numbers" in refusal(find_method("distill").train, settings)
+    assert not (tmp_path / "cache").exists(), "no teacher has embedded any"
+
+
+def test_text_to_search_with_beside_a_data_set(materials, teachers, tmp_path, caplog):
+    """Of pandas, which has strings of its own; and what a student reads alike keeps the mark of the first."""
+    data = Dataset.from_pandas(pandas.DataFrame({"text": [text.upper() for text in TEXTS]}))
+    search = tmp_path / "queries.csv"
+    search.write_text("\n".join(["query", *TEXTS[:3], "who sat on the mat"]) + "\n")
+    words = _in_the_first(materials, tmp_path / "m", [teachers[2], teachers[0]], "--metric", "cosine")
+    more = ["--search_data", str(search), "--text_column", "query", "--relation_weight", "0.6"]
+    run = find_method("distill").train(parse(find_method("distill").Settings, [*words, *more], ""), data)
+    assert run["space"]["first_alone"] == 4
+    assert next(entry["rows"] for entry in run["data"] if "rows" in entry) == len(TEXTS) + 1
+    assert "--text_column" not in caplog.text
+    assert find_method("distill").Settings(search_data="a.txt").search_data == ["a.txt"]
 
 
 def test_another_of_its_teachers_is_no_index(in_the_first, teachers, tmp_path):

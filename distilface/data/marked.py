@@ -23,7 +23,7 @@ def marked(texts: Dataset, others: Dataset) -> Dataset:
         texts: a column ``text``, as :func:`distilface.data.texts.read_texts` gives it.
         others: the same.
     """
-    both = concatenate_datasets([others, texts])
+    both = concatenate_datasets([others, texts.cast(others.features)])  # of pandas a column is of large strings
     numbered = ((row, text.encode()) for row, text in enumerate(_read(both)))
     rows = np.fromiter((row for row, _ in distinct(numbered, itemgetter(1))), np.int64)
     kept = both if len(rows) == len(both) else both.select(rows).flatten_indices()

@@ -4,6 +4,7 @@ import hashlib
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,7 +16,7 @@ from distilface import processes
 from distilface.embedding.axes import Axes, fit_axes
 from distilface.embedding.store import Store
 from distilface.embedding.teacher_cache import SHARD, cache_folder, cache_name, embed
-from distilface.embedding.turns import Turns, fit_turns
+from distilface.embedding.turns import Turns, check_enough, fit_turns
 from distilface.model.pooling import is_normalized
 from distilface.settings import InputError
 
@@ -42,8 +43,8 @@ class Space:
         parts: their embeddings of the training text, each in a column ``label``.
         axes: on which the joined embeddings are seen; ``None`` leaves them as they are.
         turns: of the others into the first teacher's space; ``None`` puts them side by side.
-        alone: of each training text, whether the first teacher's embedding is learned as it is, and the others have
-            not embedded it; ``None`` means of none.
+        alone: of each training text, whether the first teacher's embedding alone is learned, and the others have not
+            embedded it; ``None`` means of none.
     """
 
     teachers: Sequence[SentenceTransformer]
@@ -103,9 +104,14 @@ class Space:
             result[both] = self.join(self.embeddings(rows[both]))
         return result
 
+    @cached_property
+    def shared(self) -> np.ndarray | None:
+        """The rows of the training text that all teachers have embedded; ``None`` means all."""
+        return None if self.alone is None else np.flatnonzero(~self.alone)
+
     def embeddings(self, rows: np.ndarray) -> list[np.ndarray]:
         """Return each teacher's embeddings of rows of the training text that all of them have embedded."""
-        places = rows if self.alone is None else np.searchsorted(np.flatnonzero(~self.alone), rows)
+        places = rows if self.shared is None else np.searchsorted(self.shared, rows)
         return [_labels(part.select(places if number else rows)) for number, part in enumerate(self.parts)]
 
     def as_dict(self) -> dict[str, Any]:
@@ -167,13 +173,15 @@ def make_space(
         cache_dir: as of ``embed``.
         batch_size: sentences in one forward pass.
         of_the_first: turn the other teachers into the space of the first; then ``width`` is ``None``.
-        alone: of each text, whether the target is the first teacher's embedding as it is: the others do not embed it.
+        alone: of each text, whether the target is the first teacher's embedding alone: the others do not embed it.
 
     Raises:
         InputError: as ``embed`` does; or if the disk has no room for the targets, or the texts are too few for axes or
             turns.
     """
     shared = texts if alone is None else texts.select(np.flatnonzero(~alone)).flatten_indices()
+    if of_the_first:
+        check_enough(len(shared), [each.get_embedding_dimension() or 0 for each in teachers])
     read = [texts, *[shared] * (len(teachers) - 1)]
     parts = [embed(*each, cache_dir, batch_size=batch_size) for each in zip(teachers, read, strict=True)]
     names = " ".join(cache_name(*each) for each in zip(teachers, read, strict=True))
@@ -225,7 +233,7 @@ def _sample(joined: Space) -> np.ndarray:
     """Return the rows of the training text that a fit looks at, of those that all teachers have embedded."""
     count = len(joined.parts[-1])
     rows = np.linspace(0, count - 1, min(SAMPLE, count)).astype(int)
-    return rows if joined.alone is None else np.flatnonzero(~joined.alone)[rows]
+    return rows if joined.shared is None else joined.shared[rows]
 
 
 def _compute(space: Space, store: Store, sizes: Sequence[int]) -> None:

@@ -18,7 +18,7 @@ from tqdm import tqdm
 from distilface import processes
 from distilface.console import duration
 from distilface.data.fingerprints import fingerprint
-from distilface.embedding.known import Known, keep_keys, keys_of
+from distilface.embedding.known import KEY_BYTES, Known, keep_keys, keys_of
 from distilface.embedding.rounding import bytes_of
 from distilface.embedding.store import Store
 from distilface.model import identity
@@ -70,12 +70,12 @@ def embed(
 ) -> Dataset:
     """Return ``texts`` with the teacher's embeddings beside each, in a column ``label``, of float32 by default.
 
-    The embeddings are computed once and kept in ``cache_dir/<teacher>-<texts>-<precision>/``, a shard per
-    :data:`SHARD` sentences (:data:`ENDPOINT_SHARD` of an endpoint's): an interrupted pass goes on with the shards that
-    are missing, and a second process waits for the first. Processes that train together share the shards out. The
-    result is memory-mapped, so it costs the memory of a batch however long the text is. A text that the cache holds
-    among other texts is not embedded again. What is still to be computed, its size on disk, how long it will take and
-    what is sent to an endpoint are logged first.
+    The embeddings are computed once and kept in ``cache_dir/<teacher>-<texts>-<precision>/``, a shard per :data:`SHARD`
+    sentences (:data:`ENDPOINT_SHARD` of an endpoint's): an interrupted pass goes on with the shards that are missing,
+    and a second process waits for the first. Processes that train together share the shards out. The result is
+    memory-mapped, so it costs the memory of a batch however long the text is. A text that the cache holds among other
+    texts, in the same precision, is not embedded again. What is still to be computed, its size on disk, how long it
+    will take and what is sent to an endpoint are logged first.
 
     Args:
         teacher: as :func:`load_teacher` gives it; its default prompt is applied.
@@ -163,15 +163,15 @@ def _compute(
     written, width = sum(sizes[number] for number in missing), teacher.get_embedding_dimension() or 0
     if not written:  # another process has computed them meanwhile
         return
-    known = Known(store)
-    rows = sum(len(known.missing(sentences_of(number))) for number in missing)
-    size, found = written * bytes_of(width, store.dtype), written - rows
+    known = Known(store, {number: sizes[number] for number in missing}, sentences_of)
+    found = known.count()
+    rows, size = written - found, written * (bytes_of(width, store.dtype) + KEY_BYTES)
     logger.info(
         f"teacher: {rows:,} of {len(texts):,} embeddings to compute, {width} x {store.dtype}, {size / 1e6:,.0f} MB in "
         f"{store.folder}" + (f"; {found:,} are taken from those of other text" if found else "")
     )
     processes.from_first(lambda: store.check_room(size, "another folder with --cache-dir"))
-    announce_cost(teacher, (text for number in missing for text in known.missing(sentences_of(number))))
+    announce_cost(teacher, (text for number in missing for text in known.missing(number, sentences_of(number))))
     if rows >= TIMED and client_of(teacher) is None:
         sample = texts[np.linspace(0, len(texts) - 1, SAMPLE).astype(int)][column]
         rate = _rate(teacher, sample, bf16) * processes.count()
@@ -188,14 +188,14 @@ def _compute(
     ) as bar:
         for number in mine:
             sentences = sentences_of(number)
-            keys, embeddings = keys_of(sentences), np.empty((len(sentences), width), np.float32)
-            new = known.fill(keys, embeddings)
+            embeddings = np.empty((len(sentences), width), np.float32)
+            new = known.fill(number, embeddings)
             if len(new):
                 with torch.autocast(teacher.device.type, torch.bfloat16, enabled=bf16):
                     embeddings[new] = teacher.encode(
                         [sentences[row] for row in new], batch_size=batch_size, show_progress_bar=False
                     )
             store.write(number, sentences, embeddings)
-            keep_keys(store.path_of(number), keys)
+            keep_keys(store.path_of(number), keys_of(sentences))
             _give_back()
             bar.update(len(sentences))

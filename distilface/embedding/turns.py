@@ -61,6 +61,19 @@ class Turns:
             return cls(maps, cosines, target_cosine)
 
 
+def check_enough(count: int, widths: Sequence[int]) -> None:
+    """Refuse fewer texts than twice as many as a teacher has numbers: a map of fewer fits any.
+
+    Raises:
+        InputError: saying how many are needed.
+    """
+    if count < (least := 2 * max(widths)):
+        raise InputError(
+            f"{count:,} texts are too few to turn a teacher's {least // 2} numbers into another's space; give "
+            f"{least:,}, beside those of --search_data"
+        )
+
+
 def fit_turns(embeddings: Sequence[np.ndarray]) -> Turns:
     """Return the turns of teachers' embeddings of the same texts onto the first's.
 
@@ -72,11 +85,7 @@ def fit_turns(embeddings: Sequence[np.ndarray]) -> Turns:
     Raises:
         InputError: if there are fewer than twice as many texts as a teacher has numbers: a map of fewer fits any.
     """
-    count, least = len(embeddings[0]), 2 * max(rows.shape[1] for rows in embeddings)
-    if count < least:
-        raise InputError(
-            f"{count:,} texts are too few to turn a teacher's {least // 2} numbers into another's space; give {least:,}"
-        )
+    check_enough(len(embeddings[0]), [rows.shape[1] for rows in embeddings])
     maps, held = _maps(embeddings), [rows[1::2] for rows in embeddings]
     tried = Turns(_maps([rows[::2] for rows in embeddings]), [], 0)
     turned = [rows @ turn for rows, turn in zip(held[1:], tried.maps, strict=True)]

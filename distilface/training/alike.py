@@ -15,6 +15,9 @@ from distilface.settings import InputError
 
 logger = logging.getLogger(__name__)
 
+#: Texts that a static model's tokenizer is given at once.
+_PART = 500
+
 
 def first_of_each(texts: Dataset, model: SentenceTransformer, length: int) -> np.ndarray:
     """Return the rows of the texts whose tokens no earlier text has.
@@ -26,8 +29,9 @@ def first_of_each(texts: Dataset, model: SentenceTransformer, length: int) -> np
     """
 
     def ids(batch: list[str]) -> list[list[int]]:
-        if is_static(model):
-            return token_rows(model, batch)
+        if is_static(model):  # it reads a text to its end, and a token takes a hundred bytes on the way
+            parts = (token_rows(model, batch[start : start + _PART]) for start in range(0, len(batch), _PART))
+            return [tokens for part in parts for tokens in part]
         read = model.tokenizer(batch, truncation=True, max_length=length, return_attention_mask=False)
         return list(read["input_ids"])
 

@@ -179,7 +179,6 @@ def warn_unread(settings: TrainSettings, in_memory: bool, plain: str = ".txt", *
         for source in text_sources(settings)
     )
     why = "the text is given, not read from files" if in_memory else f"{plain} files have no named columns"
-    names = [*columns, *(["max_sentences"] if in_memory else [])] if in_memory or no_columns else []
-    for name in names:
+    for name in [*(columns if no_columns else []), *(["max_sentences"] if in_memory else [])]:
         if not is_default(settings, name):
             logger.warning(f"--{name} {getattr(settings, name)} has no effect: {why}")

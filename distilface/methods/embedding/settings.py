@@ -34,7 +34,7 @@ class DistillSettings(ImitationSettings):
     search_data: list[str] = setting(
         [],
         "more text, of which the student learns the first teacher alone, to search its index: queries and passages "
-        f"(--teacher_space {FIRST})",
+        f"(--teacher_space {FIRST}); --max_sentences is not for it",
         excludes=["max_sentences"],
     )
     output_dir: str = setting("models/distilled", "the model folder to write")
@@ -74,6 +74,8 @@ class DistillSettings(ImitationSettings):
     def __post_init__(self) -> None:
         if isinstance(self.teacher, str):  # as a program gives one
             self.teacher = [self.teacher]
+        if isinstance(self.search_data, str):
+            self.search_data = [self.search_data]
 
 
 def joins(settings: DistillSettings) -> bool:
