@@ -332,14 +332,13 @@ def test_text_to_search_with_is_the_first_teachers(materials, teachers, tmp_path
     assert "| `search_data` | `search` |" in card
 
 
-def test_text_of_which_none_is_left_to_the_other_teachers_is_refused(materials, teachers, tmp_path):
+@pytest.mark.parametrize("left", [0, 40])
+def test_too_few_texts_beside_those_to_search_with_are_refused(materials, teachers, tmp_path, left):
     words = _in_the_first(materials, tmp_path / "m", [teachers[2], teachers[0]])
-    settings = parse(find_method("distill").Settings, [*words, "--search_data", str(tmp_path / "texts.txt")], "")
-    problem = refusal(find_method("distill").train, settings)
-    assert f"all {len(TEXTS)} texts stand in --search_data too" in problem
-    (tmp_path / "most.txt").write_text("\n".join(TEXTS[40:]))
+    (tmp_path / "most.txt").write_text("\n".join(TEXTS[left:]))
     settings = parse(find_method("distill").Settings, [*words, "--search_data", str(tmp_path / "most.txt")], "")
-    assert "40 texts are too few to turn a teacher's 32 numbers" in refusal(find_method("distill").train, settings)
+    problem = refusal(find_method("distill").train, settings)
+    assert f"{left} texts are too few to turn a teacher's 32 numbers into another's space; give 64, beside" in problem
     assert not (tmp_path / "cache").exists(), "no teacher has embedded any"
 
 

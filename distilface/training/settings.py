@@ -174,10 +174,8 @@ def warn_unread(settings: TrainSettings, in_memory: bool, plain: str = ".txt", *
         plain: the suffix of files without named columns.
         columns: the settings that name a column.
     """
-    no_columns = all(
-        suffix_of(Path(source)) == plain or source in HUB_TEXTS or source == "python"
-        for source in text_sources(settings)
-    )
+    read = getattr(settings, "search_data", []) if in_memory else text_sources(settings)
+    no_columns = all(suffix_of(Path(source)) == plain or source in HUB_TEXTS or source == "python" for source in read)
     why = "the text is given, not read from files" if in_memory else f"{plain} files have no named columns"
     for name in [*(columns if no_columns else []), *(["max_sentences"] if in_memory else [])]:
         if not is_default(settings, name):

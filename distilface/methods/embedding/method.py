@@ -196,13 +196,7 @@ class Distillation(EncoderMethod):
         if not settings.search_data:
             return texts
         more = processes.first_then_others(lambda: read_texts(settings.search_data, None, settings.text_column))
-        both = processes.first_then_others(lambda: marked(texts, more))
-        if all(both[MARK][:]):
-            raise InputError(
-                f"all {len(texts):,} texts stand in --search_data too, which leaves none for the other teachers; give "
-                "other text with --data"
-            )
-        return both
+        return processes.first_then_others(lambda: marked(texts, more))
 
     def starts_static(self, task: Task) -> bool:
         """Return whether one layer, if a budget chooses it, starts over a static student's table."""
