@@ -69,6 +69,7 @@ def test_the_pairs():
         ("static", "average_with"),
         ("batch_tokens", "batch_size"),
         ("table_rank", "megabytes"),
+        ("search_data", "max_sentences"),
     }
 
 

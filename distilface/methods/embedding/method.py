@@ -129,7 +129,6 @@ class Distillation(EncoderMethod):
 
     Of several teachers in the space of the first, whose index the student can then search:
 
-        distilface train distill --teacher A B --teacher_space first --data TEXT.txt
         distilface train distill --teacher A B --teacher_space first --data TEXT.txt --search_data QUERIES.txt
 
     With the nearest neighbours within a batch learned beside the distance (docs/train.md has what that gave):
