@@ -62,6 +62,11 @@ def _insert(table: np.ndarray, keys: np.ndarray) -> np.ndarray:
     return new
 
 
+def digest_of(content: bytes) -> bytes:
+    """Return 8 bytes that contents are told apart by: two that differ have the same ones once in 2^64."""
+    return hashlib.blake2b(content, digest_size=8).digest()
+
+
 def distinct(items: Iterable[T], content: Callable[[T], bytes]) -> Iterator[T]:
     """Yield each item once, in order.
 
@@ -70,13 +75,13 @@ def distinct(items: Iterable[T], content: Callable[[T], bytes]) -> Iterator[T]:
 
     Args:
         items: are read some thousands ahead.
-        content: of an item: two that differ have the same 8 bytes of BLAKE2b once in 2^64.
+        content: of an item, as :func:`digest_of` takes it.
     """
     seen, batch, keys, size = Seen(), [], [], 0
     for item in items:
         key = content(item)
         batch.append(item)
-        keys.append(hashlib.blake2b(key, digest_size=8).digest())
+        keys.append(digest_of(key))
         size += len(key)
         if len(batch) == _ITEMS or size > _BYTES:
             yield from _new(seen, batch, keys)

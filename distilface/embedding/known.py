@@ -1,7 +1,6 @@
 """What a teacher has embedded of other texts: a text that stands there too is not embedded again."""
 
 import contextlib
-import hashlib
 import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import pyarrow as pa
 from datasets import Dataset
 from datasets.table import MemoryMappedTable
 
+from distilface.data.distinct import digest_of
 from distilface.data.mapped import mapped_array
 from distilface.embedding.rounding import restored
 from distilface.embedding.store import Store
@@ -23,14 +23,13 @@ _TOGETHER = 64
 
 
 def keys_of(texts: Sequence[str]) -> np.ndarray:
-    """Return what texts are found by: two that differ have the same 8 bytes of BLAKE2b once in 2^64.
+    """Return what texts are found by, of :func:`distilface.data.distinct.digest_of`; shape (n,), uint64.
 
     >>> first, second, third = keys_of(["a", "b", "a"]).tolist()
     >>> first == third, first == second
     (True, False)
     """
-    digests = (hashlib.blake2b(text.encode(), digest_size=8).digest() for text in texts)
-    return np.frombuffer(b"".join(digests), np.uint64)
+    return np.frombuffer(b"".join(digest_of(text.encode()) for text in texts), np.uint64)
 
 
 def keep_keys(shard: Path, keys: np.ndarray) -> None:

@@ -15,8 +15,9 @@ from distilface.settings import InputError
 
 logger = logging.getLogger(__name__)
 
-#: Texts that a static model's tokenizer is given at once.
-_PART = 500
+#: Texts that a tokenizer is given at once; of a static model, which reads a text to its end, where a token takes a
+#: hundred bytes on the way.
+_BATCH, _STATIC_BATCH = 10_000, 500
 
 
 def first_of_each(texts: Dataset, model: SentenceTransformer, length: int) -> np.ndarray:
@@ -27,22 +28,23 @@ def first_of_each(texts: Dataset, model: SentenceTransformer, length: int) -> np
         model: whose tokenizer reads them; an uncased one reads "A Cat" as "a cat".
         length: tokens of a text that the training reads; what follows makes no difference. A static model reads all.
     """
-
-    def ids(batch: list[str]) -> list[list[int]]:
-        if is_static(model):  # it reads a text to its end, and a token takes a hundred bytes on the way
-            parts = (token_rows(model, batch[start : start + _PART]) for start in range(0, len(batch), _PART))
-            return [tokens for part in parts for tokens in part]
-        read = model.tokenizer(batch, truncation=True, max_length=length, return_attention_mask=False)
-        return list(read["input_ids"])
+    size = _STATIC_BATCH if is_static(model) else _BATCH
 
     def tokens() -> Iterator[tuple[int, bytes]]:
         """Yield the number and the tokens of each row; those of a million, as lists, would take gigabytes."""
-        for number, batch in enumerate(texts.select_columns(["text"]).iter(batch_size=10_000)):
-            for row, read in enumerate(ids(batch["text"]), number * 10_000):
-                yield row, np.asarray(read, np.int32).tobytes()
+        for number, batch in enumerate(texts.select_columns(["text"]).iter(batch_size=size)):
+            for row, ids in enumerate(_read(model, batch["text"], length), number * size):
+                yield row, np.asarray(ids, np.int32).tobytes()
 
     rows = (row for row, _ in distinct(tokens(), itemgetter(1)))
     return np.fromiter(rows, np.int64)
+
+
+def _read(model: SentenceTransformer, texts: list[str], length: int) -> list[list[int]]:
+    """Return the tokens of each text as a model reads them in training."""
+    if is_static(model):
+        return token_rows(model, texts)
+    return list(model.tokenizer(texts, truncation=True, max_length=length, return_attention_mask=False)["input_ids"])
 
 
 def drop_alike(texts: Dataset, model: SentenceTransformer, length: int) -> Dataset:
