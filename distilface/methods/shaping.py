@@ -17,8 +17,8 @@ from distilface.compression.positions import cut_positions
 from distilface.compression.pruning import prune_vocabulary
 from distilface.compression.static import SMOOTHING, check_teacher, static_student
 from distilface.compression.student import load_backbone
+from distilface.embedding.joined import SHOWN
 from distilface.embedding.rounding import restored
-from distilface.embedding.space import SHOWN
 from distilface.methods.task import Task
 from distilface.model.dimensions import set_dimensions, whole_width
 from distilface.model.static import is_static

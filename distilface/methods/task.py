@@ -9,7 +9,7 @@ from sentence_transformers import SentenceTransformer
 
 from distilface.data.pairs import read_sts
 from distilface.data.texts import read_texts
-from distilface.embedding.space import Space
+from distilface.embedding.joined import Space
 from distilface.settings import InputError
 from distilface.training.alike import drop_alike
 from distilface.training.evaluators import AgreementEvaluator
