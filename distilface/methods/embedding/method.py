@@ -1,7 +1,7 @@
 """The distillation of embeddings as a method: its student, its data, and how its pieces are put together."""
 
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, get_args
@@ -19,8 +19,16 @@ from distilface.embedding.teacher_cache import embed
 from distilface.methods import relations
 from distilface.methods.base import EncoderMethod, Paper, Task
 from distilface.methods.embedding.loss import EmbeddingLoss, Metric, make_loss
-from distilface.methods.embedding.settings import FIRST, SIDE_BY_SIDE, DistillSettings, check_relations, joins
+from distilface.methods.embedding.settings import (
+    FIRST,
+    SIDE_BY_SIDE,
+    DistillSettings,
+    check_relations,
+    check_teachers,
+    joins,
+)
 from distilface.methods.embedding.table import begins_again, can_start, check_table, trained_table, wants_table
+from distilface.methods.embedding.widths import check_joined, check_widths, joined_width, shorter_length
 from distilface.methods.shaping import make_static
 from distilface.model.pooling import is_normalized
 from distilface.settings import InputError, check_known
@@ -61,43 +69,6 @@ def prepare(
     A batch is read as tensors: as lists of Python floats, its labels take 8 ms more of every step.
     """
     return embed(teacher, texts, cache_dir, batch_size=batch_size, dtype=dtype or "float32").with_format("torch")
-
-
-def shorter_length(student: SentenceTransformer, teacher: SentenceTransformer) -> int:
-    """Return the tokens that a student reads where none are asked for: its teacher's, if it has positions for them."""
-    return min(filter(None, (student.max_seq_length, teacher.max_seq_length)))
-
-
-def check_widths(student: SentenceTransformer, teacher: SentenceTransformer, projection: bool) -> None:
-    """Refuse, before the teacher's pass, widths that differ with no projection between them.
-
-    Raises:
-        InputError: naming both widths and the remedy.
-    """
-    width, teacher_width = student.get_embedding_dimension(), teacher.get_embedding_dimension()
-    if width != teacher_width and not projection:
-        raise InputError(
-            f"the teacher's embeddings have {teacher_width} dimensions and the student's {width}; add --projection true"
-        )
-
-
-def joined_width(teachers: Sequence[SentenceTransformer]) -> int:
-    """Return the width of the teachers' embeddings side by side."""
-    return sum(teacher.get_embedding_dimension() or 0 for teacher in teachers)
-
-
-def check_joined(student: SentenceTransformer, teachers: Sequence[SentenceTransformer], projection: bool) -> None:
-    """Refuse, before the teachers' pass, a student that is wider than its teachers side by side.
-
-    Raises:
-        InputError: naming both widths and the remedy.
-    """
-    width, wide = student.get_embedding_dimension() or 0, joined_width(teachers)
-    if width > wide and not projection:
-        raise InputError(
-            f"the teachers' embeddings have {wide} dimensions together and the student's {width}; "
-            "add --projection true, or another teacher"
-        )
 
 
 class Distillation(EncoderMethod):
@@ -165,29 +136,8 @@ class Distillation(EncoderMethod):
                 f"--bits {settings.bits} is of linear maps, of which a static student has none; "
                 f"set --bits {BITS} --table_bits {settings.bits}"
             )
-        check_known([settings.teacher_space], [SIDE_BY_SIDE, FIRST], "value of --teacher_space")
-        another = settings.rotate or settings.projection or settings.truncate_dim is not None
-        if settings.teacher_space == FIRST and (len(settings.teacher) < 2 or another):
-            raise InputError(
-                f"--teacher_space {FIRST} turns other teachers into the first one's space as it is; name several "
-                "teachers, without --rotate, --projection and --truncate_dim, or leave it out"
-            )
-        if settings.search_data and settings.teacher_space != FIRST:
-            raise InputError(
-                f"--search_data is text of which the first of several teachers is learned alone; add --teacher_space "
-                f"{FIRST}, or name it with --data"
-            )
+        check_teachers(settings)
         check_relations(settings)
-        if joins(settings) and settings.table_from == NEW:
-            raise InputError(
-                f"--table_from {NEW} trains a static student on one teacher's own embeddings, and several or --rotate "
-                "make others of them; set --table_from none"
-            )
-        if joins(settings) and settings.teacher_dtype not in (None, "float32"):
-            raise InputError(
-                f"--teacher_dtype {settings.teacher_dtype} keeps one teacher's own embeddings, and several or --rotate "
-                "make others of them; leave it out"
-            )
 
     def read(self, settings: Any, texts: Dataset | None) -> Dataset:
         """Return the text, with a column :data:`~distilface.data.marked.MARK` where some of it is to search with."""

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.methods import relations
-from distilface.settings import InputError, setting
+from distilface.settings import InputError, check_known, setting
 from distilface.training.batches import check_processes
 from distilface.training.settings import NEW, OWN, ImitationSettings
 
@@ -81,6 +81,36 @@ class DistillSettings(ImitationSettings):
 def joins(settings: DistillSettings) -> bool:
     """Return whether the targets are made of the embeddings of several teachers, or of one's on other axes."""
     return len(settings.teacher) > 1 or settings.rotate
+
+
+def check_teachers(settings: DistillSettings) -> None:
+    """Refuse settings that do not fit to how many teachers there are, or to the space that is made of them.
+
+    Raises:
+        InputError: naming the setting and the remedy.
+    """
+    check_known([settings.teacher_space], [SIDE_BY_SIDE, FIRST], "value of --teacher_space")
+    another = settings.rotate or settings.projection or settings.truncate_dim is not None
+    if settings.teacher_space == FIRST and (len(settings.teacher) < 2 or another):
+        raise InputError(
+            f"--teacher_space {FIRST} turns other teachers into the first one's space as it is; name several "
+            "teachers, without --rotate, --projection and --truncate_dim, or leave it out"
+        )
+    if settings.search_data and settings.teacher_space != FIRST:
+        raise InputError(
+            f"--search_data is text of which the first of several teachers is learned alone; add --teacher_space "
+            f"{FIRST}, or name it with --data"
+        )
+    if joins(settings) and settings.table_from == NEW:
+        raise InputError(
+            f"--table_from {NEW} trains a static student on one teacher's own embeddings, and several or --rotate "
+            "make others of them; set --table_from none"
+        )
+    if joins(settings) and settings.teacher_dtype not in (None, "float32"):
+        raise InputError(
+            f"--teacher_dtype {settings.teacher_dtype} keeps one teacher's own embeddings, and several or --rotate "
+            "make others of them; leave it out"
+        )
 
 
 def check_relations(settings: DistillSettings) -> None:
