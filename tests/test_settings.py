@@ -8,8 +8,10 @@ from dataclasses import dataclass, fields
 from pathlib import Path
 
 import pytest
+import yaml
 from refusals import refusal
 
+from benchmarks.sts.front import FAMILY
 from distilface.console import run_command
 from distilface.settings import InputError, parse, setting
 
@@ -57,6 +59,13 @@ def given(recipe, text, words):
 def mistake(*words):
     """Parse what cannot be parsed and give the sentence."""
     return refusal(read, *words)
+
+
+@pytest.mark.parametrize("recipe", sorted(RECIPES.glob("*.yaml")), ids=lambda recipe: recipe.stem)
+def test_a_recipe_writes_beside_the_shipped_models(recipe):
+    """In a checkout these are there, and a training is refused where something is."""
+    written = yaml.safe_load(recipe.read_text(encoding="utf-8"))["output_dir"]
+    assert Path(written).name not in FAMILY
 
 
 def test_the_command_line_wins_over_the_recipe_and_that_over_the_default(recipe):
