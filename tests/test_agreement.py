@@ -4,11 +4,14 @@ import math
 
 import numpy as np
 import pytest
+from oracles import off_diagonal_cosines
 from scipy.spatial.distance import pdist
 from scipy.stats import spearmanr
 from sklearn.neighbors import NearestNeighbors
+from tiny import PAIRS, tiny_model
 
 from distilface.embedding.agreement import Agreement, agreement
+from distilface.training.evaluators import AgreementEvaluator
 
 
 def _pair(rows: int, width: int, seed: int = 0) -> tuple[np.ndarray, np.ndarray]:
@@ -81,3 +84,16 @@ def test_a_zero_vector_is_no_neighbour_of_any():
 def test_other_texts_are_refused(shapes: tuple[tuple[int, ...], tuple[int, ...]]):
     with pytest.raises(ValueError, match="three or more"):
         agreement(np.ones(shapes[0]), np.ones(shapes[1]))
+
+
+def test_a_score_is_of_one_pass_over_the_texts(tmp_path, monkeypatch):
+    """A large teacher's pass takes minutes, and that of one behind an endpoint may have to be paid for."""
+    texts = [first for first, _, _ in PAIRS]
+    model, (teacher, own) = tiny_model(tmp_path / "m"), _pair(len(texts), 16)
+    passes = []
+    monkeypatch.setattr(model, "encode", lambda read, **_: passes.append(read) or own)
+    evaluator = AgreementEvaluator(texts, teacher)
+    scores = evaluator(model)
+    assert scores["recall"] == agreement(teacher, own).recall == evaluator.score(model)
+    assert scores["mean_cosine"] == pytest.approx(off_diagonal_cosines(own).mean(), abs=1e-6)
+    assert passes == [texts, texts]

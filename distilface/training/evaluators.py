@@ -16,6 +16,7 @@ from transformers import (
 )
 
 from distilface.embedding.agreement import agreement
+from distilface.embedding.joined import of_unit_length
 from distilface.runtimes.endpoint import announce_cost
 from distilface.settings import InputError
 
@@ -23,9 +24,8 @@ from distilface.settings import InputError
 COLLAPSED = 0.95
 
 
-def mean_cosine(model: SentenceTransformer, texts: Sequence[str], batch_size: int) -> float:
-    """Return the mean cosine over all pairs of different texts; 0 of a single one."""
-    vectors = model.encode(list(texts), batch_size=batch_size, normalize_embeddings=True)
+def mean_cosine(vectors: np.ndarray) -> float:
+    """Return the mean cosine over all pairs of different embeddings, of unit length; 0 of a single one."""
     count = len(vectors)
     return float((np.square(vectors.sum(0)).sum() - count) / (count * (count - 1))) if count > 1 else 0.0
 
@@ -70,7 +70,7 @@ class DevEvaluator(EmbeddingSimilarityEvaluator):
 
     def mean_cosine(self, model: SentenceTransformer) -> float:
         """Return the mean cosine over all pairs of different sentences."""
-        return mean_cosine(model, self.sentences, self.batch_size)
+        return mean_cosine(model.encode(self.sentences, batch_size=self.batch_size, normalize_embeddings=True))
 
 
 class AgreementEvaluator(BaseEvaluator):
@@ -93,21 +93,26 @@ class AgreementEvaluator(BaseEvaluator):
 
     def agreement(self, model: SentenceTransformer) -> dict[str, Any]:
         """Return the number of ``texts`` and the figures of :class:`distilface.embedding.agreement.Agreement`."""
-        announce_cost(model, self.texts)
-        embeddings = model.encode(self.texts, batch_size=self.batch_size, show_progress_bar=False)
-        return {"texts": len(self.texts), **agreement(self.teacher, np.asarray(embeddings)).as_dict()}
+        return {"texts": len(self.texts), **agreement(self.teacher, self._embeddings(model)).as_dict()}
 
     def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
-        """Return ``recall``, and the ``mean_cosine`` of different texts."""
-        return {self.key: self.agreement(model)[self.key], "mean_cosine": self.mean_cosine(model)}
+        """Return ``recall``, and the ``mean_cosine`` of different texts, of one pass over the texts."""
+        embeddings = self._embeddings(model)
+        recall = agreement(self.teacher, embeddings).as_dict()[self.key]
+        return {self.key: recall, "mean_cosine": mean_cosine(of_unit_length(embeddings[:256]))}
 
     def score(self, model: Any) -> float:
         """Return the score alone."""
-        return self(model)[self.key]
+        return self.agreement(model)[self.key]
 
     def mean_cosine(self, model: SentenceTransformer) -> float:
         """Return the mean cosine over all pairs of up to 256 of the texts."""
-        return mean_cosine(model, self.texts[:256], self.batch_size)
+        vectors = model.encode(self.texts[:256], batch_size=self.batch_size, normalize_embeddings=True)
+        return mean_cosine(vectors)
+
+    def _embeddings(self, model: SentenceTransformer) -> np.ndarray:
+        announce_cost(model, self.texts)
+        return np.asarray(model.encode(self.texts, batch_size=self.batch_size, show_progress_bar=False))
 
 
 class DevAndAgreementEvaluator(DevEvaluator):
