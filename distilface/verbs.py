@@ -11,7 +11,7 @@ from distilface import processes
 from distilface.cards.card import write_card
 from distilface.cards.info import folder_lines
 from distilface.cards.settings import CardSettings
-from distilface.compression.budget import shape_lines, shapes_for
+from distilface.compression.budget import LEGEND, shape_lines, shapes_for
 from distilface.compression.settings import ShapeSettings
 from distilface.compression.sizes import Shape
 from distilface.data.pairs import read_sts
@@ -82,7 +82,7 @@ def shape(words: list[str]) -> list[Shape]:
     """Print the shapes that fill a budget; return them."""
     settings = parse(ShapeSettings, words, inspect.getdoc(ShapeSettings) or "")
     found = shapes_for(settings.teacher, settings.megabytes, settings.max_seq_length)
-    print("\n".join(shape_lines(found)))
+    print("\n".join([*shape_lines(found), *LEGEND]))
     return found
 
 

@@ -115,6 +115,16 @@ def test_shapes_fill_the_budget_the_best_first(teacher, monkeypatch):
     assert [spread(12, count) for count in (1, 3, 12)] == [(11,), (0, 6, 11), tuple(range(12))]
 
 
+def test_the_verb_prints_the_shapes_and_what_their_columns_are(teacher, monkeypatch, capsys):
+    monkeypatch.setattr("distilface.compression.budget.LEAST_PIECES", 1)
+    found = cli.run(["shape", "--teacher", str(teacher), "--megabytes", "1"])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[: len(found) + 1] == shape_lines(found)[: len(found) + 1]
+    explained = [line.partition(":")[0] for line in lines[-2:]]
+    assert explained == ["lost", "work"]
+    assert set(explained) < set(lines[0].split())
+
+
 def test_the_shares_that_stay_are_fitted_to_trained_shapes():
     """By the equations of least squares, of the losses after 200 steps."""
     rows = json.loads((ROOT / "benchmarks" / "results" / "shapes-trained.json").read_text())["results"]

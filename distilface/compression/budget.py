@@ -98,6 +98,13 @@ def shapes_for(
     return shapes(encoder, tokenizer, megabytes, length, static_table)
 
 
+#: What two columns of :func:`shape_lines` are.
+LEGEND = (
+    "lost: 1 - cosine to the teacher, an estimate of what stays lost after a training",
+    "work: multiplications for a token, beside the teacher's; the first shape is what train --megabytes makes",
+)
+
+
 def shape_lines(found: Sequence[Shape]) -> list[str]:
     """Return a table of shapes: layers, pieces, and the megabytes of each part."""
     parts = list(found[0].parts)
