@@ -78,6 +78,13 @@ def test_the_pages_build_without_a_warning(tmp_path, monkeypatch):
     assert evidence.read_bytes() == (ROOT / "benchmarks/results/speed.json").read_bytes()
 
 
+def test_every_recipe_stands_in_the_table_of_recipes():
+    shipped = {file.name for file in (ROOT / "distilface" / "recipes").glob("*.yaml")}
+    assert (
+        set(re.findall(r"\(\.\./distilface/recipes/([\w-]+\.yaml)\)", (ROOT / "docs/train.md").read_text())) == shipped
+    )
+
+
 def test_the_readme_is_short_and_begins_with_code():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     assert 600 <= len(text.split()) <= 1200
