@@ -1,8 +1,8 @@
 #!/bin/sh
-# Train the whole family, models/minilm-10mb to minilm-static, from one folder of text, in one command.
+# Train the whole family, OUTPUT/minilm-10mb to OUTPUT/minilm-static, from one folder of text, in one command.
 #
 #   training/family.sh TEXT OUTPUT [settings of every training]
-#   training/family.sh text models --dev stsb_dev.jsonl.gz --steps 4000
+#   training/family.sh text models/family --dev stsb_dev.jsonl.gz --steps 4000
 #
 # The one of 2.5 MB starts from a static student, OUTPUT/minilm-2mb.table, which it trains before.
 # A model that is there is not trained again, and a training that was stopped goes on with the same command.

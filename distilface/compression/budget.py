@@ -98,10 +98,11 @@ def shapes_for(
     return shapes(encoder, tokenizer, megabytes, length, static_table)
 
 
-#: What two columns of :func:`shape_lines` are.
+#: What two columns of :func:`shape_lines` are, and its first line.
 LEGEND = (
     "lost: 1 - cosine to the teacher, an estimate of what stays lost after a training",
-    "work: multiplications for a token, beside the teacher's; the first shape is what train --megabytes makes",
+    "work: multiplications for a token, as a share of the teacher's",
+    "train --megabytes makes the first",
 )
 
 
