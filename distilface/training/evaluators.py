@@ -98,8 +98,8 @@ class AgreementEvaluator(BaseEvaluator):
     def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return ``recall``, and the ``mean_cosine`` of different texts, of one pass over the texts."""
         embeddings = self._embeddings(model)
-        recall = agreement(self.teacher, embeddings).as_dict()[self.key]
-        return {self.key: recall, "mean_cosine": mean_cosine(of_unit_length(embeddings[:256]))}
+        figures: dict[str, Any] = agreement(self.teacher, embeddings).as_dict()
+        return {self.key: figures[self.key], "mean_cosine": mean_cosine(of_unit_length(embeddings[:256]))}
 
     def score(self, model: Any) -> float:
         """Return the score alone."""
