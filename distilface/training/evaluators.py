@@ -24,9 +24,9 @@ from distilface.settings import InputError
 COLLAPSED = 0.95
 
 
-def mean_cosine(vectors: np.ndarray) -> float:
-    """Return the mean cosine over all pairs of different embeddings, of unit length; 0 of a single one."""
-    count = len(vectors)
+def mean_cosine(embeddings: np.ndarray) -> float:
+    """Return the mean cosine over all pairs of different embeddings; 0 of a single one."""
+    vectors, count = of_unit_length(embeddings), len(embeddings)
     return float((np.square(vectors.sum(0)).sum() - count) / (count * (count - 1))) if count > 1 else 0.0
 
 
@@ -70,7 +70,7 @@ class DevEvaluator(EmbeddingSimilarityEvaluator):
 
     def mean_cosine(self, model: SentenceTransformer) -> float:
         """Return the mean cosine over all pairs of different sentences."""
-        return mean_cosine(model.encode(self.sentences, batch_size=self.batch_size, normalize_embeddings=True))
+        return mean_cosine(model.encode(self.sentences, batch_size=self.batch_size))
 
 
 class AgreementEvaluator(BaseEvaluator):
@@ -93,13 +93,12 @@ class AgreementEvaluator(BaseEvaluator):
 
     def agreement(self, model: SentenceTransformer) -> dict[str, Any]:
         """Return the number of ``texts`` and the figures of :class:`distilface.embedding.agreement.Agreement`."""
-        return {"texts": len(self.texts), **agreement(self.teacher, self._embeddings(model)).as_dict()}
+        return self._figures(self._embeddings(model))
 
     def __call__(self, model: Any, *args: Any, **kwargs: Any) -> dict[str, float]:
         """Return ``recall``, and the ``mean_cosine`` of different texts, of one pass over the texts."""
         embeddings = self._embeddings(model)
-        figures: dict[str, Any] = agreement(self.teacher, embeddings).as_dict()
-        return {self.key: figures[self.key], "mean_cosine": mean_cosine(of_unit_length(embeddings[:256]))}
+        return {self.key: self._figures(embeddings)[self.key], "mean_cosine": mean_cosine(embeddings[:256])}
 
     def score(self, model: Any) -> float:
         """Return the score alone."""
@@ -107,12 +106,14 @@ class AgreementEvaluator(BaseEvaluator):
 
     def mean_cosine(self, model: SentenceTransformer) -> float:
         """Return the mean cosine over all pairs of up to 256 of the texts."""
-        vectors = model.encode(self.texts[:256], batch_size=self.batch_size, normalize_embeddings=True)
-        return mean_cosine(vectors)
+        return mean_cosine(model.encode(self.texts[:256], batch_size=self.batch_size))
 
     def _embeddings(self, model: SentenceTransformer) -> np.ndarray:
         announce_cost(model, self.texts)
         return np.asarray(model.encode(self.texts, batch_size=self.batch_size, show_progress_bar=False))
+
+    def _figures(self, embeddings: np.ndarray) -> dict[str, Any]:
+        return {"texts": len(self.texts), **agreement(self.teacher, embeddings).as_dict()}
 
 
 class DevAndAgreementEvaluator(DevEvaluator):
