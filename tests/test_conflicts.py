@@ -68,7 +68,8 @@ def test_the_pairs():
         *(("average_with", other) for other in ("layers", "megabytes")),
         ("static", "average_with"),
         ("batch_tokens", "batch_size"),
-        ("table_rank", "megabytes"),
+        *((step, "megabytes") for step in ("table_rank", "hidden_size", "layer_runs")),
+        *(("static", step) for step in ("hidden_size", "layer_runs")),
         ("search_data", "max_sentences"),
     }
 

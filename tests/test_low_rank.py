@@ -13,8 +13,8 @@ from runs import train
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
-from tiny import on_one_thread, sentences, tiny_backbone, write_content
-from transformers import AutoModel, AutoTokenizer, BertConfig, BertModel
+from tiny import on_one_thread, save_bert, sentences, write_content
+from transformers import AutoModel, AutoTokenizer
 
 from distilface.cards.card import make_card
 from distilface.compression.bits import BLOCK, Rounding, on_grid
@@ -29,23 +29,6 @@ from distilface.settings import InputError, parse
 
 pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
 WIDTH, RANK = 64, 32
-
-
-def save_bert(folder: Path) -> Path:
-    """Save a random BERT of 64 numbers, under the tokenizer of the tiny backbone."""
-    tiny_backbone(folder)
-    with torch.random.fork_rng():
-        torch.manual_seed(4)
-        config = BertConfig(
-            vocab_size=200,
-            hidden_size=WIDTH,
-            num_hidden_layers=2,
-            num_attention_heads=4,
-            intermediate_size=96,
-            max_position_embeddings=64,
-        )
-        BertModel(config, add_pooling_layer=False).save_pretrained(folder)
-    return folder
 
 
 def states(encoder: torch.nn.Module, tokenizer) -> torch.Tensor:

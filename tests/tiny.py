@@ -125,6 +125,23 @@ def tiny_bert(folder: str | Path, **settings: Any) -> str:
     return str(folder)
 
 
+def save_bert(folder: Path) -> Path:
+    """Save a random BERT of 64 numbers, 4 heads and 2 layers, under the tokenizer of the tiny backbone."""
+    tiny_backbone(folder)
+    with torch.random.fork_rng():
+        torch.manual_seed(4)
+        config = BertConfig(
+            vocab_size=200,
+            hidden_size=64,
+            num_hidden_layers=2,
+            num_attention_heads=4,
+            intermediate_size=96,
+            max_position_embeddings=64,
+        )
+        BertModel(config, add_pooling_layer=False).save_pretrained(folder)
+    return folder
+
+
 def tiny_model(folder: str | Path, seed: int = 0, pooling: str = "mean", layers: int = 2) -> SentenceTransformer:
     """Save :func:`tiny_backbone` under a pooling as a sentence-transformers folder, and return the model."""
     with tempfile.TemporaryDirectory() as temporary:

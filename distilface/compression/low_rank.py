@@ -27,7 +27,7 @@ logger = logging.getLogger(__name__)
 LENGTH = 256
 #: A piece counts by this power of its count in the text: what text uses weighs more, what it never uses still counts.
 POWER = 0.75
-#: What holds the corrected matrix near where it starts, for each token of the text.
+#: What holds the corrected matrix near where it starts, as a share of the mean square of what it reads.
 DAMPING = 1e-3
 
 
@@ -72,8 +72,9 @@ def corrected(read: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> tup
         The weight, the bias, and the share of the target's squared length about its mean that it misses.
     """
     inputs = torch.cat([read, torch.ones(len(read), 1).to(read)], 1)
-    damping = DAMPING * len(read) * torch.eye(inputs.shape[1]).to(read)
-    change = torch.linalg.solve(inputs.T @ inputs + damping, inputs.T @ (target - read @ weight.T - bias))
+    damping = DAMPING * read.square().mean() * len(read) * torch.eye(inputs.shape[1]).to(read)
+    moments, left = inputs.T @ inputs + damping, inputs.T @ (target - read @ weight.T - bias)
+    change = torch.linalg.solve(moments.double(), left.double()).to(read)
     weight, bias = weight + change[:-1].T, bias + change[-1]
     missed = (read @ weight.T + bias - target).square().sum() / (target - target.mean(0)).square().sum()
     return weight, bias, float(missed)

@@ -17,7 +17,7 @@ from distilface.model.pooling import is_normalized
 from distilface.settings import InputError
 
 #: Where the weights of a BERT or DistilBERT layer go in an ALBERT layer.
-_LAYER_NAMES = {
+LAYER_NAMES = {
     "bert": {
         "attention.self.query": "attention.query",
         "attention.self.key": "attention.key",
@@ -59,7 +59,7 @@ def check_recurrent(config: Any, keep_layers: int, repeats: int, embedding_size:
         InputError: on another family than BERT or DistilBERT, relative positions, or a number out of range.
     """
     kind = config.model_type
-    if kind not in _LAYER_NAMES:
+    if kind not in LAYER_NAMES:
         raise InputError(f"{kind} layers do not fit an ALBERT; give an assistant of the family bert or distilbert")
     if (getattr(config, "position_embedding_type", None) or "absolute") != "absolute":
         raise InputError(f"{config.position_embedding_type} position embeddings do not fit an ALBERT; it has absolute")
@@ -112,12 +112,13 @@ def recurrent_encoder(
     )
     weights = encoder.state_dict()
     for place, layer in enumerate(albert.encoder.albert_layer_groups[0].albert_layers):
-        layer.load_state_dict(_renamed(weights, f"{_PREFIX[kind]}.{place}.", _LAYER_NAMES[kind]))
+        layer.load_state_dict(renamed(weights, f"{_PREFIX[kind]}.{place}.", LAYER_NAMES[kind]))
     _factorise(encoder.get_submodule("embeddings"), albert)
     return albert
 
 
-def _renamed(weights: dict[str, Tensor], prefix: str, names: dict[str, str]) -> dict[str, Tensor]:
+def renamed(weights: dict[str, Tensor], prefix: str, names: dict[str, str]) -> dict[str, Tensor]:
+    """Return the weights of a layer under other names."""
     return {
         f"{new}.{part}": weights[f"{prefix}{old}.{part}"] for old, new in names.items() for part in ("weight", "bias")
     }

@@ -64,7 +64,19 @@ def to_onnx(model: SentenceTransformer, file: Path) -> None:
             _export(_StaticGraph(model), example, file)
         else:
             _export_any(model, example, file)
+    _share_alike(file)
     _forget_origin(file)
+
+
+def _share_alike(file: Path) -> None:
+    """Store each weight of an ONNX file once; the exporter turns a weight around for each of its products."""
+    import onnx
+    import onnx_ir
+    from onnx_ir.passes.common import DeduplicateHashedInitializersPass
+
+    model = onnx_ir.from_proto(onnx.load(file))
+    if DeduplicateHashedInitializersPass()(model).modified:
+        onnx.save(onnx_ir.to_proto(model), file)
 
 
 def _forget_origin(file: Path) -> None:

@@ -97,8 +97,14 @@ class TeacherSettings(StudentSettings):
         off=lambda bits: bits == BITS,
     )
     feed_forward: int | None = setting(None, "narrow the feed-forward maps of every layer to this width")
+    hidden_size: int | None = setting(
+        None, "channels of a narrower hidden state; a Dense gives the width back", excludes=["megabytes"]
+    )
     table_rank: int | None = setting(
         None, "numbers of a piece in the token table: makes the student an Electra", excludes=["megabytes"]
+    )
+    layer_runs: int | None = setting(
+        None, "run every layer so many times in a row: makes the student an Albert", excludes=["megabytes"]
     )
     table_from: str | None = setting(
         None, "a static student's folder, whose token vectors the student starts with: for one or two layers"

@@ -2,22 +2,28 @@
 
 import logging
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
 import numpy as np
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
+from sentence_transformers.base.modules import Dense
+from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from distilface.compression.averaging import average
+from distilface.compression.hidden import narrow_hidden
 from distilface.compression.low_rank import factor_table
 from distilface.compression.pruning import prune_vocabulary
+from distilface.compression.sharing import share_layers
 from distilface.compression.student import Step, load_student
 from distilface.compression.table import take_table
 from distilface.compression.width import narrow_feed_forward
 from distilface.model.families import dropouts_of
 from distilface.model.folder import load
+from distilface.model.pooling import is_normalized
 from distilface.training.settings import StudentSettings
 
 logger = logging.getLogger(__name__)
@@ -27,6 +33,8 @@ Changed = tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]
 Change = Callable[[PreTrainedModel, PreTrainedTokenizerBase], Changed]
 #: Texts by which the neurons are chosen that a narrower feed-forward keeps, and the directions of a token table.
 NARROWING_TEXTS = 600
+#: Texts by which the channels of a narrower hidden state are chosen, and its maps fitted.
+CHANNEL_TEXTS = 300
 
 
 def check_dropout(model: SentenceTransformer, dropout: float | None) -> None:
@@ -38,39 +46,66 @@ def check_dropout(model: SentenceTransformer, dropout: float | None) -> None:
         logger.warning(f"--dropout {dropout} has no effect on this {kind} encoder: {has}")
 
 
-def _sample(texts: Dataset) -> list[str]:
-    """Return texts, evenly taken, by which a step chooses what it keeps."""
-    rows = np.linspace(0, len(texts) - 1, min(NARROWING_TEXTS, len(texts))).astype(int)
-    return list(texts.select(rows)["text"][:])
+@dataclass
+class Making:
+    """What the changes of a student read and leave.
+
+    Attributes:
+        texts: by which they choose what is kept, in a column ``text``.
+        behind: modules that follow the student's pooling.
+    """
+
+    texts: Dataset
+    behind: list[nn.Module] = field(default_factory=list)
+
+    def sample(self, count: int = NARROWING_TEXTS) -> list[str]:
+        """Return texts, evenly taken."""
+        rows = np.linspace(0, len(self.texts) - 1, min(count, len(self.texts))).astype(int)
+        return list(self.texts.select(rows)["text"][:])
 
 
 def _average(
-    texts: Dataset, others: list[str], encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+    making: Making, others: list[str], encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
 ) -> Changed:
     """Start from the mean of the weights of several students."""
     return encoder, tokenizer, average(encoder, tokenizer, others)
 
 
-def _prune(texts: Dataset, size: int, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
+def _prune(making: Making, size: int, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
     """Keep the pieces that the texts use."""
-    smaller, pruning = prune_vocabulary(encoder, tokenizer, texts, size)
+    smaller, pruning = prune_vocabulary(encoder, tokenizer, making.texts, size)
     return encoder, smaller, pruning.as_dict()
 
 
-def _take(texts: Dataset, folder: str, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
+def _take(making: Making, folder: str, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
     """Start from the token vectors of a static student."""
     return encoder, tokenizer, {"from": folder, **take_table(encoder, tokenizer, load(folder), folder)}
 
 
-def _narrow(texts: Dataset, width: int, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
+def _narrow_state(making: Making, size: int, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
+    """Keep the channels of the hidden state that the layers need."""
+    narrow, widening, lost = narrow_hidden(encoder, tokenizer, making.sample(CHANNEL_TEXTS), size)
+    dense = Dense(widening.in_features, widening.out_features, activation_function=nn.Identity())
+    dense.linear = widening
+    making.behind.append(dense)
+    return narrow, tokenizer, lost
+
+
+def _narrow(making: Making, width: int, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
     """Keep the neurons that the texts use."""
-    return encoder, tokenizer, narrow_feed_forward(encoder, tokenizer, _sample(texts), width)
+    return encoder, tokenizer, narrow_feed_forward(encoder, tokenizer, making.sample(), width)
 
 
-def _factor(texts: Dataset, rank: int, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
+def _factor(making: Making, rank: int, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
     """Keep so many numbers of each piece."""
-    electra, lost = factor_table(encoder, tokenizer, _sample(texts), rank)
+    electra, lost = factor_table(encoder, tokenizer, making.sample(), rank)
     return electra, tokenizer, lost
+
+
+def _share(making: Making, runs: int, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
+    """Run each layer so often."""
+    albert, figures = share_layers(encoder, runs)
+    return albert, tokenizer, figures
 
 
 #: The changes in their order: the setting that asks for each, its name in ``run.json``, and what makes it.
@@ -78,16 +113,18 @@ CHANGES: dict[str, tuple[str, Callable[..., Changed]]] = {
     "average_with": ("average", _average),
     "vocabulary": ("vocabulary", _prune),
     "table_from": ("table", _take),
+    "hidden_size": ("hidden state", _narrow_state),
     "feed_forward": ("width", _narrow),
     "table_rank": ("low rank", _factor),
+    "layer_runs": ("shared layers", _share),
 }
 
 
-def _changes(settings: StudentSettings, texts: Dataset) -> list[tuple[str, Change]]:
+def _changes(settings: StudentSettings, making: Making) -> list[tuple[str, Change]]:
     """Return the changes that settings ask for, in their order, each with its name in ``run.json``."""
     asked = {setting: getattr(settings, setting, None) for setting in CHANGES}
     return [
-        (name, partial(change, texts, asked[setting]))
+        (name, partial(change, making, asked[setting]))
         for setting, (name, change) in CHANGES.items()
         if asked[setting] not in (None, [])
     ]
@@ -122,7 +159,8 @@ def make_student(
         record: each step is added, for ``run.json``.
         normalize: end in unit length.
     """
-    changes = [] if texts is None else _changes(settings, texts)
+    making = Making(Dataset.from_dict({"text": []}) if texts is None else texts)
+    changes = [] if texts is None else _changes(settings, making)
     noted = [] if record is None else record
     student = load_student(
         source,
@@ -133,5 +171,9 @@ def make_student(
         dropout=settings.dropout,
         steps=[_noted(name, change, noted) for name, change in changes],
     )
+    if making.behind:
+        modules = list(student.children())
+        end = len(modules) - is_normalized(student)
+        student = SentenceTransformer(modules=[*modules[:end], *making.behind, *modules[end:]])
     check_dropout(student, settings.dropout)
     return student

@@ -178,7 +178,8 @@ class Distillation(EncoderMethod):
 
     def _table(self, task: Task) -> str:
         """Return the folder of the static student that this one starts from, trained on the texts of the task."""
-        settings = replace(task.settings, table_from=None, feed_forward=None, table_rank=None)
+        steps = ("table_from", "hidden_size", "feed_forward", "table_rank", "layer_runs")
+        settings = replace(task.settings, **dict.fromkeys(steps))
         plain = make_student(settings, task.source, task.counted_texts)
         check_table(plain, task.teacher, task.teacher_names[0])
         if self.compares(settings) > 1:  # now, for the teacher embeds the texts of both at once

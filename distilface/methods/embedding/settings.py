@@ -14,7 +14,8 @@ SIDE_BY_SIDE, FIRST = "side_by_side", "first"
 #: What a student without a transformer does not have, or does not obey.
 NO_LAYERS = [
     *("backbone", "layers", "pooling", "max_seq_length"),
-    *("dropout", "train_max_length", "megabytes", "batch_tokens", "table_rank", "table_from", "average_with"),
+    *("dropout", "train_max_length", "megabytes", "batch_tokens", "table_from", "average_with"),
+    *("hidden_size", "table_rank", "layer_runs"),
 ]
 
 
