@@ -56,6 +56,8 @@ ELSEWHERE = {
     "distilface train distill --config minilm --table_rank 192 --bits 4 --data TEXT.txt": (
         "its stand-in for the teacher is narrower than the rank; tests/test_low_rank.py"
     ),
+    "distilface train distill --config minilm --layers 0 2 4 5 --hidden_size 320 --bits 4 --data TEXT.txt "
+    "--output-dir models/narrow": ("its stand-in for the teacher is narrower; tests/test_hidden_state.py"),
     "training/family.sh TEXT models/family --dev none": "four trainings; tests/test_family_script.py runs it in small",
     "python benchmarks/run_speed.py --output speed.json": "fifteen minutes; tests/test_speed.py runs it in small",
     "python -m benchmarks.speed.cold_start --output cold-start.json": (

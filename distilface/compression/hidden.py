@@ -19,7 +19,7 @@ from transformers import DistilBertConfig, DistilBertModel, PreTrainedModel, Pre
 
 from distilface.compression.bits import BLOCK
 from distilface.compression.layers import cut_layers
-from distilface.compression.low_rank import corrected
+from distilface.compression.least_squares import fit, fit_norm
 from distilface.compression.width import least_neurons
 from distilface.model.families import usual_length
 from distilface.settings import InputError
@@ -135,24 +135,6 @@ def _needed_heads(context: Tensor, weight: Tensor, heads: int, count: int) -> Te
     return (kept[:, None] * size + torch.arange(size)).flatten()
 
 
-def _fit(linear: nn.Linear, read: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> float:
-    """Give a map the weight and bias that come nearest to a target by what is read; return the share that is missed."""
-    weight, bias, missed = corrected(read, weight, bias, target)
-    linear.weight.copy_(weight)
-    linear.bias.copy_(bias)
-    return missed
-
-
-def _fit_norm(norm: nn.LayerNorm, read: Tensor, target: Tensor) -> Tensor:
-    """Give a norm the scale and shift of each channel that come nearest to a target; return what it gives then."""
-    plain = functional.layer_norm(read, norm.normalized_shape, eps=norm.eps)
-    about = plain - plain.mean(0)
-    scale = (about * target).sum(0) / about.square().sum(0).clamp(min=1e-12)
-    norm.weight.copy_(scale)
-    norm.bias.copy_(target.mean(0) - scale * plain.mean(0))
-    return norm(read)
-
-
 @dataclass
 class _Texts:
     """The states of the texts in the whole and in the narrow encoder, each text of shape (tokens, channels)."""
@@ -175,19 +157,19 @@ def _fit_layer(whole: Any, narrow: Any, texts: _Texts, heads: tuple[int, int], c
     for name in ("q_lin", "k_lin", "v_lin"):
         linear = getattr(old, name)
         start = linear.weight[kept][:, channels], linear.bias[kept]
-        _fit(getattr(new, name), state, *start, linear(wide)[:, kept])
+        fit(getattr(new, name), state, *start, linear(wide)[:, kept])
     # The states of both are added to what the maps give: the target makes good for what the narrow one has lost so far.
     mixed, read = wide + old.out_lin(context), torch.cat(_context(texts.narrow, narrow, heads[1]))
     start = old.out_lin.weight[channels][:, kept], old.out_lin.bias[channels]
-    _fit(new.out_lin, read, *start, mixed[:, channels] - state)
+    fit(new.out_lin, read, *start, mixed[:, channels] - state)
     wide = whole.sa_layer_norm(mixed)
-    state = _fit_norm(narrow.sa_layer_norm, state + new.out_lin(read), wide[:, channels])
+    state = fit_norm(narrow.sa_layer_norm, state + new.out_lin(read), wide[:, channels])
     first, second = whole.ffn.lin1, whole.ffn.lin2
-    _fit(narrow.ffn.lin1, state, first.weight[:, channels], first.bias, first(wide))
+    fit(narrow.ffn.lin1, state, first.weight[:, channels], first.bias, first(wide))
     mixed, read = wide + second(whole.ffn.activation(first(wide))), whole.ffn.activation(narrow.ffn.lin1(state))
-    _fit(narrow.ffn.lin2, read, second.weight[channels], second.bias[channels], mixed[:, channels] - state)
+    fit(narrow.ffn.lin2, read, second.weight[channels], second.bias[channels], mixed[:, channels] - state)
     wide = whole.output_layer_norm(mixed)
-    state = _fit_norm(narrow.output_layer_norm, state + narrow.ffn.lin2(read), wide[:, channels])
+    state = fit_norm(narrow.output_layer_norm, state + narrow.ffn.lin2(read), wide[:, channels])
     texts.move(wide, state)
 
 
@@ -225,12 +207,12 @@ def narrow_hidden(
     states = _Texts(*([each.embeddings(ids)[0] for ids in rows] for each in (whole, narrow)))
     norm = narrow.embeddings.LayerNorm
     read = [(narrow.embeddings.word_embeddings(ids) + _places(narrow, ids))[0] for ids in rows]
-    states.move(torch.cat(states.wide), _fit_norm(norm, torch.cat(read), torch.cat(states.wide)[:, channels]))
+    states.move(torch.cat(states.wide), fit_norm(norm, torch.cat(read), torch.cat(states.wide)[:, channels]))
     for old, new in zip(whole.transformer.layer, narrow.transformer.layer, strict=True):
         _fit_layer(old, new, states, heads, channels)
     widening = nn.Linear(size, config.dim)
     start = torch.eye(config.dim)[:, channels]
-    missed = _fit(widening, torch.cat(states.narrow), start, torch.zeros(config.dim), torch.cat(states.wide))
+    missed = fit(widening, torch.cat(states.narrow), start, torch.zeros(config.dim), torch.cat(states.wide))
     logger.info(f"hidden state: {size} of {config.dim} channels, {heads[1]} of {heads[0]} heads, {missed:.1%} is lost")
     return narrow, widening, {"size": size, "of": config.dim, "missed": round(missed, 4)}
 

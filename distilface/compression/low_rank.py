@@ -18,6 +18,7 @@ from torch import Tensor
 from transformers import ElectraConfig, ElectraModel, PreTrainedModel, PreTrainedTokenizerBase
 
 from distilface.compression.layers import BERT_LAYER, cut_layers
+from distilface.compression.least_squares import corrected
 from distilface.model.families import usual_length
 from distilface.settings import InputError
 
@@ -27,8 +28,6 @@ logger = logging.getLogger(__name__)
 LENGTH = 256
 #: A piece counts by this power of its count in the text: what text uses weighs more, what it never uses still counts.
 POWER = 0.75
-#: What holds the corrected matrix near where it starts, as a share of the mean square of what it reads.
-DAMPING = 1e-3
 
 
 def _centred(rows: Tensor) -> Tensor:
@@ -57,27 +56,6 @@ def at_right_angles_to_ones(size: int) -> Tensor:
     """Return orthonormal directions whose numbers sum to 0, shape (size, size - 1)."""
     ones, others = torch.ones(size, 1, dtype=torch.double), torch.eye(size, size - 1, dtype=torch.double)
     return torch.linalg.qr(torch.cat([ones, others], 1)).Q[:, 1:]
-
-
-def corrected(read: Tensor, weight: Tensor, bias: Tensor, target: Tensor) -> tuple[Tensor, Tensor, float]:
-    """Change a linear map by least squares, so that it gives the target of what it reads (ridge about its start).
-
-    Args:
-        read: shape (n, inputs).
-        weight: shape (outputs, inputs).
-        bias: shape (outputs,).
-        target: shape (n, outputs).
-
-    Returns:
-        The weight, the bias, and the share of the target's squared length about its mean that it misses.
-    """
-    inputs = torch.cat([read, torch.ones(len(read), 1).to(read)], 1)
-    damping = DAMPING * read.square().mean() * len(read) * torch.eye(inputs.shape[1]).to(read)
-    moments, left = inputs.T @ inputs + damping, inputs.T @ (target - read @ weight.T - bias)
-    change = torch.linalg.solve(moments.double(), left.double()).to(read)
-    weight, bias = weight + change[:-1].T, bias + change[-1]
-    missed = (read @ weight.T + bias - target).square().sum() / (target - target.mean(0)).square().sum()
-    return weight, bias, float(missed)
 
 
 def _electra(whole: Any, rank: int) -> ElectraModel:
