@@ -166,6 +166,16 @@ def test_the_file_of_4_bits_gives_its_vectors(small):
     assert cosines(vectors, load(folder).encode(TEXTS)).min() > 0.9999
 
 
+def test_leaf_adds_no_second_map(small, tmp_path):
+    """The student of a narrower hidden state ends in a map to the teacher's width, which is what LEAF would add."""
+    place = small[0].parent
+    words = ["--teacher", place / "teacher", "--data", place / "text.txt", "--output_dir", tmp_path / "m"]
+    words += ["--hidden_size", SIZE, "--dev", "none", "--held_out", "20", "--steps", "2", "--batch_size", "8"]
+    run = train("leaf", [str(word) for word in [*words, "--eval_steps", "2", "--bf16", "no"]])
+    assert run["compression"][0]["step"] == "hidden state"
+    assert [type(module) for module in load(tmp_path / "m")][2:] == [Dense, Normalize]
+
+
 def test_a_static_student_has_no_hidden_state(tmp_path):
     method = find_method("distill")
     words = ["--static", "true", "--hidden_size", "32", "--output_dir", str(tmp_path / "m")]

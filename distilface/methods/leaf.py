@@ -105,7 +105,10 @@ class Leaf(EncoderMethod):
             pooled.max_seq_length = embedding.shorter_length(pooled, teacher)
         width, wide = (int(model.get_embedding_dimension() or 0) for model in (pooled, teacher))
         end = [Normalize()] if is_normalized(teacher) else []
-        modules = [*pooled.children(), Dense(width, wide, activation_function=nn.Identity()), *end]
+        modules = list(pooled.children())
+        if width != wide or not isinstance(modules[-1], Dense):  # a narrower hidden state has its map already
+            modules.append(Dense(width, wide, activation_function=nn.Identity()))
+        modules += end
         return SentenceTransformer(modules=modules, device=str(pooled.device))
 
     def prepare(self, task: Task) -> Dataset:
