@@ -139,13 +139,13 @@ def _needed_heads(context: Tensor, weight: Tensor, heads: int, count: int) -> Te
 class _Texts:
     """The states of the texts in the whole and in the narrow encoder, each text of shape (tokens, channels)."""
 
-    wide: Sequence[Tensor]
-    narrow: Sequence[Tensor]
+    wide: list[Tensor]
+    narrow: list[Tensor]
 
     def move(self, wide: Tensor, narrow: Tensor) -> None:
         """Take the states of all tokens, one after another."""
         lengths = [len(state) for state in self.wide]
-        self.wide, self.narrow = wide.split(lengths), narrow.split(lengths)
+        self.wide, self.narrow = list(wide.split(lengths)), list(narrow.split(lengths))
 
 
 def _fit_layer(whole: Any, narrow: Any, texts: _Texts, heads: tuple[int, int], channels: Tensor) -> None:
