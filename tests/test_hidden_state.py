@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from datasets import Dataset
 from exported import PAIRS_SET, TEXTS, cosines
 from runs import train
 from sentence_transformers import SentenceTransformer
@@ -14,6 +15,7 @@ from distilface.cards.card import make_card
 from distilface.compression.hidden import narrow_hidden, needed_channels
 from distilface.compression.layers import cut_layers
 from distilface.compression.student import load_backbone
+from distilface.data.drawn import drawn
 from distilface.exporters import exporting
 from distilface.light import LightEncoder
 from distilface.methods import find_method
@@ -118,6 +120,16 @@ def test_what_is_missed_by_numpy_is_less_than_of_channels_alone(encoder):
     inputs = np.concatenate([states, np.ones((len(states), 1))], 1)
     left = np.linalg.lstsq(inputs, want, rcond=None)[1].sum() / about
     assert missed < 0.9 * left
+
+
+def test_a_step_is_not_fitted_to_the_texts_that_are_held_out():
+    """Both as many of as many, of 3,000 evenly: once they were the very same, and a fitted student looked better."""
+    texts = Dataset.from_dict({"text": [f"text {number:04}" for number in range(3000)]})
+    held = {texts["text"][row] for row in np.linspace(0, 2999, 300).astype(int)}
+    chosen = drawn(texts, 300)
+    assert len({*chosen} & held) < 60  # 30 by chance
+    assert chosen == sorted(set(chosen)) == drawn(texts, 300)
+    assert drawn(texts, 5000) == texts["text"][:]
 
 
 @pytest.mark.parametrize("size", [24, 48, 64, 0])

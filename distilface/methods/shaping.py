@@ -17,6 +17,7 @@ from distilface.compression.positions import cut_positions
 from distilface.compression.pruning import prune_vocabulary
 from distilface.compression.static import SMOOTHING, check_teacher, static_student
 from distilface.compression.student import load_backbone
+from distilface.data.drawn import drawn
 from distilface.embedding.joined import SHOWN
 from distilface.embedding.rounding import restored
 from distilface.methods.task import Task
@@ -79,8 +80,7 @@ def make_static(task: Task, normalize: bool) -> SentenceTransformer:
 def start_rounding(student: SentenceTransformer, task: Task) -> Rounding:
     """Put a student on the grid of its 4-bit file, cut its positions to its length, and have it train there."""
     length = read_length(task.settings, student)
-    rows = np.linspace(0, len(task.texts) - 1, min(CALIBRATION, len(task.texts))).astype(int)
-    sample = task.texts.select(rows)["text"][:]
+    sample = drawn(task.texts, CALIBRATION)
     by = "" if is_static(student) else f" by what {len(sample)} texts of at most {length} tokens give"
     logger.info(f"{task.settings.bits} bits: rounded{by}")
     cut_positions(student)

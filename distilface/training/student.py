@@ -6,7 +6,6 @@ from dataclasses import dataclass, field
 from functools import partial
 from typing import Any
 
-import numpy as np
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense
@@ -21,6 +20,7 @@ from distilface.compression.sharing import share_layers
 from distilface.compression.student import Step, load_student
 from distilface.compression.table import take_table
 from distilface.compression.width import narrow_feed_forward
+from distilface.data.drawn import drawn
 from distilface.model.families import dropouts_of
 from distilface.model.folder import load
 from distilface.model.pooling import is_normalized
@@ -31,10 +31,8 @@ logger = logging.getLogger(__name__)
 #: A step of compression that also gives its figures.
 Changed = tuple[PreTrainedModel, PreTrainedTokenizerBase, dict[str, Any]]
 Change = Callable[[PreTrainedModel, PreTrainedTokenizerBase], Changed]
-#: Texts by which the neurons are chosen that a narrower feed-forward keeps, and the directions of a token table.
+#: Texts by which a narrower student's channels and neurons are chosen, and the directions of its table.
 NARROWING_TEXTS = 600
-#: Texts by which the channels of a narrower hidden state are chosen, and its maps fitted.
-CHANNEL_TEXTS = 300
 
 
 def check_dropout(model: SentenceTransformer, dropout: float | None) -> None:
@@ -58,10 +56,9 @@ class Making:
     texts: Dataset
     behind: list[nn.Module] = field(default_factory=list)
 
-    def sample(self, count: int = NARROWING_TEXTS) -> list[str]:
-        """Return texts, evenly taken."""
-        rows = np.linspace(0, len(self.texts) - 1, min(count, len(self.texts))).astype(int)
-        return list(self.texts.select(rows)["text"][:])
+    def sample(self) -> list[str]:
+        """Return some of the texts."""
+        return drawn(self.texts, NARROWING_TEXTS)
 
 
 def _average(
@@ -84,7 +81,7 @@ def _take(making: Making, folder: str, encoder: PreTrainedModel, tokenizer: PreT
 
 def _narrow_state(making: Making, size: int, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
     """Keep the channels of the hidden state that the layers need."""
-    narrow, widening, lost = narrow_hidden(encoder, tokenizer, making.sample(CHANNEL_TEXTS), size)
+    narrow, widening, lost = narrow_hidden(encoder, tokenizer, making.sample(), size)
     dense = Dense(widening.in_features, widening.out_features, activation_function=nn.Identity())
     dense.linear = widening
     making.behind.append(dense)
