@@ -5,16 +5,18 @@ import pytest
 import torch
 from datasets import Dataset
 from exported import PAIRS_SET, TEXTS, cosines
+from refusals import refusal
 from runs import train
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize, Transformer
 from sentence_transformers.sentence_transformer.modules import Pooling
 from tiny import on_one_thread, random_bert, save_bert, sentences, write_content
+from transformers import DistilBertConfig
 
 from distilface.cards.card import make_card
-from distilface.compression.hidden import narrow_hidden, needed_channels
+from distilface.compression.hidden import check_hidden_size, narrow_hidden, needed_channels, needed_heads
 from distilface.compression.layers import cut_layers
-from distilface.compression.student import load_backbone
+from distilface.compression.student import load_backbone, load_student
 from distilface.data.drawn import drawn
 from distilface.exporters import exporting
 from distilface.light import LightEncoder
@@ -122,7 +124,7 @@ def test_what_is_missed_by_numpy_is_less_than_of_channels_alone(encoder):
     assert missed < 0.9 * left
 
 
-def test_a_step_is_not_fitted_to_the_texts_that_are_held_out():
+def test_a_step_is_fitted_to_held_out_texts_by_chance_alone():
     """Both as many of as many, of 3,000 evenly: once they were the very same, and a fitted student looked better."""
     texts = Dataset.from_dict({"text": [f"text {number:04}" for number in range(3000)]})
     held = {texts["text"][row] for row in np.linspace(0, 2999, 300).astype(int)}
@@ -134,8 +136,30 @@ def test_a_step_is_not_fitted_to_the_texts_that_are_held_out():
 
 @pytest.mark.parametrize("size", [24, 48, 64, 0])
 def test_a_size_that_cannot_be_is_refused(size, encoder):
-    with pytest.raises(InputError, match=rf"--hidden_size {size} must be a multiple of 32 below the encoder's 64"):
+    with pytest.raises(InputError, match=rf"--hidden_size {size} must be a multiple of 32 below .* 64.*: at most 32"):
         narrow_hidden(*encoder, TEXTS, size)
+
+
+@pytest.mark.parametrize(
+    ("width", "heads", "size", "words"),
+    [(768, 12, 736, "of 64 .*at most 704"), (768, 16, 528, "of 96 .*at most 672"), (312, 12, 288, "of 416 .*none")],
+)
+def test_channels_are_of_whole_heads_and_whole_blocks(width, heads, size, words):
+    config = DistilBertConfig(dim=width, n_heads=heads)
+    with pytest.raises(InputError, match=f"a multiple {words}"):
+        check_hidden_size(config, size)
+    if "at most" in words:
+        check_hidden_size(config, int(words.split()[-1]))
+
+
+def test_the_heads_that_vary_most_stay():
+    """By numpy: the variance over the tokens of what each head adds to the state."""
+    draw = np.random.default_rng(3)
+    context, weight = draw.normal(size=(50, 24)) * np.repeat([1, 5, 2, 4], 6), draw.normal(size=(10, 24))
+    added = [(context[:, at : at + 6] @ weight[:, at : at + 6].T).var(0).sum() for at in (0, 6, 12, 18)]
+    chosen = sorted(np.argsort(added)[-2:])
+    kept = needed_heads(torch.from_numpy(context), torch.from_numpy(weight), 4, 2)
+    assert kept.tolist() == [6 * head + place for head in chosen for place in range(6)]
 
 
 @pytest.fixture(scope="module")
@@ -176,6 +200,29 @@ def test_the_file_of_4_bits_gives_its_vectors(small):
     vectors = LightEncoder(folder, "q4").encode(TEXTS)
     assert vectors.shape == (len(TEXTS), WIDTH)
     assert cosines(vectors, load(folder).encode(TEXTS)).min() > 0.9999
+
+
+def test_further_training_says_that_the_map_is_lost(small, caplog):
+    """An encoder is what a backbone gives: its folder's ``Dense`` stays behind."""
+    student = load_student(str(small[0]))
+    assert student.get_embedding_dimension() == SIZE
+    assert (
+        f"{small[0]} ends in a linear layer, which is not its encoder's: the student starts without it" in caplog.text
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (["--hidden_size", "32", "--pooling", "last4"], "--hidden_size 32 fits a map to the last layer's states"),
+        (["--layer_runs", "2", "--bits", "2"], "--layer_runs 2 puts a map behind the token table"),
+    ],
+)
+def test_steps_that_cannot_be_together_are_refused(words, sentence, materials, tmp_path):
+    method = find_method("distill")
+    settings = parse(method.Settings, materials.words("embedding", tmp_path / "m", *words), "")
+    assert sentence in refusal(method.train, settings)
+    assert not (tmp_path / "m").exists()
 
 
 def test_leaf_adds_no_second_map(small, tmp_path):

@@ -42,9 +42,11 @@ def test_each_layer_runs_as_often_as_was_asked(tmp_path):
     torch.testing.assert_close(states(again), expected, atol=1e-5, rtol=0)
 
 
-def test_an_electra_keeps_its_table_of_low_rank():
-    common = {"vocab_size": 60, "embedding_size": 16, "hidden_size": 32, "num_attention_heads": 4}
-    common |= {"intermediate_size": 40, "max_position_embeddings": 32, "type_vocab_size": 1, "layer_norm_eps": 1e-12}
+@pytest.mark.parametrize(("rank", "types", "eps"), [(16, 1, 1e-12), (16, 2, 1e-3), (32, 2, 1e-12)])
+def test_an_electra_keeps_its_table(rank, types, eps):
+    """Of low rank, as a student's, or one of the Hub's: two token types, another norm, no map where it is as wide."""
+    common = {"vocab_size": 60, "embedding_size": rank, "hidden_size": 32, "num_attention_heads": 4}
+    common |= {"intermediate_size": 40, "max_position_embeddings": 32, "type_vocab_size": types, "layer_norm_eps": eps}
     with torch.random.fork_rng():
         torch.manual_seed(3)
         electra, twice = (ElectraModel(ElectraConfig(num_hidden_layers=layers, **common)) for layers in (2, 4))
@@ -58,7 +60,7 @@ def test_an_electra_keeps_its_table_of_low_rank():
     }
     twice.load_state_dict({**{name: value for name, value in own.items() if ".layer." not in name}, **doubled})
     shared, _ = share_layers(electra, 2)
-    assert shared.config.embedding_size == 16
+    assert shared.config.embedding_size == rank
     torch.testing.assert_close(states(shared), states(twice), atol=1e-5, rtol=0)
 
 

@@ -28,9 +28,12 @@ def _shape(model: SentenceTransformer) -> str:
             f"{_dimensions(model)}; reads a text to its end"
         )
     config = encoder.model.config
-    layers = config.num_hidden_layers * getattr(config, "inner_group_num", 1)
+    inner = getattr(config, "inner_group_num", 1)
+    layers = config.num_hidden_layers * inner
+    different = getattr(config, "num_hidden_groups", config.num_hidden_layers) * inner
+    shared = f" ({different} different ones)" if different < layers else ""
     return (
-        f"{config.model_type}, {layers} layers of {config.hidden_size}, {len(model.tokenizer):,} tokens in the "
+        f"{config.model_type}, {layers} layers{shared} of {config.hidden_size}, {len(model.tokenizer):,} tokens in the "
         f"vocabulary; {', '.join(modules)}; {_dimensions(model)}; reads {model.max_seq_length} tokens"
     )
 

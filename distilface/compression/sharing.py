@@ -16,16 +16,15 @@ logger = logging.getLogger(__name__)
 def _parts(config: Any) -> dict[str, Any]:
     """Return what an ALBERT's config calls otherwise than that of an Electra, or of a DistilBERT."""
     if config.model_type == "electra":
-        own = ("embedding_size", "intermediate_size", "hidden_act", "hidden_dropout_prob")
-        return {name: getattr(config, name) for name in own} | {
-            "attention_probs_dropout_prob": config.attention_probs_dropout_prob
-        }
+        own = ("embedding_size", "intermediate_size", "hidden_act", "hidden_dropout_prob", "layer_norm_eps")
+        return {name: getattr(config, name) for name in (*own, "attention_probs_dropout_prob")}
     return {
         "embedding_size": config.dim,
         "intermediate_size": config.hidden_dim,
         "hidden_act": config.activation,
         "hidden_dropout_prob": config.dropout,
         "attention_probs_dropout_prob": config.attention_dropout,
+        "layer_norm_eps": 1e-12,
     }
 
 
@@ -37,18 +36,21 @@ def share_layers(encoder: PreTrainedModel, runs: int) -> tuple[AlbertModel, dict
     the identity, or that of an Electra.
 
     Args:
-        encoder: a BERT, a DistilBERT, or an Electra with a token table of low rank; it is not changed.
+        encoder: a BERT, a DistilBERT or an Electra; it is not changed.
         runs: how often each layer runs.
 
     Returns:
         The ALBERT; and ``layers``, how many different ones, and ``runs``, for ``run.json``.
 
     Raises:
-        InputError: if the family is another, or a layer is to run less than twice.
+        InputError: if the family is another, its positions are relative, or a layer is to run less than twice.
     """
     if runs < 2:
         raise InputError(f"--layer_runs {runs} is out of range; it must be 2 or more, or leave it out")
     electra = isinstance(encoder, ElectraModel)
+    position = getattr(encoder.config, "position_embedding_type", None) or "absolute"
+    if electra and position != "absolute":
+        raise InputError(f"{position} position embeddings do not fit an ALBERT; it has absolute ones")
     whole: Any = encoder if electra else cut_layers(encoder, range(encoder.config.num_hidden_layers))
     config, weights = whole.config, whole.state_dict()
     layers = config.num_hidden_layers
@@ -63,7 +65,6 @@ def share_layers(encoder: PreTrainedModel, runs: int) -> tuple[AlbertModel, dict
             num_attention_heads=config.num_attention_heads,
             max_position_embeddings=config.max_position_embeddings,
             type_vocab_size=1,
-            layer_norm_eps=1e-12,
             pad_token_id=config.pad_token_id,
             bos_token_id=None,
             eos_token_id=None,
@@ -72,12 +73,14 @@ def share_layers(encoder: PreTrainedModel, runs: int) -> tuple[AlbertModel, dict
     prefix, names = ("encoder", LAYER_NAMES["bert"]) if electra else ("transformer", LAYER_NAMES["distilbert"])
     for place, group in enumerate(albert.encoder.albert_layer_groups):
         group.albert_layers[0].load_state_dict(renamed(weights, f"{prefix}.layer.{place}.", names))
-    albert.embeddings.token_type_embeddings.weight.zero_()  # a DistilBERT has none
-    embeddings = {name: weight for name, weight in whole.embeddings.state_dict().items() if not name.endswith("_ids")}
-    albert.embeddings.load_state_dict(embeddings, strict=False)
-    widening = albert.encoder.embedding_hidden_mapping_in
-    widening.weight.copy_(whole.embeddings_project.weight if electra else torch.eye(config.hidden_size))
-    widening.bias.copy_(whole.embeddings_project.bias if electra else torch.zeros(config.hidden_size))
+    # Of one kind of token, whose vector is that of the kind 0; a DistilBERT has none.
+    types = "token_type_embeddings.weight"
+    own = {name: weight for name, weight in whole.embeddings.state_dict().items() if not name.endswith("_ids")}
+    own[types] = own[types][:1] if types in own else torch.zeros(1, albert.config.embedding_size)
+    albert.embeddings.load_state_dict(own, strict=False)
+    widening, project = albert.encoder.embedding_hidden_mapping_in, getattr(whole, "embeddings_project", None)
+    widening.weight.copy_(torch.eye(config.hidden_size) if project is None else project.weight)
+    widening.bias.copy_(torch.zeros(config.hidden_size) if project is None else project.bias)
     albert.pooler.weight.zero_()  # no embedding reads it
     albert.pooler.bias.zero_()
     logger.info(f"layers: {layers}, each of which runs {runs} times")

@@ -1,8 +1,10 @@
 """Where a student comes from: a Hub id, a folder, or a layer cut of a BERT-family encoder."""
 
 import contextlib
+import json
 import logging
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -35,6 +37,8 @@ from distilface.model.families import (
 from distilface.model.loading import LOAD_ERRORS, not_a_model
 from distilface.model.pooling import PoolingMode, pooling_modules
 from distilface.settings import InputError
+
+logger = logging.getLogger(__name__)
 
 #: A step of compression: makes a smaller encoder, or a smaller tokenizer, or both. It may change what it is given.
 Step = Callable[[PreTrainedModel, PreTrainedTokenizerBase], tuple[PreTrainedModel, PreTrainedTokenizerBase]]
@@ -111,6 +115,14 @@ def save_encoder(encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, f
     tokenizer.save_pretrained(folder)
 
 
+def _warn_of_lost_map(source: str) -> None:
+    """Log a warning where a SentenceTransformer ends in a map of its own, as a narrower hidden state's or LEAF's."""
+    file = Path(resolve(source)) / "modules.json"
+    modules = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else []
+    if any(module["type"].endswith(".Dense") for module in modules):
+        logger.warning(f"{source} ends in a linear layer, which is not its encoder's: the student starts without it")
+
+
 def load_student(
     source: str = DEFAULT_BACKBONE,
     layers: Sequence[int] | None = None,
@@ -138,6 +150,7 @@ def load_student(
             or a decoder is pooled otherwise than by ``lasttoken``.
     """
     encoder, tokenizer = load_backbone(source, layers)
+    _warn_of_lost_map(source)
     for step in steps:
         encoder, tokenizer = step(encoder, tokenizer)
     with scratch_folder() as temporary:

@@ -11,7 +11,8 @@ def drawn(texts: Dataset, count: int) -> list[str]:
     """Draw texts at random, in their order.
 
     They are not taken evenly: the held-out texts are (:func:`distilface.methods.shaping.hold_out`), and as many would
-    be the very same ones, so that a student fitted to them would look nearer to its teacher than it is.
+    be the very same ones, so that a student fitted to them would look nearer to its teacher than it is. So no more of
+    the held-out texts are drawn than fall to it by chance: of many texts hardly any.
 
     Args:
         texts: in a column ``text``.

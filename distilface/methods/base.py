@@ -170,7 +170,7 @@ class EncoderMethod(Method):
 
     def student(self, task: Task) -> SentenceTransformer:
         """Return the untrained student."""
-        return make_student(task.settings, task.source, task.counted_texts, task.compression)
+        return make_student(task.settings, task.source, task.texts, task.compression, counted=task.counted_texts)
 
     @abstractmethod
     def prepare(self, task: Task) -> Dataset:

@@ -100,7 +100,8 @@ class Leaf(EncoderMethod):
 
     def student(self, task: Task) -> SentenceTransformer:
         """Return the student: pooling, the map to the teacher's width, and unit length where the teacher has it."""
-        teacher, pooled = task.teacher, make_student(task.settings, task.source, task.counted_texts, task.compression)
+        teacher = task.teacher
+        pooled = make_student(task.settings, task.source, task.texts, task.compression, counted=task.counted_texts)
         if task.settings.max_seq_length is None:
             pooled.max_seq_length = embedding.shorter_length(pooled, teacher)
         width, wide = (int(model.get_embedding_dimension() or 0) for model in (pooled, teacher))

@@ -24,6 +24,7 @@ from distilface.data.drawn import drawn
 from distilface.model.families import dropouts_of
 from distilface.model.folder import load
 from distilface.model.pooling import is_normalized
+from distilface.settings import InputError
 from distilface.training.settings import StudentSettings
 
 logger = logging.getLogger(__name__)
@@ -50,10 +51,12 @@ class Making:
 
     Attributes:
         texts: by which they choose what is kept, in a column ``text``.
+        counted: on which the pieces of the vocabulary are counted.
         behind: modules that follow the student's pooling.
     """
 
     texts: Dataset
+    counted: Dataset
     behind: list[nn.Module] = field(default_factory=list)
 
     def sample(self) -> list[str]:
@@ -70,7 +73,7 @@ def _average(
 
 def _prune(making: Making, size: int, encoder: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Changed:
     """Keep the pieces that the texts use."""
-    smaller, pruning = prune_vocabulary(encoder, tokenizer, making.texts, size)
+    smaller, pruning = prune_vocabulary(encoder, tokenizer, making.counted, size)
     return encoder, smaller, pruning.as_dict()
 
 
@@ -117,6 +120,26 @@ CHANGES: dict[str, tuple[str, Callable[..., Changed]]] = {
 }
 
 
+def check_steps(settings: StudentSettings) -> None:
+    """Refuse steps that cannot be together.
+
+    Raises:
+        InputError: naming both settings and the remedy.
+    """
+    size = getattr(settings, "hidden_size", None)
+    if size and settings.pooling == "last4":
+        raise InputError(
+            f"--hidden_size {size} fits a map to the last layer's states, and --pooling last4 takes those of the last "
+            "four; set --pooling mean"
+        )
+    runs, rank = getattr(settings, "layer_runs", None), getattr(settings, "table_rank", None)
+    if runs and rank is None and getattr(settings, "bits", None) == 2:
+        raise InputError(
+            f"--layer_runs {runs} puts a map behind the token table, at first the identity, which 2 bits cannot hold; "
+            "set --bits 4 --table_bits 2, or add --table_rank"
+        )
+
+
 def _changes(settings: StudentSettings, making: Making) -> list[tuple[str, Change]]:
     """Return the changes that settings ask for, in their order, each with its name in ``run.json``."""
     asked = {setting: getattr(settings, setting, None) for setting in CHANGES}
@@ -145,6 +168,7 @@ def make_student(
     texts: Dataset | None = None,
     record: list[dict[str, Any]] | None = None,
     *,
+    counted: Dataset | None = None,
     normalize: bool = False,
 ) -> SentenceTransformer:
     """Make the student of the settings from ``source`` (:func:`distilface.compression.student.load_student`).
@@ -152,12 +176,17 @@ def make_student(
     Args:
         settings: with the steps that make it smaller.
         source: a Hub id or a folder.
-        texts: which pieces of the vocabulary are kept is counted on these, in a column ``text``.
+        texts: by which the steps choose what is kept, in a column ``text``; ``None`` makes none of them.
         record: each step is added, for ``run.json``.
+        counted: which pieces of the vocabulary are kept is counted on these; ``None``: on ``texts``.
         normalize: end in unit length.
+
+    Raises:
+        InputError: as the steps, or if settings of the student exclude each other.
     """
-    making = Making(Dataset.from_dict({"text": []}) if texts is None else texts)
-    changes = [] if texts is None else _changes(settings, making)
+    check_steps(settings)
+    making = None if texts is None else Making(texts, texts if counted is None else counted)
+    changes = [] if making is None else _changes(settings, making)
     noted = [] if record is None else record
     student = load_student(
         source,
@@ -168,7 +197,7 @@ def make_student(
         dropout=settings.dropout,
         steps=[_noted(name, change, noted) for name, change in changes],
     )
-    if making.behind:
+    if making is not None and making.behind:
         modules = list(student.children())
         end = len(modules) - is_normalized(student)
         student = SentenceTransformer(modules=[*modules[:end], *making.behind, *modules[end:]])

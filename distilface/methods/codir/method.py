@@ -85,7 +85,9 @@ class CoDIR(EncoderMethod):
         settings, teacher = task.settings, task.teacher
         meets = settings.base == "embedding"
         normalize = meets and is_normalized(teacher) and not settings.projection
-        student = make_student(settings, task.source, task.counted_texts, task.compression, normalize=normalize)
+        student = make_student(
+            settings, task.source, task.texts, task.compression, counted=task.counted_texts, normalize=normalize
+        )
         if meets:
             embedding.check_widths(student, teacher, settings.projection)
         return student

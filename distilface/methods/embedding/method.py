@@ -166,7 +166,9 @@ class Distillation(EncoderMethod):
                     f"--table_from {NEW} has no effect: --megabytes does not choose one layer of this teacher"
                 )
             settings = replace(settings, table_from=None)
-        student = make_student(settings, task.source, task.counted_texts, task.compression, normalize=normalize)
+        student = make_student(
+            settings, task.source, task.texts, task.compression, counted=task.counted_texts, normalize=normalize
+        )
         if settings.max_seq_length is None:
             student.max_seq_length = min(shorter_length(student, teacher) for teacher in teachers)
         task.width = student.get_embedding_dimension()
@@ -180,7 +182,7 @@ class Distillation(EncoderMethod):
         """Return the folder of the static student that this one starts from, trained on the texts of the task."""
         steps = ("table_from", "hidden_size", "feed_forward", "table_rank", "layer_runs")
         settings = replace(task.settings, **dict.fromkeys(steps))
-        plain = make_student(settings, task.source, task.counted_texts)
+        plain = make_student(settings, task.source, task.texts, counted=task.counted_texts)
         check_table(plain, task.teacher, task.teacher_names[0])
         if self.compares(settings) > 1:  # now, for the teacher embeds the texts of both at once
             length = min(read_length(settings, plain), settings.max_seq_length or shorter_length(plain, task.teacher))
