@@ -13,6 +13,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling
 from tiny import on_one_thread, random_bert, save_bert, sentences, write_content
 from transformers import DistilBertConfig
 
+from distilface import cli
 from distilface.cards.card import make_card
 from distilface.compression.hidden import check_hidden_size, narrow_hidden, needed_channels, needed_heads
 from distilface.compression.layers import cut_layers
@@ -192,6 +193,11 @@ def test_the_folder_lies_in_the_teachers_space(small):
     card = " ".join(make_card(folder)[0].split())
     assert "Its hidden state has 32 of 64 channels: those that the layers need most" in card
     assert "Each of its 2 layers runs 2 times in a row." in card
+
+
+def test_info_counts_the_layers_that_run_and_those_that_differ(small):
+    lines = cli.run(["info", str(small[0])])
+    assert lines[0].startswith(f"{small[0]}: albert, 4 layers (2 different ones) of 32, ")
 
 
 def test_the_file_of_4_bits_gives_its_vectors(small):
