@@ -10,7 +10,6 @@ embeddings lie in the old space.
 import logging
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -86,6 +85,7 @@ def needed_channels(encoder: Any, rows: Sequence[Tensor], size: int) -> Tensor:
         """Return a hook that adds the moments of what a norm gives for a text."""
 
         def hook(module: nn.Module, inputs: Any, output: Tensor) -> None:
+            """Add those of one text, and its sums."""
             state = torch.cat([output[0].double(), torch.ones(output.shape[1], 1, dtype=torch.double)], 1)
             sums[place] += state.T @ state
 
@@ -107,21 +107,17 @@ def needed_channels(encoder: Any, rows: Sequence[Tensor], size: int) -> Tensor:
     return least_neurons(torch.cat(scaled), together, size)[0]
 
 
-def _context(states: Sequence[Tensor], layer: Any, heads: int) -> list[Tensor]:
-    """Return the attention of a layer to each text, shape (tokens, channels), before it is mapped out."""
+def _context(maps: Sequence[Tensor], lengths: Sequence[int], heads: int) -> Tensor:
+    """Return the attention to each text before it is mapped out, shape (tokens, channels).
 
-    def split(rows: Tensor) -> Tensor:
-        return rows.view(len(rows), heads, -1).transpose(0, 1)
-
-    maps = layer.attention
-    return [
-        functional.scaled_dot_product_attention(
-            split(maps.q_lin(state)), split(maps.k_lin(state)), split(maps.v_lin(state))
-        )
-        .transpose(0, 1)
-        .reshape(len(state), -1)
-        for state in states
-    ]
+    Args:
+        maps: queries, keys and values of all tokens, each of shape (tokens, channels).
+        lengths: tokens of each text.
+        heads: how many there are.
+    """
+    split = [rows.unflatten(1, (heads, -1)).transpose(0, 1).split(list(lengths), dim=1) for rows in maps]
+    attended = [functional.scaled_dot_product_attention(*text) for text in zip(*split, strict=True)]
+    return torch.cat(attended, dim=1).transpose(0, 1).flatten(1)
 
 
 def needed_heads(context: Tensor, weight: Tensor, heads: int, count: int) -> Tensor:
@@ -140,31 +136,25 @@ def needed_heads(context: Tensor, weight: Tensor, heads: int, count: int) -> Ten
     return (kept[:, None] * size + torch.arange(size)).flatten()
 
 
-@dataclass
-class _Texts:
-    """The states of the texts in the whole and in the narrow encoder, each text of shape (tokens, channels)."""
-
-    wide: list[Tensor]
-    narrow: list[Tensor]
-
-    def move(self, wide: Tensor, narrow: Tensor) -> None:
-        """Take the states of all tokens, one after another."""
-        lengths = [len(state) for state in self.wide]
-        self.wide, self.narrow = list(wide.split(lengths)), list(narrow.split(lengths))
-
-
-def _fit_layer(whole: Any, narrow: Any, texts: _Texts, heads: tuple[int, int], channels: Tensor) -> None:
-    """Fit a narrow layer to a whole one, and bring the states of both past it."""
-    wide, state = torch.cat(texts.wide), torch.cat(texts.narrow)
+def _fit_layer(
+    whole: Any,
+    narrow: Any,
+    wide: Tensor,
+    state: Tensor,
+    lengths: Sequence[int],
+    heads: tuple[int, int],
+    channels: Tensor,
+) -> tuple[Tensor, Tensor]:
+    """Fit a narrow layer to a whole one, and return the states of both behind it, shape (tokens, channels)."""
     old, new = whole.attention, narrow.attention
-    context = torch.cat(_context(texts.wide, whole, heads[0]))
+    maps = [(getattr(old, name), getattr(new, name)) for name in ("q_lin", "k_lin", "v_lin")]
+    given = [linear(wide) for linear, _ in maps]
+    context = _context(given, lengths, heads[0])
     kept = needed_heads(context, old.out_lin.weight[channels], *heads)
-    for name in ("q_lin", "k_lin", "v_lin"):
-        linear = getattr(old, name)
-        start = linear.weight[kept][:, channels], linear.bias[kept]
-        fit(getattr(new, name), state, *start, linear(wide)[:, kept])
+    for (linear, own), target in zip(maps, given, strict=True):
+        fit(own, state, linear.weight[kept][:, channels], linear.bias[kept], target[:, kept])
     # The states of both are added to what the maps give: the target makes good for what the narrow one has lost so far.
-    mixed, read = wide + old.out_lin(context), torch.cat(_context(texts.narrow, narrow, heads[1]))
+    mixed, read = wide + old.out_lin(context), _context([own(state) for _, own in maps], lengths, heads[1])
     start = old.out_lin.weight[channels][:, kept], old.out_lin.bias[channels]
     fit(new.out_lin, read, *start, mixed[:, channels] - state)
     wide = whole.sa_layer_norm(mixed)
@@ -174,8 +164,7 @@ def _fit_layer(whole: Any, narrow: Any, texts: _Texts, heads: tuple[int, int], c
     mixed, read = wide + second(whole.ffn.activation(first(wide))), whole.ffn.activation(narrow.ffn.lin1(state))
     fit(narrow.ffn.lin2, read, second.weight[channels], second.bias[channels], mixed[:, channels] - state)
     wide = whole.output_layer_norm(mixed)
-    state = fit_norm(narrow.output_layer_norm, state + narrow.ffn.lin2(read), wide[:, channels])
-    texts.move(wide, state)
+    return wide, fit_norm(narrow.output_layer_norm, state + narrow.ffn.lin2(read), wide[:, channels])
 
 
 @torch.no_grad()
@@ -207,22 +196,18 @@ def narrow_hidden(
     rows = [torch.tensor([ids]) for ids in tokenizer(list(texts), truncation=True, max_length=length)["input_ids"]]
     channels = needed_channels(whole, rows, size)
     for name in ("word_embeddings", "position_embeddings"):
-        table, own = (getattr(each.embeddings, name) for each in (whole, narrow))
-        own.weight.copy_(table.weight[:, channels])
-    states = _Texts(*([each.embeddings(ids)[0] for ids in rows] for each in (whole, narrow)))
-    norm = narrow.embeddings.LayerNorm
-    read = [(narrow.embeddings.word_embeddings(ids) + _places(narrow, ids))[0] for ids in rows]
-    states.move(torch.cat(states.wide), fit_norm(norm, torch.cat(read), torch.cat(states.wide)[:, channels]))
+        table, chosen = (getattr(each.embeddings, name) for each in (whole, narrow))
+        chosen.weight.copy_(table.weight[:, channels])
+    lengths = [ids.shape[1] for ids in rows]
+    wide = torch.cat([whole.embeddings(ids)[0] for ids in rows])
+    own = narrow.embeddings
+    places = torch.cat([torch.arange(length) for length in lengths])
+    read = own.word_embeddings(torch.cat(rows, 1)[0]) + own.position_embeddings(places)
+    state = fit_norm(own.LayerNorm, read, wide[:, channels])
     for old, new in zip(whole.transformer.layer, narrow.transformer.layer, strict=True):
-        _fit_layer(old, new, states, heads, channels)
+        wide, state = _fit_layer(old, new, wide, state, lengths, heads, channels)
     widening = nn.Linear(size, config.dim)
     start = torch.eye(config.dim)[:, channels]
-    missed = fit(widening, torch.cat(states.narrow), start, torch.zeros(config.dim), torch.cat(states.wide))
+    missed = fit(widening, state, start, torch.zeros(config.dim), wide)
     logger.info(f"hidden state: {size} of {config.dim} channels, {heads[1]} of {heads[0]} heads, {missed:.1%} is lost")
     return narrow, widening, {"size": size, "of": config.dim, "missed": round(missed, 4)}
-
-
-def _places(encoder: Any, ids: Tensor) -> Tensor:
-    """Return the positions of a text."""
-    places: Tensor = encoder.embeddings.position_embeddings(torch.arange(ids.shape[1]))
-    return places[None]

@@ -64,26 +64,23 @@ def to_onnx(model: SentenceTransformer, file: Path) -> None:
             _export(_StaticGraph(model), example, file)
         else:
             _export_any(model, example, file)
-    _share_alike(file)
-    _forget_origin(file)
+    _tidy(file)
 
 
-def _share_alike(file: Path) -> None:
-    """Store each weight of an ONNX file once; the exporter turns a weight around for each of its products."""
+def _tidy(file: Path) -> None:
+    """Store each weight of an ONNX file once, and remove where each part was traced.
+
+    The exporter turns a shared weight around for each of its products; what it notes are the paths of this machine, and
+    up to 14 kB of names.
+    """
     import onnx
     import onnx_ir
     from onnx_ir.passes.common import DeduplicateHashedInitializersPass
 
-    model = onnx_ir.from_proto(onnx.load(file))
-    if DeduplicateHashedInitializersPass()(model).modified:
-        onnx.save(onnx_ir.to_proto(model), file)
-
-
-def _forget_origin(file: Path) -> None:
-    """Remove from an ONNX file where each part was traced: the paths of this machine, and up to 14 kB of names."""
-    import onnx
-
     model = onnx.load(file)
+    shared = onnx_ir.from_proto(model)
+    if DeduplicateHashedInitializersPass()(shared).modified:
+        model = onnx_ir.to_proto(shared)
     graph = model.graph
     for part in (graph, *graph.node, *graph.input, *graph.output, *graph.initializer, *graph.value_info):
         del part.metadata_props[:]
