@@ -50,6 +50,8 @@ class Run:
         baseline_model: the Hub id or folder whose weights the student starts from.
         layers: the layers of it that the student keeps, counted from 0.
         compression: the steps after the layers that made the student smaller, each with its ``step``.
+        history: the trainings that made ``baseline_model``, the first one first
+            (:func:`distilface.training.history.history_of`).
         teacher: the Hub id or folder of the teacher, or of several.
         loss_settings: settings of the loss.
         settings: settings of the training.
@@ -71,6 +73,7 @@ class Run:
     baseline_model: str | None = None
     layers: list[int] | None = None
     compression: list[dict[str, Any]] = field(default_factory=list)
+    history: list[dict[str, Any]] = field(default_factory=list)
     teacher: str | list[str] | None = None
     loss_settings: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)

@@ -233,7 +233,8 @@ def test_the_python_snippets_give_the_folders_vectors(folders, kind, repo_id, mo
     text, _ = card.make_card(folders[kind], repo_id)
     code = blocks(text, "python")
     exported, others = kind in EXPORTED, ["LangChain", "LlamaIndex", "Haystack"]
-    here = ["sentence-transformers", "transformers"] + (["onnxruntime"] + ["OpenVINO"] * len(OPENVINO_HERE)) * exported
+    here = ["sentence-transformers", *["distilface"] * exported, "transformers"]
+    here += (["onnxruntime"] + ["OpenVINO"] * len(OPENVINO_HERE)) * exported
     assert list(code) == here + ["fastembed"] * (kind in ("mean", "cls")) + others + ["optimum"] * exported
     monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda repo, **_: repo)
     for name in OPENVINO_HERE:
@@ -309,7 +310,7 @@ def test_the_docs_snippets_are_the_cards(tmp_path):
     text, _ = card.make_card(tmp_path / "mine", "org/distilface")
     page = Path(__file__).parents[1] / "docs" / "runtimes.md"
     shown = page.read_text(encoding="utf-8").partition("## Works with\n")[2]
-    assert len(trees(text)) == 9
+    assert len(trees(text)) == 10
     assert [masked(shown, "js"), trees(shown)] == [masked(text, "js"), trees(text)]
 
 
@@ -362,6 +363,42 @@ def test_a_run_that_lacks_something_still_gives_a_card(folder, left_out):
     text = card_of(folder, {left_out: None})
     assert not re.search(r"\b(None|nan|null|undefined)\b", text)
     assert re.search(r"not known|not measured", text.split("\n---\n", 1)[1])
+
+
+def test_the_trainings_before_are_told(folder, tmp_path):
+    """Their steps that last, their layers, their texts and their time; what it is rounded to is of the last one."""
+    before = {
+        "baseline_model": MINILM,
+        "layers": [0, 2, 4, 5],
+        "compression": [
+            {"step": "vocabulary", "pieces": 17800, "of": 30522, "coverage": 0.991, "growth": 1.02},
+            {"step": "width", "width": 736, "of": 1536},
+            {"step": "bits", "bits": 2, "table": 2},
+        ],
+        "steps": 4000,
+        "rows": 96000,
+        "train_seconds": 5400,
+        "texts": [{"role": "data", "name": "/home/me/open.txt", "hub": False, "revision": None}],
+    }
+    again = {**before, "baseline_model": "/home/me/first", "layers": None, "compression": [], "train_seconds": 1800}
+    facts = tmp_path / "facts.yaml"
+    facts.write_text("data: {open.txt: {license: CC0-1.0, what: much}}")
+    bits = {"step": "bits", "bits": 4, "table": 2}
+    changes = {"history": [before, again], "layers": None, "compression": [bits], "baseline_model": "/home/me/second"}
+    text = card_of(folder, changes, None, (), facts)
+    for sentence in (
+        "Of the 30,522 pieces of its vocabulary it keeps the 17,800 that the text uses most: 99.10% of its tokens",
+        "Its feed-forward maps have 736 of 1,536 neurons",
+        "Of the layers of `all-MiniLM-L6-v2`, counted from 0, it keeps 0, 2, 4, 5.",
+        "Its training is the last of 3,",
+        "| 1 | `all-MiniLM-L6-v2` | 4,000 | 96,000 | 5,400 |\n| 2 | `first` | 4,000 | 96,000 | 1,800 |",
+        "- `open.txt`: much; licence `CC0-1.0`",
+        "Those before it took 2.00 hours more.",
+    ):
+        assert sentence in text
+    assert text.count("It was trained on the grid of") == 1
+    assert "2-bit weights" not in text
+    assert "/home/me" not in text
 
 
 def test_numbers_that_are_none_are_not_shown_as_numbers(folder):

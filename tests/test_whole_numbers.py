@@ -70,16 +70,41 @@ def test_the_products_of_paired_weights_are_exact_on_this_processor():
     np.testing.assert_array_equal(session.run(None, {"rows": rows})[0], rows.astype(int) @ codes.astype(int))
 
 
+def on_grid(rows, grid):
+    """Return smoothed rows as the whole numbers of a grid stand for them, by numpy."""
+    zero = int(grid.zero)
+    return (np.clip(np.round(rows / grid.shares / grid.step) + zero, 0, 255) - zero) * grid.step
+
+
 @pytest.mark.parametrize(("spread", "served"), [(0.05, True), (1.5, False)])
 def test_one_grid_serves_rows_of_one_size(spread, served):
     draw = np.random.default_rng(10)
     rows = draw.normal(1, 1, size=(400, 32)) * np.exp(draw.normal(0, spread, size=(400, 1)))
     weight = draw.normal(size=(32, 20))
-    codes, steps = to_int8(weight)
-    grid = one_grid(rows, weight, codes, steps)
+    grid = one_grid(rows, weight, None)
     assert (grid is not None) == served
     if grid is not None:
-        step, zero = grid
-        assert step == pytest.approx(1.25 * (rows.max() - rows.min()) / 255, rel=1e-5)
-        assert zero == round(255 * rows.min() / (rows.min() - rows.max()))
-        assert miss((np.round(rows / step) * step) @ (codes * steps), rows @ weight) < 0.02
+        shown = rows / grid.shares
+        assert grid.step == pytest.approx((shown.max() - shown.min()) / 255, rel=1e-5)
+        assert grid.zero == round(255 * shown.min() / (shown.min() - shown.max()))
+        codes, steps = to_int8(weight * grid.shares[:, None])
+        assert miss(on_grid(rows, grid) @ (codes * steps), rows @ weight) < 0.02
+
+
+@pytest.mark.parametrize("in_pairs", [False, True])
+def test_rows_are_smoothed_for_the_one_grid(in_pairs):
+    """A column five times as large as the others would leave them a fifth of its numbers."""
+    draw = np.random.default_rng(11)
+    rows, weight = draw.normal(size=(400, 64)), draw.normal(size=(64, 20))
+    rows /= np.sqrt((rows**2).mean(axis=1, keepdims=True))
+    rows[:, 5] *= 5
+    grid = one_grid(rows, weight, smoothing(rows, weight, in_pairs), in_pairs)
+    assert grid is not None
+    assert grid.shares.argmax() == 5
+    assert grid.shares[5] > 3 * np.median(grid.shares)
+    codes, steps = to_int8(weight * grid.shares[:, None], in_pairs)
+    with_it = miss(on_grid(rows, grid) @ (codes * steps), rows @ weight)
+    flat = np.float32((rows.max() - rows.min()) / 255)
+    plain_codes, plain_steps = to_int8(weight, in_pairs)
+    without = miss((np.round(rows / flat) * flat) @ (plain_codes * plain_steps), rows @ weight)
+    assert with_it < 0.6 * without

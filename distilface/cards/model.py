@@ -9,6 +9,7 @@ from sentence_transformers.sentence_transformer.modules import Pooling, Weighted
 from torch import nn
 
 from distilface.cards.training import machine_text
+from distilface.light.files import VARIANTS
 from distilface.model.dimensions import cut_to, whole_width, with_cut
 from distilface.model.families import auto_class
 from distilface.model.folder import Folder
@@ -98,6 +99,7 @@ def exports_section(folder: Folder) -> dict[str, Any]:
         "remedy": refusal or "`distilface export` writes it",
         "pairs": results.get("pairs"),
         "machine": machine_text(results.get("machine", {})),
+        "light": next((FILES[name].path for name in VARIANTS if FILES[name].path in there), None),
         "fp32": FILES["onnx"].path in there,
         "q8": FILES["quantized"].path in there,
         "int8": FILES["int8"].path in there,

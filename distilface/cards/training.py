@@ -6,7 +6,7 @@ from typing import Any
 
 from distilface.cards.facts import UNKNOWN, KnownSource, last_part, look_up, number
 from distilface.methods.base import Paper
-from distilface.run import Run
+from distilface.run import Run, Source
 from distilface.training.settings import PLACES
 
 _LANGUAGE = re.compile(r"\.en-([a-z]{2,3})(?:[-_][A-Za-z]+)?\.")
@@ -104,14 +104,54 @@ def dev_scores(run: Run, facts: dict[str, Any]) -> list[dict[str, Any]]:
     ]
 
 
+#: Steps of earlier trainings that a model has still: what it is rounded to and how it is cut is that of the last.
+_LASTING = ("vocabulary", "static", "table", "width", "low rank", "hidden state", "shared layers")
+
+
+def shape_steps(run: Run) -> list[dict[str, Any]]:
+    """List the steps that gave a model its shape: those of the trainings before its own that last, and its own."""
+    before = [step for each in run.history for step in each["compression"] if step["step"] in _LASTING]
+    return [*before, *run.compression]
+
+
+def layer_cuts(run: Run) -> list[tuple[str, list[int]]]:
+    """List the models of which layers were taken, each with the layers, counted from 0."""
+    trainings = [*run.history, {"baseline_model": run.baseline_model, "layers": run.layers}]
+    return [(last_part(str(each["baseline_model"])), each["layers"]) for each in trainings if each["layers"]]
+
+
+def all_texts(run: Run) -> list[Source]:
+    """List the texts of a run and of the trainings before it, each once."""
+    before = [Source(**text) for each in run.history for text in each["texts"]]
+    return list({text.name: text for text in [*run.texts, *before]}.values())
+
+
+def earlier_trainings(run: Run) -> list[tuple[str, str, str, float | None]]:
+    """List the trainings before a model's own: what each started from, its steps, its texts, its seconds."""
+    return [
+        (
+            last_part(str(each["baseline_model"])),
+            number(each["steps"], ",d"),
+            number(each["rows"], ",d"),
+            each["train_seconds"],
+        )
+        for each in run.history
+    ]
+
+
 def training_section(run: Run, facts: dict[str, Any], paper: Paper | None) -> dict[str, Any]:
     """Return what the card's section on the training says."""
     hours = run.train_seconds / 3600 if run.train_seconds is not None else None
+    before = [each["train_seconds"] for each in run.history]
     return {
         "paper": paper or Paper(run.method or UNKNOWN, "", {}, ""),
         "ancestors": ancestors(run, facts),
+        "shape": shape_steps(run),
+        "cuts": layer_cuts(run),
+        "before": earlier_trainings(run),
+        "hours_before": None if None in before else sum(before) / 3600,
         "index_teacher": look_up(run.index_teacher, facts) if run.index_teacher else None,
-        "data": [look_up(text, facts) for text in run.texts],
+        "data": [look_up(text, facts) for text in all_texts(run)],
         "rows": run.text_rows,
         "settings": _settings(run),
         "time": UNKNOWN if number(hours) == UNKNOWN else f"{run.train_seconds:,.0f} seconds ({hours:.2f} hours)",

@@ -13,7 +13,7 @@ from distilface.light.session import OUTPUT, PRODUCT
 from distilface.storage import whole_file
 
 #: Part of the name of what is kept, and of what is remembered of it: another way of writing it takes another.
-VERSION = 3
+VERSION = 4
 #: onnxruntime's word for products that round what goes in to int8, each block of a row by its own largest number.
 ACCURACY, IN_INT8 = "accuracy_level", 4
 #: The token ids, as exported files name them.

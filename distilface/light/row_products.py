@@ -113,24 +113,24 @@ class _Rewriting:
         """
         emit, constant, key = self._new.emit, self._new.constant, self._new.key(name)
         weight, bias = joined(group)
-        smoothed, moved = (
-            name,
-            None if name in self._products.gelus else smoothing(rows[: prod(DRAWN)], weight, self._in_pairs),
-        )
-        if moved is not None:
-            rows, weight, smoothed = rows / moved, weight * moved[:, None], f"{key}_smoothed"
-            emit("Mul", [name, constant(f"{key}_shares", 1 / moved)], smoothed)
+        of_gelu = name in self._products.gelus
+        moved = None if of_gelu else smoothing(rows[: prod(DRAWN)], weight, self._in_pairs)
+        grid = one_grid(rows, weight, moved, self._in_pairs) if name in self._products.normalized else None
+        shares, smoothed = moved if grid is None else grid.shares, name
+        if shares is not None:
+            weight, smoothed = weight * shares[:, None], f"{key}_smoothed"
+            emit("Mul", [name, constant(f"{key}_shares", 1 / shares)], smoothed)
         codes, steps = to_int8(weight, self._in_pairs)
         kept = constant(f"{key}_codes", codes)
-        if name in self._products.normalized and (grid := one_grid(rows, weight, codes, steps)):
-            scales = constant(f"{key}_steps", steps)
-            one, zero = constant(f"{key}_step", grid[0]), constant(f"{key}_zero", grid[1])
-            emit("QuantizeLinear", [smoothed, one, zero], f"{key}_rounded")
+        if grid is not None:
+            one, zero, scales = f"{key}_step", f"{key}_zero", constant(f"{key}_steps", steps)
+            constants = [constant(one, grid.step), constant(zero, grid.zero)]
+            emit("QuantizeLinear", [smoothed, *constants], f"{key}_rounded")
             product = [f"{key}_rounded", kept, one, scales, zero, "", constant(f"{key}_bias", bias)]
             self._emit_last(key, group, "MatMulIntegerToFloat", product, "com.microsoft")
             return
         size, zero, step = self._round_by_row(name, smoothed)
-        if name in self._products.gelus:  # what was added to every number that goes in comes off again
+        if of_gelu:  # what was added to every number that goes in comes off again
             bias = bias + np.float32(LEAST_GELU) * (codes * steps).sum(axis=0)
         one, scales = constant("int8_one", np.float32(1)), constant(f"{key}_steps", steps * step)
         product = [f"{key}_rounded", kept, one, scales, zero]

@@ -1,18 +1,22 @@
 """Weights as whole numbers of 8 bits, and what is moved to them from the rows that they multiply."""
 
+from collections.abc import Sequence
+from dataclasses import dataclass
+
 import numpy as np
 
 #: The largest whole number of a weight.
 WIDEST = 127
 #: How much of what makes a column large goes from the rows to the weights.
 POWERS = (0.3, 0.4, 0.5, 0.6, 0.7)
+#: The same, of rows that one grid serves: they are rounded more coarsely than the weight.
+POWERS_OF_ONE = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 #: It is done where the error falls to this share.
 PAYS = 0.8
 #: The least size of a row, by which its numbers are divided.
 TINY = 1e-6
-#: Rows that one grid serves are expected to be this much larger than those that were looked at; it may raise the error
-#: of their product to so many times that of a grid for each.
-MARGIN, MAY_COST = 1.25, 1.4
+#: One grid for all rows may raise the error of their product to so many times that of a grid for each.
+MAY_COST = 1.5
 
 
 def to_int8(weight: np.ndarray, in_pairs: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -54,45 +58,69 @@ def smoothing(rows: np.ndarray, weight: np.ndarray, in_pairs: bool = False) -> n
     Returns:
         c, shape (K,), in float32, with a geometric mean of 1.
     """
-    exact = rows @ weight
+    exact, tried = rows @ weight, _shares(rows, weight, POWERS)
+    errors = [_miss(shares, rows, weight, exact, in_pairs) for shares in tried]
+    unmoved = _miss(None, rows, weight, exact, in_pairs)
+    return tried[int(np.argmin(errors))] if min(errors) < PAYS * unmoved else None
 
-    def error(shares: np.ndarray) -> float:
-        """Return the size of what the product misses."""
-        codes, steps = to_int8(weight * shares[:, None], in_pairs)
-        return float(np.linalg.norm(_rounded(rows / shares) @ (codes * steps) - exact))
 
+def _shares(rows: np.ndarray, weight: np.ndarray, powers: Sequence[float]) -> list[np.ndarray]:
+    """Return c of some powers a."""
     columns, lines = (np.maximum(np.abs(each).max(axis=axis), TINY) for each, axis in ((rows, 0), (weight, 1)))
-    tried = []
-    for power in POWERS:
-        shares = columns**power / lines ** (1 - power)
-        tried.append((shares / np.exp(np.log(shares).mean())).astype(np.float32))
-    errors = [error(shares) for shares in tried]
-    return tried[int(np.argmin(errors))] if min(errors) < PAYS * error(np.ones_like(tried[0])) else None
+    tried = [columns**power / lines ** (1 - power) for power in powers]
+    return [(shares / np.exp(np.log(shares).mean())).astype(np.float32) for shares in tried]
 
 
-def one_grid(
-    rows: np.ndarray, weight: np.ndarray, codes: np.ndarray, steps: np.ndarray
-) -> tuple[np.float32, np.uint8] | None:
-    """Return one grid of 256 numbers for all rows, if a product with it loses little more than with one for each row.
+def _miss(shares: np.ndarray | None, rows: np.ndarray, weight: np.ndarray, exact: np.ndarray, in_pairs: bool) -> float:
+    """Return the size of what a product misses, of rows that have a scale each."""
+    moved = np.ones(len(weight), np.float32) if shares is None else shares
+    codes, steps = to_int8(weight * moved[:, None], in_pairs)
+    return float(np.linalg.norm(_rounded(rows / moved) @ (codes * steps) - exact))
 
-    The rows that a normalization gives are nearly of one size.
+
+@dataclass(frozen=True)
+class Grid:
+    """256 numbers that serve all rows: ``step`` times a whole number of 8 bits, from which ``zero`` is taken off.
+
+    Attributes:
+        shares: c, shape (K,), by which the rows are divided, and the rows of the weight multiplied.
+        step: from one number to the next.
+        zero: the code of 0.
+    """
+
+    shares: np.ndarray
+    step: np.float32
+    zero: np.uint8
+
+
+def one_grid(rows: np.ndarray, weight: np.ndarray, moved: np.ndarray | None, in_pairs: bool = False) -> Grid | None:
+    """Return one grid for all rows, if a product with it loses little more than with one for each row.
+
+    The rows that a normalization gives are nearly of one size. They are smoothed for the grid, as :func:`smoothing`
+    does it for scales of their own. The grid ends with the numbers that are looked at: others are cut off there, which
+    costs less than wider steps.
 
     Args:
         rows: X, shape (n, K).
         weight: W, shape (K, N).
-        codes: of the weight, as :func:`to_int8` gives them.
-        steps: of the codes.
+        moved: what :func:`smoothing` gives for rows of scales of their own.
+        in_pairs: as :func:`to_int8` has it.
 
     Returns:
-        The step, and the code of 0; ``None`` if it loses more, as where all rows are 0.
+        The grid of the least error; ``None`` if it loses more, as where all rows are 0.
     """
-    low, high = MARGIN * min(float(rows.min()), 0), MARGIN * max(float(rows.max()), TINY)
-    step = (high - low) / 255
-    zero = np.round(-low / step)
-    on_it = (np.clip(np.round(rows / step) + zero, 0, 255) - zero) * step
-    exact, rounded = rows @ weight, codes * steps
-    fixed, by_row = (np.linalg.norm(each @ rounded - exact) for each in (on_it, _rounded(rows)))
-    return (np.float32(step), np.uint8(zero)) if 0 < fixed <= MAY_COST * by_row else None
+    exact, found = rows @ weight, []
+    for shares in _shares(rows, weight, POWERS_OF_ONE):
+        smooth = rows / shares
+        low, high = min(float(smooth.min()), 0), max(float(smooth.max()), TINY)
+        step = (high - low) / 255
+        zero = np.round(-low / step)
+        on_it = (np.clip(np.round(smooth / step) + zero, 0, 255) - zero) * step
+        codes, steps = to_int8(weight * shares[:, None], in_pairs)
+        grid = Grid(shares, np.float32(step), np.uint8(zero))
+        found.append((float(np.linalg.norm(on_it @ (codes * steps) - exact)), grid))
+    error, grid = min(found, key=lambda each: each[0])
+    return grid if 0 < error <= MAY_COST * _miss(moved, rows, weight, exact, in_pairs) else None
 
 
 def _rounded(rows: np.ndarray) -> np.ndarray:

@@ -23,6 +23,7 @@ from distilface.training.batches import check_batch, check_processes
 from distilface.training.checkpoints import WholeCheckpoints
 from distilface.training.evaluators import AgreementEvaluator, DevAndAgreementEvaluator, DevEvaluator
 from distilface.training.fitting import encoder_trainer, fit, read_length
+from distilface.training.history import history_of
 from distilface.training.run_folder import check_settings, claimed
 from distilface.training.settings import NEW, OWN, StudentSettings, TrainSettings, warn_unread
 from distilface.training.student import make_student
@@ -141,6 +142,7 @@ class Method(ABC):
             "baseline_model": task.source,
             "layers": settings.layers,
             "compression": task.compression,
+            "history": history_of(task.source),
             "teacher": task.teacher_names[0] if len(scores) == 1 else task.teacher_names or None,
         }
         if scores:

@@ -27,6 +27,7 @@ from distilface.run import Run
 from distilface.settings import InputError, warn_unused
 from distilface.training.batches import check_batch
 from distilface.training.fitting import encoder_trainer, fit
+from distilface.training.history import history_of
 from distilface.training.run_folder import check_settings, claimed, drop_finished, is_taken
 from distilface.training.settings import other_settings, warn_unread
 from distilface.training.trainer import EncoderTrainer
@@ -206,6 +207,7 @@ class Multistage(Method):
             "stage": stage.name,
             "baseline_model": stage.source,
             "layers": None,
+            "history": history_of(stage.source),
             "teacher": stage.teacher_name,
             "held_out": {"rows": len(held_out), "sha256": fingerprint(sentences(held_out))},
             "origin": stage.origin,
