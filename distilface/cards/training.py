@@ -126,6 +126,15 @@ def all_texts(run: Run) -> list[Source]:
     return list({text.name: text for text in [*run.texts, *before]}.values())
 
 
+def alike(texts: list[KnownSource]) -> list[list[KnownSource]]:
+    """Group the texts of which something is known by that."""
+    groups: dict[str, list[KnownSource]] = {}
+    for text in texts:
+        if text.facts:
+            groups.setdefault(repr(text.facts), []).append(text)
+    return list(groups.values())
+
+
 def earlier_trainings(run: Run) -> list[tuple[str, str, str, float | None]]:
     """List the trainings before a model's own: what each started from, its steps, its texts, its seconds."""
     return [
@@ -143,15 +152,18 @@ def training_section(run: Run, facts: dict[str, Any], paper: Paper | None) -> di
     """Return what the card's section on the training says."""
     hours = run.train_seconds / 3600 if run.train_seconds is not None else None
     before = [each["train_seconds"] for each in run.history]
+    texts = [look_up(text, facts) for text in all_texts(run)]
     return {
         "paper": paper or Paper(run.method or UNKNOWN, "", {}, ""),
         "ancestors": ancestors(run, facts),
         "shape": shape_steps(run),
         "cuts": layer_cuts(run),
         "before": earlier_trainings(run),
-        "hours_before": None if None in before else sum(before) / 3600,
+        "hours_before": sum(filter(None, before)) / 3600,
+        "hours_known": None not in before,
         "index_teacher": look_up(run.index_teacher, facts) if run.index_teacher else None,
-        "data": [look_up(text, facts) for text in all_texts(run)],
+        "data": texts,
+        "told": alike(texts),
         "rows": run.text_rows,
         "settings": _settings(run),
         "time": UNKNOWN if number(hours) == UNKNOWN else f"{run.train_seconds:,.0f} seconds ({hours:.2f} hours)",
