@@ -24,6 +24,7 @@ from distilface.exporters.exporting import export
 from distilface.exporters.formats import FORMATS
 from distilface.exporters.parity import Parity
 from distilface.exporters.settings import ExportSettings
+from distilface.exporters.source import source_of
 from distilface.hub.publishing import push
 from distilface.hub.settings import PushSettings
 from distilface.methods import find_method, methods
@@ -56,9 +57,10 @@ def export_folder(words: list[str]) -> dict[str, Parity]:
     check_known(settings.formats, list(FORMATS), "format")
     warn_unused(settings)
     pairs = read_sts(settings.dev)
-    results = export(settings.folder, pairs, settings.formats or None, settings.calibration)
+    folder = source_of(settings.folder, settings.output_dir)
+    results = export(folder, pairs, settings.formats or None, settings.calibration)
     passed = sum(parity.refused is None for parity in results.values())
-    print(f"{passed} of {len(results)} formats written to {settings.folder}")
+    print(f"{passed} of {len(results)} formats written to {settings.output_dir or settings.folder}")
     return results
 
 

@@ -26,6 +26,7 @@ from distilface.exporters.four_bits import to_q4
 from distilface.exporters.smaller import to_fp16, to_int8_weights
 from distilface.light.session import OnnxSession
 from distilface.model import folder as folder_module
+from distilface.model import loading
 from distilface.model.folder import Folder, load
 from distilface.runtimes import FILES, extras, open_file, read_exports
 from distilface.runtimes.files import pieces
@@ -355,6 +356,22 @@ def test_the_command_exports_and_reports(folder, tmp_path, capsys):
     assert cli.run(["info", str(folder)])[2:4] == ["trained: simcse, seed 3, verdict WIN", "scores: stsb_dev 81.23"]
     cli.run([])
     assert "distilface export FOLDER" in capsys.readouterr().out
+
+
+def test_a_model_of_the_hub_is_saved_first(folder, tmp_path, monkeypatch, capsys):
+    dev, target = write_pairs(tmp_path / "dev.jsonl"), tmp_path / "made" / "q4"
+    monkeypatch.setattr(loading, "resolve", {"org/model": str(folder)}.__getitem__)
+    words = ["export", "org/model", "--formats", "onnx", "--dev", str(dev)]
+    assert "does not exist; give a model folder" in refusal(cli.run, words)
+    cli.run([*words, "--output-dir", str(target)])
+    assert capsys.readouterr().out.endswith(f"1 of 1 formats written to {target}\n")
+    assert (target / "onnx" / "model.onnx").is_file()
+    assert not (folder / "onnx").exists()
+    saved, own = load(target), load(folder)
+    assert saved[0].model.config.max_position_embeddings == own.max_seq_length
+    text = "the dog runs in the park " * 30
+    np.testing.assert_allclose(saved.encode(text), own.encode(text), atol=1e-6)
+    assert f"{target}" in refusal(cli.run, [*words, "--output-dir", str(target)]), "it is not written over"
 
 
 @pytest.mark.parametrize(

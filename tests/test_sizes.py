@@ -13,7 +13,7 @@ from transformers import BertConfig, BertModel
 from distilface import cli
 from distilface.compression import sizes
 from distilface.compression.bits import Rounding, on_grid, rounded_modules
-from distilface.compression.budget import shape_lines, shapes, spread
+from distilface.compression.budget import cut, shape_lines, shapes, spread
 from distilface.compression.pruning import prune_vocabulary
 from distilface.compression.sizes import shape_of
 from distilface.compression.student import load_backbone, load_student
@@ -113,6 +113,18 @@ def test_shapes_fill_the_budget_the_best_first(teacher, monkeypatch):
     assert smaller.lost > found[0].lost
     assert smaller.feed_forward < 512
     assert [spread(12, count) for count in (1, 3, 12)] == [(11,), (0, 6, 11), tuple(range(12))]
+
+
+def test_six_layers_are_cut_as_it_was_measured():
+    """What a share of the layers is said to lose is what the proposed cut of them lost, the least of all cuts."""
+    measured = json.loads((ROOT / "benchmarks" / "results" / "cuts-untrained.json").read_text())["cuts"]
+    lost = {tuple(row["layers"]): row["lost"] for row in measured}
+    for share, expected in ((0.833, 5), (0.667, 4), (0.5, 3)):
+        proposed = cut(6, expected)
+        assert lost[proposed] == min(value for layers, value in lost.items() if len(layers) == expected)
+        assert sizes.LOST_LAYERS[share] == pytest.approx(lost[proposed], abs=0.02)
+    assert [cut(6, count) for count in (6, 2, 1)] == [tuple(range(6)), (0, 5), (5,)]
+    assert cut(12, 3) == spread(12, 3)
 
 
 def test_the_verb_prints_the_shapes_and_what_their_columns_are(teacher, monkeypatch, capsys):

@@ -78,19 +78,26 @@ def measured_points(scores: Mapping[str, float], rows: Mapping[str, Any]) -> tup
     return sizes, speeds
 
 
-def peer_points() -> Points:
-    """Return (megabytes in fp32, score) of the trained published peers that have a size and that mean."""
+def peer_points(test_set: str) -> Points:
+    """Return (megabytes in fp32, score) of the trained published peers that have a size and that mean.
+
+    Args:
+        test_set: on which they were scored, as ``peers.yaml`` names it: ``MTEB`` or ``SentEval``.
+    """
     points = {}
     for row in published():
-        score = means(row.scores)["mean_of_5"]
-        if score is not None and row.parameters and row.label != TEACHER and row.league != "untrained":
+        score, theirs = means(row.scores)["mean_of_5"], row.source.endswith(f"test set: {test_set}")
+        if score is not None and row.parameters and row.label != TEACHER and row.league != "untrained" and theirs:
             points[row.label] = (row.parameters * 4 / 1e6, score)
     return points
 
 
-def _scatter(axes: Any, points: Points, colour: str, marker: str, size: int, weight: str, up: int = 13) -> None:
+def _scatter(
+    axes: Any, points: Points, colour: str, marker: str, size: int, weight: str, up: int = 13, hollow: bool = False
+) -> None:
     for name, (x, y) in points.items():
-        axes.scatter(x, y, s=size, c=colour, marker=marker, edgecolors="white", zorder=4)
+        inside, edge = ("white", colour) if hollow else (colour, "white")
+        axes.scatter(x, y, s=size, c=inside, marker=marker, edgecolors=edge, zorder=4)
         place = {"xytext": (0, up), "ha": "center"} if weight == "bold" else {"xytext": (7, 0), "ha": "left"}
         if weight != "bold" and x > 200:  # it would leave the picture
             place = {"xytext": (-7, 0), "ha": "right"}
@@ -104,7 +111,8 @@ def draw(scores: Mapping[str, float], rows: Mapping[str, Any], processor: str, f
     figure = new_figure(11, 4.8)
     left, right = figure.subplots(1, 2, sharey=True)
     sizes, speeds = measured_points(scores, rows)
-    _scatter(left, peer_points(), GREY, "o", 45, "normal")
+    _scatter(left, peer_points("MTEB"), GREY, "o", 45, "normal")
+    _scatter(left, peer_points("SentEval"), GREY, "o", 45, "normal", hollow=True)
     for axes, points in ((left, sizes), (right, speeds)):
         ours = [name for name in points if name != TEACHER]
         for number, name in enumerate(ours):  # a name above, the next below: neighbours are close
@@ -116,7 +124,12 @@ def draw(scores: Mapping[str, float], rows: Mapping[str, Any], processor: str, f
         shown = [tick for tick in TICKS if first <= tick <= last]
         axes.set_xticks(shown, [f"{tick:,}" for tick in shown])
         axes.minorticks_off()
-    style(left, "download, MB (log scale): ours 4 bits, others fp32", "mean of STS12–15 and STS-B (Spearman × 100)")
+    scored = "scored by MTEB; the hollow ones by SentEval, on the same pairs"
+    style(
+        left,
+        f"download, MB (log scale): ours 4 bits, others fp32\n{scored}",
+        "mean of STS12–15 and STS-B (Spearman × 100)",
+    )
     style(right, f"short sentences a second in the fastest way (log scale)\n{processor.partition(' (')[0]}", "")
     save_figure(figure, file)
     return figure

@@ -88,6 +88,7 @@ def export(
     formats: Sequence[str] | None = None,
     dev: str = "sample",
     calibration: Sequence[str] = ("python",),
+    output_dir: str | Path | None = None,
 ) -> dict[str, Parity]:
     """Write the ONNX and OpenVINO files of a model folder, each only where it passes the parity gate.
 
@@ -97,10 +98,11 @@ def export(
     distilface.settings.InputError: unknown format 'onxx': did you mean 'onnx'?
 
     Args:
-        folder: a model folder.
+        folder: a model folder; with ``output_dir`` also a Hub id.
         formats: which files; default all whose packages are installed.
         dev: scored pairs to measure on: a file, a Hub data set, or ``sample``.
-        calibration: text that sets the scales of static int8.
+        calibration: text that sets the scales of static int8, and the rounding to 4 bits.
+        output_dir: a folder to save the model in first; it must be empty or not exist yet.
 
     Returns:
         The measurements of each format, with the reason where it was refused.
@@ -112,6 +114,8 @@ def export(
     from distilface.data.pairs import read_sts
     from distilface.exporters import exporting
     from distilface.exporters.formats import FORMATS
+    from distilface.exporters.source import source_of
 
     check_known(formats or [], list(FORMATS), "format")
-    return exporting.export(folder, read_sts(dev), formats, calibration)
+    pairs = read_sts(dev)
+    return exporting.export(source_of(folder, output_dir), pairs, formats, calibration)

@@ -10,7 +10,8 @@ from distilface.settings import setting
 class ExportSettings:
     """Options of ``export``."""
 
-    folder: str = setting("", "the model folder; also as the first word")
+    folder: str = setting("", "the model folder, or with --output_dir a Hub id; also as the first word")
+    output_dir: str | None = setting(None, "save the model in this folder first, as one of the Hub must be")
     formats: list[str] = setting([], f"of {', '.join(FORMATS)}; default: all whose packages are installed")
     dev: str = setting("sample", "scored pairs to measure on: a file, a Hub data set, or 'sample', 180 of our own")
     calibration: list[str] = setting(

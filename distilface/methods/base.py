@@ -16,7 +16,7 @@ from transformers import TrainerCallback, set_seed
 
 from distilface import processes
 from distilface.data.texts import read_texts
-from distilface.methods.shaping import cut_dimensions, fill_budget, hold_out, rounded, start_rounding
+from distilface.methods.shaping import cut_dimensions, fill_budget, hold_out, rounded, search_layers, start_rounding
 from distilface.methods.task import Paper, Task
 from distilface.settings import InputError, warn_unused
 from distilface.training.batches import check_batch, check_processes
@@ -134,7 +134,8 @@ class Method(ABC):
         warn_unread(settings, texts is not None, ".txt", "text_column")
         set_seed(settings.seed)
         task = Task(settings, self.read(settings, texts))
-        settings = task.settings = fill_budget(task, self.starts_static)
+        task.settings = fill_budget(task, self.starts_static)
+        settings = task.settings = search_layers(task)
         trainer, measure = self.trainer(task)
         scores = processes.from_first(lambda: [measure.score(teacher) for teacher in task.teachers])
         run = {

@@ -12,6 +12,7 @@ from sentence_transformers import SentenceTransformer
 
 from distilface.compression.bits import BITS, Rounding
 from distilface.compression.budget import shape_lines, shapes_for
+from distilface.compression.cuts import best_cuts
 from distilface.compression.gptq import round_weights
 from distilface.compression.positions import cut_positions
 from distilface.compression.pruning import prune_vocabulary
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 
 #: Texts that set the rounding of a student before it is trained.
 CALIBRATION = 300
+#: Texts on which cuts of layers are compared.
+SEARCHED = 300
 #: Texts on which a student is measured against its teacher, where no number is asked for.
 HELD_OUT = 500
 
@@ -59,6 +62,21 @@ def fill_budget(task: Task, starts_static: Callable[[Task], bool]) -> Any:
         bits=BITS,
         table_bits=best.table_bits,
     )
+
+
+def search_layers(task: Task) -> Any:
+    """Return the settings of a task, with the layers that a search chooses on its texts, if it asks for one.
+
+    Raises:
+        InputError: as :func:`distilface.compression.cuts.best_cuts`.
+    """
+    settings, count = task.settings, getattr(task.settings, "best_layers", None)
+    if count is None:
+        return settings
+    found = best_cuts(*load_backbone(task.source), count, drawn(task.texts, SEARCHED))
+    for layers, lost in found[:3]:
+        logger.info(f"layers {' '.join(map(str, layers))}: 1 - cosine to all of them {lost:.3f}, untrained")
+    return replace(settings, layers=list(found[0][0]))
 
 
 def make_static(task: Task, normalize: bool) -> SentenceTransformer:

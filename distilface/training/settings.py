@@ -89,6 +89,11 @@ class TeacherSettings(StudentSettings):
     megabytes: float | None = setting(
         None, "fill this many megabytes, file and tokenizer: chooses layers, pieces and bits", chooses=SHAPE
     )
+    best_layers: int | None = setting(
+        None,
+        "keep so many layers: the cut that is nearest to the whole encoder before any training, which is searched for",
+        excludes=["layers", "megabytes"],
+    )
     bits: int | None = setting(None, "bits of a weight, 4 or 2: trains the student on the grid of its 4-bit file")
     table_bits: int = setting(
         BITS,
@@ -112,7 +117,7 @@ class TeacherSettings(StudentSettings):
     average_with: list[str] = setting(
         [],
         "other students of the backbone's shape: the training starts from the mean of all their weights",
-        excludes=["layers", "megabytes"],
+        excludes=["layers", "best_layers", "megabytes"],
     )
     batch_size: int = setting(128, "sentences a step")
     learning_rate: float = setting(3e-4, "peak learning rate of AdamW")

@@ -13,7 +13,7 @@ from distilface.training.settings import NEW, OWN, ImitationSettings
 SIDE_BY_SIDE, FIRST = "side_by_side", "first"
 #: What a student without a transformer does not have, or does not obey.
 NO_LAYERS = [
-    *("backbone", "layers", "pooling", "max_seq_length"),
+    *("backbone", "layers", "best_layers", "pooling", "max_seq_length"),
     *("dropout", "train_max_length", "megabytes", "batch_tokens", "table_from", "average_with"),
     *("hidden_size", "table_rank", "layer_runs"),
 ]
