@@ -29,7 +29,7 @@ ELSEWHERE = {
     "pip install 'distilface[train]'": PYPI,
     "pip install detect-secrets": "another project's package, from PyPI; no test",
     "detect-secrets scan --all-files models/minilm-l3": "another project's command; no test",
-    "make demo": "it makes an environment; tests/test_scripts.py runs training/demo.py",
+    "make demo": "it makes an environment; tests/test_benchmark_scripts.py runs training/demo.py in small",
     "make test": "it runs the tests",
     "make page": "it needs npm; tests/test_page_browser.py",
     "python -m pytest -q tests/test_leaf.py": "make test runs these tests",

@@ -193,7 +193,7 @@ def test_encode_takes_the_fastest_of_those_with_one_vector(exported, slow, tmp_p
     steady = {"onnx", "int8", f"onnx in {ways.BY_ROWS[ways.sums_fit()]}", "onnx on OpenVINO", "int8 on OpenVINO"}
     bf16 = {f"{name} in bf16" for name in ("onnx on OpenVINO", "int8 on OpenVINO") if multiplies_bf16()}
     assert set(opening.fastest_format(folder).rates) == steady | bf16
-    assert opening.choose(folder, "auto").file.name == "model_int8.onnx"
+    assert opening.choose(folder).file.name == "model_int8.onnx"
     assert opening.choose(folder, "int8").file.name == "model_quantized.onnx", (
         "the dynamic one, to those who ask for it"
     )
@@ -202,7 +202,25 @@ def test_encode_takes_the_fastest_of_those_with_one_vector(exported, slow, tmp_p
     np.testing.assert_allclose(np.load(tmp_path / "auto.npy"), light, atol=1e-6)
     capsys.readouterr()
     cli.run(["info", str(exported)])
-    assert "--variant auto: int8 is the fastest here (a processor): 2 short texts a second; " in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "--variant auto: int8 is the fastest here (a processor): 2 short texts a second; " in said
+    assert 'load(runtime="auto")' not in said
+
+
+def test_info_says_what_load_takes(exported, slow, capsys):
+    slow("int8")
+    cli.run(["info", str(exported)])
+    unmeasured = '--variant auto and distilface.load(runtime="auto") measure the files when they are first used here'
+    assert unmeasured in capsys.readouterr().out
+    distilface.load(exported, runtime="auto")
+    cli.run(["info", str(exported)])
+    said = capsys.readouterr().out
+    assert 'distilface.load(runtime="auto"): int8 is the fastest here (a processor): 2 short texts a second; ' in said
+    assert "one_by_one" not in said
+    assert unmeasured not in said
+    distilface.load(exported, runtime="auto", one_by_one=True)
+    cli.run(["info", str(exported)])
+    assert 'distilface.load(runtime="auto", one_by_one=True): int8' in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("precision", ["f32", "bf16"])

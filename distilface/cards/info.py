@@ -5,6 +5,7 @@ from typing import Any
 from sentence_transformers import SentenceTransformer
 
 from distilface.cards.card import lacking
+from distilface.light.encoder import known_way
 from distilface.model.dimensions import cut_to, whole_width
 from distilface.model.folder import Folder
 from distilface.model.static import is_static, token_table
@@ -55,9 +56,20 @@ def folder_lines(folder: Folder) -> list[str]:
         table = row.get("table_megabytes")
         size = f"{row['megabytes']:.1f} MB" + (f" ({table:.1f} of it the embedding table)" if table else "")
         lines.append(f"{file} ({row['what']}): {size}, {state}")
-    if choice := known_fastest(folder):
-        lines.append(f"--variant auto: {choice}")
+    lines += _fastest(folder) if exports else []
     return lines + [f"lacks: {what}" for what in _lacks(folder, exports)]
+
+
+def _fastest(folder: Folder) -> list[str]:
+    """Say which way to run the exported files is the fastest here, and why; what was not measured is not."""
+    load = 'distilface.load(runtime="auto"'
+    asked = {
+        "--variant auto": known_fastest(folder),
+        f"{load})": known_way(folder.path),
+        f"{load}, one_by_one=True)": known_way(folder.path, one_by_one=True),
+    }
+    lines = [f"{name}: {choice}" for name, choice in asked.items() if choice]
+    return lines or [f"{' and '.join(list(asked)[:2])} measure the files when they are first used here"]
 
 
 def _lacks(folder: Folder, exports: dict[str, Any]) -> list[str]:

@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from copy import copy
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -14,6 +14,9 @@ from distilface.light.similarity import SIMILARITIES
 from distilface.light.tokens import Tokens, batches_of, read_settings
 from distilface.light.ways import Way, for_batches, on_one_thread, ways_of
 from distilface.settings import InputError, check_known
+
+if TYPE_CHECKING:
+    from distilface.light.fastest import Choice
 
 
 class LightEncoder:
@@ -176,14 +179,21 @@ def _pools_without_prompt(folder: Path) -> bool:
     return any(not pooling.get("include_prompt", True) for pooling in poolings)
 
 
-def _fastest_way(encoder: LightEncoder, folder: Path, threads: int | None, one_by_one: bool) -> Way:
-    """Return the way to run a folder that is fastest on this processor, of those that give a text one vector."""
-    from distilface.environment import cores  # their imports take a while
-    from distilface.light.fastest import agreeing, fastest
+def _ways(folder: Path, threads: int | None, one_by_one: bool) -> dict[str, Way]:
+    """Return the ways to run a folder of which ``auto`` takes the fastest."""
+    from distilface.environment import cores  # its import takes a while
 
     ways = ways_of(folder) if one_by_one else for_batches(ways_of(folder))
     if one_by_one and threads is None and (usable_threads() or cores()) > 1:
         ways |= on_one_thread(ways)
+    return ways
+
+
+def _fastest_way(encoder: LightEncoder, folder: Path, threads: int | None, one_by_one: bool) -> Way:
+    """Return the way to run a folder that is fastest on this processor, of those that give a text one vector."""
+    from distilface.light.fastest import agreeing, fastest  # its import takes a while
+
+    ways = _ways(folder, threads, one_by_one)
     if len(ways) == 1:
         return next(iter(ways.values()))
 
@@ -193,3 +203,16 @@ def _fastest_way(encoder: LightEncoder, folder: Path, threads: int | None, one_b
 
     files = {name: [way.file] for name, way in ways.items()}
     return ways[fastest(files, threads or 0, opened, one_by_one).name]
+
+
+def known_way(folder: Path, one_by_one: bool = False) -> "Choice | None":
+    """Return what ``auto`` has measured of a folder on this processor, or ``None``; nothing is measured.
+
+    Args:
+        folder: the model folder.
+        one_by_one: as :class:`LightEncoder` has it.
+    """
+    from distilface.light.fastest import remembered  # its import takes a while
+
+    files = {name: [way.file] for name, way in _ways(folder, None, one_by_one).items()}
+    return remembered(files, 0, one_by_one) if files else None

@@ -121,9 +121,9 @@ def agreeing(ways: Mapping[str, Way], opened: Callable[[Way], Encode]) -> dict[s
     return {name: encoders[name] for name, each in vectors.items() if agree(each, first)}
 
 
-def remembered(files: Mapping[str, Iterable[Path]], threads: int) -> Choice | None:
+def remembered(files: Mapping[str, Iterable[Path]], threads: int, one_by_one: bool = False) -> Choice | None:
     """Return what was measured of some files on this processor, or ``None``; nothing is measured."""
-    return _read(_key(files, threads))
+    return _read(_key(files, threads, one_by_one))
 
 
 def _key(files: Mapping[str, Iterable[Path]], threads: int, one_by_one: bool = False) -> str:

@@ -66,7 +66,7 @@ def int8_formats() -> list[str]:
     return ["vnni", "avx2"] if torch.cpu._is_vnni_supported() else ["avx2"]
 
 
-def choose(folder: Folder, variant: str, threads: int | None = None) -> Way:
+def choose(folder: Folder, variant: str = AUTO, threads: int | None = None) -> Way:
     """Return an exported file of a folder, and how it is to be run.
 
     Args:
