@@ -41,6 +41,44 @@ class Source:
 
 
 @dataclass(frozen=True)
+class Earlier:
+    """A training before the one that a ``run.json`` is of. What is not known is ``None`` or empty.
+
+    Attributes:
+        model: the name of what it made.
+        baseline_model: as :class:`Run` has it, as all but the last two.
+        layers: of ``baseline_model``.
+        compression: the steps.
+        method: its name.
+        teacher: one, or several.
+        seed: of the training.
+        steps: of the optimiser.
+        train_seconds: that it took.
+        rows: of its text.
+        texts: its text.
+    """
+
+    model: str | None = None
+    baseline_model: str | None = None
+    layers: list[int] | None = None
+    compression: list[dict[str, Any]] = field(default_factory=list)
+    method: str | None = None
+    teacher: str | list[str] | None = None
+    seed: int | None = None
+    steps: int | None = None
+    train_seconds: float | None = None
+    rows: int | None = None
+    texts: list[Source] = field(default_factory=list)
+
+    @classmethod
+    def from_dict(cls, content: dict[str, Any]) -> "Earlier":
+        """Read an entry of the history in a ``run.json``."""
+        names = {each.name for each in fields(cls)}
+        values = {key: value for key, value in content.items() if key in names and value is not None}
+        return cls(**values | {"texts": [Source(**text) for text in values.get("texts", [])]})
+
+
+@dataclass(frozen=True)
 class Run:
     """How a model was made. What is not known is ``None`` or empty.
 
@@ -73,7 +111,7 @@ class Run:
     baseline_model: str | None = None
     layers: list[int] | None = None
     compression: list[dict[str, Any]] = field(default_factory=list)
-    history: list[dict[str, Any]] = field(default_factory=list)
+    history: list[Earlier] = field(default_factory=list)
     teacher: str | list[str] | None = None
     loss_settings: dict[str, Any] = field(default_factory=dict)
     settings: dict[str, Any] = field(default_factory=dict)
@@ -102,6 +140,7 @@ class Run:
         names = {each.name for each in fields(cls)} - {"more"}
         values = {key: value for key, value in content.items() if key in names and value is not None}
         values["sources"] = [Source(**source) for source in values.get("sources", [])]
+        values["history"] = [Earlier.from_dict(entry) for entry in values.get("history", [])]
         return cls(**values, more={key: value for key, value in content.items() if key not in names})
 
     def as_dict(self) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from tiny import sentences
 
-from distilface.light import LightEncoder, tokens, ways
+from distilface.light import LightEncoder, encoder, tokens, ways
 from distilface.light.session import OnnxSession, open_session
 
 MODEL = Path("models/minilm-2mb")
@@ -73,15 +73,27 @@ def test_batch_per_thread_gives_the_vectors_of_one_after_another():
     np.testing.assert_allclose(several.encode(texts), one.encode(texts), atol=1e-6)
     session, _ = open_session(MODEL / "onnx/model_q4.onnx", 3, batch_per_thread=True)
     assert session._session.get_session_options().intra_op_num_threads == 1
-    assert session.parts == 12
+    assert (session.parts, session.tokens) == (12, 512)
+    assert (one._session.parts, one._session.tokens) == (1, None)
 
 
+def test_a_static_model_takes_long_texts_together(monkeypatch):
+    """It has no layers, so nothing lies between them: of 32 texts of 60 tokens one thread runs all."""
+    asked: list[int | None] = []
+    monkeypatch.setattr(encoder, "batches_of", lambda *args: asked.append(args[-1]) or tokens.batches_of(*args))
+    for name in ("minilm-static", "minilm-5mb"):
+        folder = MODEL.parent / name
+        LightEncoder(folder).running(ways.for_batches(ways.ways_of(folder))["q4"], 2).encode(["a dog", "a cat"])
+    assert asked == [None, 512]
+
+
+@pytest.mark.parametrize("limit", [None, 300, 50])
 @pytest.mark.parametrize("parts", [1, 8])
 @pytest.mark.parametrize("most", [1, 5, 32])
-def test_a_batch_holds_texts_of_similar_length(most, parts):
+def test_a_batch_holds_texts_of_similar_length(most, parts, limit):
     draw = np.random.default_rng(most + parts)
     rows = [[1] * length for length in draw.integers(1, 120, 203)]
-    batches = tokens.batches_of(rows, most, parts)
+    batches = tokens.batches_of(rows, most, parts, limit)
     assert sorted(np.concatenate(batches)) == list(range(203))
     lengths = [[len(rows[row]) for row in batch] for batch in batches]
     every = [length for batch in lengths for length in batch]
@@ -89,9 +101,11 @@ def test_a_batch_holds_texts_of_similar_length(most, parts):
     assert all(len(batch) <= most for batch in lengths)
     assert len(batches) >= parts
     assert all(len(batch) * batch[0] - sum(batch) <= tokens.PADDING for batch in lengths)
+    assert all(len(batch) == 1 or len(batch) * batch[0] <= (limit or np.inf) for batch in lengths)
     for batch, after in pairwise(lengths):  # none could have held one more
-        size = min(most, -(-203 // parts))
-        assert len(batch) == size or (len(batch) + 1) * batch[0] - sum(batch) - after[0] > tokens.PADDING
+        size, next_one = min(most, -(-203 // parts)), (len(batch) + 1) * batch[0]
+        padded = next_one - sum(batch) - after[0] > tokens.PADDING
+        assert len(batch) == size or padded or next_one > (limit or np.inf)
 
 
 def test_no_texts_are_no_batches():

@@ -368,6 +368,7 @@ def test_a_run_that_lacks_something_still_gives_a_card(folder, left_out):
 def test_the_trainings_before_are_told(folder, tmp_path):
     """Their steps that last, their layers, their texts and their time; what it is rounded to is of the last one."""
     before = {
+        "model": "first",
         "baseline_model": MINILM,
         "layers": [0, 2, 4, 5],
         "compression": [
@@ -380,7 +381,7 @@ def test_the_trainings_before_are_told(folder, tmp_path):
         "train_seconds": 5400,
         "texts": [{"role": "data", "name": "/home/me/open.txt", "hub": False, "revision": None}],
     }
-    again = {**before, "baseline_model": "/home/me/first", "layers": None, "compression": [], "train_seconds": 1800}
+    again = {"model": "second", "baseline_model": "/home/me/first", "compression": [{"step": "bits", "bits": 2}]}
     facts = tmp_path / "facts.yaml"
     facts.write_text("data: {open.txt: {license: CC0-1.0, what: much}}")
     bits = {"step": "bits", "bits": 4, "table": 2}
@@ -390,15 +391,25 @@ def test_the_trainings_before_are_told(folder, tmp_path):
         "Of the 30,522 pieces of its vocabulary it keeps the 17,800 that the text uses most: 99.10% of its tokens",
         "Its feed-forward maps have 736 of 1,536 neurons",
         "Of the layers of `all-MiniLM-L6-v2`, counted from 0, it keeps 0, 2, 4, 5.",
-        "Its training is the last of 3,",
-        "| 1 | `all-MiniLM-L6-v2` | 4,000 | 96,000 | 5,400 |\n| 2 | `first` | 4,000 | 96,000 | 1,800 |",
+        "| `first` | `all-MiniLM-L6-v2` | 4,000 | 96,000 | 5,400 |\n"
+        "| `second` | `first` | not known | not known | not known |\n",
         "- `open.txt`: much; licence `CC0-1.0`",
-        "Those before it took 2.00 hours more.",
+        "The trainings before took at least 1.50 hours more.",
     ):
         assert sentence in text
     assert text.count("It was trained on the grid of") == 1
     assert "2-bit weights" not in text
     assert "/home/me" not in text
+
+
+def test_a_static_student_has_not_its_teachers_shape(folder):
+    before = {"model": "teacher", "baseline_model": MINILM, "layers": [0, 5], "steps": 3, "train_seconds": 4}
+    before["compression"] = [{"step": "width", "width": 736, "of": 1536}]
+    static = {"step": "static", "pieces": 500, "smoothing": 3e-4}
+    text = card_of(folder, {"history": [before], "layers": None, "compression": [static]})
+    assert "It has no transformer" in text
+    assert "736" not in text
+    assert "counted from 0" not in text
 
 
 def test_numbers_that_are_none_are_not_shown_as_numbers(folder):

@@ -66,11 +66,11 @@ def test_the_pairs():
         *(("static", other) for other in ("backbone", "layers", "pooling", "max_seq_length", "dropout")),
         *(("static", other) for other in ("train_max_length", "megabytes", "batch_tokens", "table_rank", "table_from")),
         *(("average_with", other) for other in ("layers", "best_layers", "megabytes")),
-        *(("best_layers", other) for other in ("layers", "megabytes", "static")),
+        *(("best_layers", other) for other in ("layers", "megabytes")),
         ("static", "average_with"),
         ("batch_tokens", "batch_size"),
         *((step, "megabytes") for step in ("table_rank", "hidden_size", "layer_runs")),
-        *(("static", step) for step in ("hidden_size", "layer_runs")),
+        *(("static", step) for step in ("best_layers", "hidden_size", "layer_runs")),
         ("search_data", "max_sentences"),
     }
 

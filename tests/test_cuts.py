@@ -6,6 +6,7 @@ import logging
 import numpy as np
 import pytest
 import torch
+from runs import stopped_at
 from tiny import PAIRS, sentences, tiny_model, write_pairs
 from transformers import BertConfig, BertModel
 
@@ -58,12 +59,16 @@ def test_every_cut_is_compared_with_the_whole(place):
 def test_a_search_leaves_out_a_layer_at_a_time(place, monkeypatch, caplog):
     texts = sentences(40)
     every = best_cuts(*load_backbone(str(place)), 2, texts, 16)
+    caplog.clear()
     monkeypatch.setattr(cuts, "ALL", 5)
+    monkeypatch.setattr(cuts, "KEPT", 1)
     with caplog.at_level(logging.INFO):
         found = best_cuts(*load_backbone(str(place)), 2, texts, 16)
     assert found[0][0] == every[0][0]
     assert np.isclose(found[0][1], every[0][1])
-    assert next(line for line in caplog.messages if "compared" in line).startswith("5 cuts of 4 of 5 layers are")
+    compared = [line for line in caplog.messages if "compared" in line]
+    assert compared == [f"{count} cuts of {count - 1} of 5 layers are compared" for count in (5, 4, 3)]
+    assert len(found) == 3
     assert best_cuts(*load_backbone(str(place)), LAYERS, texts, 16)[0][1] == pytest.approx(0, abs=1e-6)
 
 
@@ -73,13 +78,28 @@ def test_a_count_out_of_range_is_refused(place, count):
         best_cuts(*load_backbone(str(place)), count, ["a dog"], 16)
 
 
+def test_first_tokens_are_compared_for_cls_and_no_more_than_there_are_positions(place):
+    texts = ["the dog runs in the park " * 30, *sentences(20)]
+    found = best_cuts(*load_backbone(str(place)), 4, texts, 512, "cls")
+    whole, first = (
+        load_student(str(place), layers, "cls", normalize=True, max_seq_length=64).encode(texts)
+        for layers in (None, list(found[0][0]))
+    )
+    assert found[0][1] == pytest.approx(1 - (whole * first).sum(1).mean(), abs=1e-5)
+    with pytest.raises(InputError, match="not --pooling last4; set --layers"):
+        best_cuts(*load_backbone(str(place)), 4, texts, 64, "last4")
+
+
 def test_a_training_takes_the_cut(place, tmp_path):
     save_folder(load_student(str(place), normalize=True), tmp_path / "teacher")
     dev = write_pairs(tmp_path / "dev.jsonl", PAIRS)
     (tmp_path / "text.txt").write_text("\n".join(sentences(60)) + "\n")
     words = ["--teacher", str(tmp_path / "teacher"), "--data", str(tmp_path / "text.txt"), "--dev", str(dev)]
-    words += ["--best_layers", "3", "--steps", "2", "--batch_size", "8", "--output_dir", str(tmp_path / "s")]
-    run = cli.run(["train", "distill", *words])
+    words += ["--best_layers", "3", "--steps", "3", "--batch_size", "8", "--output_dir", str(tmp_path / "s")]
+    words += ["--eval_steps", "1"]
+    with stopped_at(2):
+        cli.run(["train", "distill", *words])
+    run = cli.run(["train", "distill", *words, "--resume"])
     assert run["layers"] == run["settings"]["layers"] == [0, 2, 4]
     assert run["settings"]["best_layers"] == 3
     assert load(tmp_path / "s")[0].model.config.n_layers == 3

@@ -6,6 +6,7 @@ from sentence_transformers import SentenceTransformer
 
 from distilface.cards.card import lacking
 from distilface.light.encoder import known_way
+from distilface.light.ways import ways_of
 from distilface.model.dimensions import cut_to, whole_width
 from distilface.model.folder import Folder
 from distilface.model.static import is_static, token_table
@@ -62,14 +63,15 @@ def folder_lines(folder: Folder) -> list[str]:
 
 def _fastest(folder: Folder) -> list[str]:
     """Say which way to run the exported files is the fastest here, and why; what was not measured is not."""
-    load = 'distilface.load(runtime="auto"'
+    load = f'distilface.load("{folder.path}", runtime="auto"'
     asked = {
         "--variant auto": known_fastest(folder),
         f"{load})": known_way(folder.path),
         f"{load}, one_by_one=True)": known_way(folder.path, one_by_one=True),
     }
-    lines = [f"{name}: {choice}" for name, choice in asked.items() if choice]
-    return lines or [f"{' and '.join(list(asked)[:2])} measure the files when they are first used here"]
+    if not any(asked.values()) and len(ways_of(folder.path)) > 1:
+        return [f"{' and '.join(list(asked)[:2])} have not measured yet which way is the fastest here"]
+    return [f"{name}: {choice}" for name, choice in asked.items() if choice]
 
 
 def _lacks(folder: Folder, exports: dict[str, Any]) -> list[str]:

@@ -6,7 +6,7 @@ from typing import Any
 
 from distilface.cards.facts import UNKNOWN, KnownSource, last_part, look_up, number
 from distilface.methods.base import Paper
-from distilface.run import Run, Source
+from distilface.run import Earlier, Run
 from distilface.training.settings import PLACES
 
 _LANGUAGE = re.compile(r"\.en-([a-z]{2,3})(?:[-_][A-Za-z]+)?\.")
@@ -108,25 +108,31 @@ def dev_scores(run: Run, facts: dict[str, Any]) -> list[dict[str, Any]]:
 _LASTING = ("vocabulary", "static", "table", "width", "low rank", "hidden state", "shared layers")
 
 
+def _is_new(run: Run) -> bool:
+    """Return whether a training made a static student: of what its teacher is it has nothing but the vocabulary."""
+    return any(step["step"] == "static" for step in run.compression)
+
+
 def shape_steps(run: Run) -> list[dict[str, Any]]:
     """List the steps that gave a model its shape: those of the trainings before its own that last, and its own."""
-    before = [step for each in run.history for step in each["compression"] if step["step"] in _LASTING]
-    return [*before, *run.compression]
+    before = [] if _is_new(run) else [step for each in run.history for step in each.compression]
+    steps = [step for step in before if step.get("step") in _LASTING] + run.compression
+    return [step for step in steps if step.get("step") != "vocabulary" or step["pieces"] < step["of"]]
 
 
 def layer_cuts(run: Run) -> list[tuple[str, list[int]]]:
     """List the models of which layers were taken, each with the layers, counted from 0."""
-    trainings = [*run.history, {"baseline_model": run.baseline_model, "layers": run.layers}]
-    return [(last_part(str(each["baseline_model"])), each["layers"]) for each in trainings if each["layers"]]
+    trainings: list[Run | Earlier] = [] if _is_new(run) else [*run.history, run]
+    return [(last_part(each.baseline_model or UNKNOWN), each.layers) for each in trainings if each.layers]
 
 
-def all_texts(run: Run) -> list[Source]:
+def all_texts(run: Run, facts: dict[str, Any]) -> list[KnownSource]:
     """List the texts of a run and of the trainings before it, each once."""
-    before = [Source(**text) for each in run.history for text in each["texts"]]
-    return list({text.name: text for text in [*run.texts, *before]}.values())
+    texts = [look_up(text, facts) for text in [*run.texts, *(text for each in run.history for text in each.texts)]]
+    return list({text.name: text for text in reversed(texts)}.values())[::-1]
 
 
-def alike(texts: list[KnownSource]) -> list[list[KnownSource]]:
+def by_facts(texts: list[KnownSource]) -> list[list[KnownSource]]:
     """Group the texts of which something is known by that."""
     groups: dict[str, list[KnownSource]] = {}
     for text in texts:
@@ -135,15 +141,16 @@ def alike(texts: list[KnownSource]) -> list[list[KnownSource]]:
     return list(groups.values())
 
 
-def earlier_trainings(run: Run) -> list[tuple[str, str, str, float | None]]:
-    """List the trainings before a model's own: what each started from, its steps, its texts, its seconds."""
+def earlier_trainings(run: Run) -> list[dict[str, str]]:
+    """List the trainings before a model's own: what each made, and from what; its steps, texts and seconds."""
     return [
-        (
-            last_part(str(each["baseline_model"])),
-            number(each["steps"], ",d"),
-            number(each["rows"], ",d"),
-            each["train_seconds"],
-        )
+        {
+            "model": last_part(each.model or UNKNOWN),
+            "start": last_part(each.baseline_model or UNKNOWN),
+            "steps": number(each.steps, ",d"),
+            "rows": number(each.rows, ",d"),
+            "seconds": number(each.train_seconds, ",.0f"),
+        }
         for each in run.history
     ]
 
@@ -151,19 +158,20 @@ def earlier_trainings(run: Run) -> list[tuple[str, str, str, float | None]]:
 def training_section(run: Run, facts: dict[str, Any], paper: Paper | None) -> dict[str, Any]:
     """Return what the card's section on the training says."""
     hours = run.train_seconds / 3600 if run.train_seconds is not None else None
-    before = [each["train_seconds"] for each in run.history]
-    texts = [look_up(text, facts) for text in all_texts(run)]
+    seconds = [each.train_seconds for each in run.history]
+    known = [each for each in seconds if each is not None and number(each) != UNKNOWN]
+    texts = all_texts(run, facts)
     return {
         "paper": paper or Paper(run.method or UNKNOWN, "", {}, ""),
         "ancestors": ancestors(run, facts),
         "shape": shape_steps(run),
         "cuts": layer_cuts(run),
         "before": earlier_trainings(run),
-        "hours_before": sum(filter(None, before)) / 3600,
-        "hours_known": None not in before,
+        "hours_before": sum(known) / 3600,
+        "hours_known": len(known) == len(seconds),
         "index_teacher": look_up(run.index_teacher, facts) if run.index_teacher else None,
         "data": texts,
-        "told": alike(texts),
+        "told": by_facts(texts),
         "rows": run.text_rows,
         "settings": _settings(run),
         "time": UNKNOWN if number(hours) == UNKNOWN else f"{run.train_seconds:,.0f} seconds ({hours:.2f} hours)",

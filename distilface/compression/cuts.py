@@ -30,8 +30,9 @@ def best_cuts(
     count: int,
     texts: Sequence[str],
     length: int = 64,
+    pooling: str = "mean",
 ) -> list[Cut]:
-    """Return cuts of an encoder, the nearest first: by the mean cosine of their mean token vectors to its own.
+    """Return cuts of an encoder, the nearest first: by the mean cosine of their vectors to its own.
 
     Args:
         encoder: a BERT or a DistilBERT; it is not changed.
@@ -39,19 +40,22 @@ def best_cuts(
         count: layers to keep.
         texts: on which they are compared.
         length: tokens of a text that are read.
+        pooling: of the token vectors: ``mean``, or ``cls`` for the first.
 
     Returns:
         All cuts of so many layers, or, where these are more than :data:`ALL`, those of a search.
 
     Raises:
-        InputError: if it has fewer layers, is of another family, or there are no texts.
+        InputError: if it has fewer layers, is of another family, the pooling is another, or there are no texts.
     """
     layers: int = encoder.config.num_hidden_layers
     if not 1 <= count <= layers:
         raise InputError(f"--best_layers {count} is out of range; the encoder has {layers} layers")
+    if pooling not in ("mean", "cls"):
+        raise InputError(f"--best_layers compares means or first tokens, not --pooling {pooling}; set --layers")
     if not texts:
         raise InputError("layers are chosen on texts, and there are none")
-    compared = _Compared(cut_layers(encoder, range(layers)), tokenizer, texts, length)
+    compared = _Compared(cut_layers(encoder, range(layers)), tokenizer, texts, length, pooling)
     if comb(layers, count) <= ALL:
         return compared.sorted(combinations(range(layers), count))
     found: list[Cut] = [(tuple(range(layers)), 0.0)]
@@ -69,10 +73,12 @@ class _Compared:
         tokenizer: its own.
         texts: on which they are compared.
         length: tokens of a text that are read.
+        pooling: ``mean`` or ``cls``.
     """
 
-    def __init__(self, whole: Any, tokenizer: Any, texts: Sequence[str], length: int) -> None:
-        self._whole, self._layers = whole.eval(), list(whole.transformer.layer)
+    def __init__(self, whole: Any, tokenizer: Any, texts: Sequence[str], length: int, pooling: str) -> None:
+        self._whole, self._layers, self._pooling = whole.eval(), list(whole.transformer.layer), pooling
+        length = min(length, whole.config.max_position_embeddings)
         ordered = sorted(texts, key=len)
         self._batches = [
             tokenizer(ordered[at : at + _BATCH], padding=True, truncation=True, max_length=length, return_tensors="pt")
@@ -82,14 +88,14 @@ class _Compared:
 
     @torch.no_grad()
     def _vectors(self, cut: Iterable[int]) -> torch.Tensor:
-        """Return the mean token vectors that some layers give, each of unit length: shape (n, width)."""
+        """Return the vectors that some layers give, each of unit length: shape (n, width)."""
         self._whole.transformer.layer = nn.ModuleList(self._layers[layer] for layer in cut)
-        means = []
+        vectors = []
         for batch in self._batches:
             mask = batch["attention_mask"].unsqueeze(-1)
             states = self._whole(batch["input_ids"], attention_mask=batch["attention_mask"]).last_hidden_state
-            means.append((states * mask).sum(1) / mask.sum(1))
-        return nn.functional.normalize(torch.cat(means), dim=-1)
+            vectors.append(states[:, 0] if self._pooling == "cls" else (states * mask).sum(1) / mask.sum(1))
+        return nn.functional.normalize(torch.cat(vectors), dim=-1)
 
     def sorted(self, cuts: Iterable[tuple[int, ...]]) -> list[Cut]:
         """Return cuts with what each loses, the least first."""

@@ -4,8 +4,13 @@ import logging
 from pathlib import Path
 
 from distilface.compression.positions import cut_positions
+from distilface.json_files import read_json
 from distilface.model.folder import Folder, save_folder
 from distilface.model.loading import load_model
+from distilface.runtimes.base import file_refusal
+from distilface.runtimes.extras import ONNX
+from distilface.settings import InputError
+from distilface.storage import check_output
 
 logger = logging.getLogger(__name__)
 
@@ -15,16 +20,23 @@ def source_of(model: str | Path | Folder, output_dir: str | Path | None) -> str 
 
     Args:
         model: a model folder; with ``output_dir`` also a Hub id, or a folder that stays as it is.
-        output_dir: a folder to save the model in first, in fp32 and with no more positions than it reads; ``None``
-            takes its own folder.
+        output_dir: a folder to save the model in first, in fp32, with no more absolute positions than it reads, and
+            with its ``run.json``, if it has one; ``None`` takes its own folder.
 
     Raises:
-        InputError: if it is not a model, has a part that cannot be written portably, or ``output_dir`` is taken.
+        InputError: if it is not a model, cannot be exported, has a part that cannot be written portably, or
+            ``output_dir`` is taken.
     """
     if output_dir is None:
         return model
-    loaded = load_model(model.path if isinstance(model, Folder) else model)
+    check_output(output_dir)
+    ONNX.check()
+    place = model.path if isinstance(model, Folder) else Path(model)
+    loaded = load_model(place if place.is_dir() else str(model))
+    if reason := file_refusal(loaded):
+        raise InputError(f"{model} cannot be exported: {reason}")
     cut_positions(loaded)
-    folder = save_folder(loaded, output_dir)
+    own = place / "run.json"
+    folder = save_folder(loaded, output_dir, read_json(own) if own.is_file() else None)
     logger.info(f"{model} is saved in {folder.path}")
     return folder

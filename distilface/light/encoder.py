@@ -135,7 +135,8 @@ class LightEncoder:
         if batch_size < 1:
             raise InputError(f"batch_size {batch_size} is out of range; it must be 1 or more")
         ids = self._tokens.ids([before + row for row in rows])
-        batches = batches_of(ids, batch_size, self._session.parts)
+        most = None if self._tokens.static else self._session.tokens  # a static model has no layers
+        batches = batches_of(ids, batch_size, self._session.parts, most)
         outputs: Any = self._session.run(self._tokens.padded([ids[row] for row in batch]) for batch in batches)
         if show_progress_bar:
             from tqdm import tqdm

@@ -56,6 +56,8 @@ class OpenVinoSession:
         self._in_flight = 1 + compiled.get_property("OPTIMAL_NUMBER_OF_INFER_REQUESTS")
         # Several for each thread: of two batches, OpenVINO often gives both to one.
         self.parts = 1 if threads == 1 else 4 * threads
+        #: Tokens of a batch at most: any number.
+        self.tokens = None
         self.width = int(compiled.output(OUTPUT).get_partial_shape()[-1].get_length())
 
     def _compiled(self, length: int) -> Any:

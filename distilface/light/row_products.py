@@ -29,9 +29,9 @@ OPSET = 18
 def multiply_by_rows(file: Path, target: Path, in_pairs: bool = False) -> None:
     """Write a file with its products by weights in int8.
 
-    What makes a column of the rows large goes to the weights first, where it pays
-    (:func:`distilface.light.whole_numbers.smoothing`). The rows that a normalization gives have one scale, where that
-    is nearly as good (:func:`distilface.light.whole_numbers.one_grid`); each other row has its own. Both are found on
+    The rows that a normalization gives have one scale, with what makes their columns large moved to the weights, where
+    that is nearly as good (:func:`distilface.light.whole_numbers.one_grid`). Each other row has its own, and is so
+    smoothed where it pays (:func:`distilface.light.whole_numbers.smoothing`). Both are found on
     the rows of :func:`distilface.light.samples.token_rows`. What a GELU gives is rounded to 256 numbers above its
     least; where only products read it, it is computed with a tanh, which differs by 0.0005 at most. Products that read
     the same rows are one; the first of them become lookups where that saves much (:mod:`distilface.light.lookups`).

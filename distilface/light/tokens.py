@@ -47,6 +47,7 @@ class Tokens:
 
     Attributes:
         length: tokens that a text is cut at.
+        static: whether the model is a static one.
 
     Args:
         folder: of the model.
@@ -71,13 +72,13 @@ class Tokens:
         self._padding, self._left = int(counted or 0), settings.get("padding_side") == "left"
         asked = [sentence.get("max_seq_length"), settings.get("model_max_length")]
         asked.append((self._tokenizer.truncation or {}).get("max_length"))
-        self._static = _is_static(folder)
-        self.length = _length(folder, [*asked, *([ENDLESS] if self._static else [])], encoder)
+        self.static = _is_static(folder)
+        self.length = _length(folder, [*asked, *([ENDLESS] if self.static else [])], encoder)
         self._tokenizer.no_padding()
         side = settings.get("truncation_side", "right")
         self._tokenizer.enable_truncation(self.length, direction=side)
         known = side == "right" and knows_words(self._tokenizer)
-        self._words = Words(self._tokenizer, not self._static) if known else None
+        self._words = Words(self._tokenizer, not self.static) if known else None
 
     def _lower_first(self) -> None:
         """Lower the case before all else, as sentence-transformers does on ``do_lower_case``."""
@@ -89,7 +90,7 @@ class Tokens:
         return ids_of(texts, self._words, self.length, self._by_library)
 
     def _by_library(self, texts: list[str]) -> list[list[int]]:
-        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=not self._static)
+        encodings = self._tokenizer.encode_batch_fast(texts, add_special_tokens=not self.static)
         return [encoding.ids for encoding in encodings]
 
     def padded(self, rows: Sequence[Sequence[int]]) -> dict[str, np.ndarray]:
@@ -97,7 +98,7 @@ class Tokens:
         return pad_rows(rows, self._padding, self._left)
 
 
-def batches_of(rows: Sequence[Sequence[int]], most: int, parts: int = 1) -> list[list[int]]:
+def batches_of(rows: Sequence[Sequence[int]], most: int, parts: int = 1, tokens: int | None = None) -> list[list[int]]:
     """Return the numbers of rows of tokens in batches of similar length, so that little of each is padding.
 
     The longest come first: where several batches run at a time, a long one must not be the last.
@@ -106,6 +107,7 @@ def batches_of(rows: Sequence[Sequence[int]], most: int, parts: int = 1) -> list
         rows: of tokens.
         most: rows in a batch.
         parts: batches that they are at least cut into.
+        tokens: in a batch of several rows at most, with its padding; ``None`` for any number.
     """
     lengths = [len(row) for row in rows]
     order, size = np.argsort(np.negative(lengths), kind="stable"), min(most, -(-len(rows) // parts))
@@ -113,7 +115,10 @@ def batches_of(rows: Sequence[Sequence[int]], most: int, parts: int = 1) -> list
     padding = 0
     for row in order.tolist():
         padding += lengths[batches[-1][0]] - lengths[row] if batches else 0
-        if not batches or len(batches[-1]) == size or padding > PADDING:
+        full = bool(batches) and len(batches[-1]) == size
+        if batches and tokens is not None:
+            full |= (len(batches[-1]) + 1) * lengths[batches[-1][0]] > tokens
+        if not batches or full or padding > PADDING:
             batches.append([])
             padding = 0
         batches[-1].append(row)

@@ -15,6 +15,8 @@ POWERS_OF_ONE = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 PAYS = 0.8
 #: The least size of a row, by which its numbers are divided.
 TINY = 1e-6
+#: One grid is so many times as wide as the rows that it is made for.
+MARGINS = (1.0, 1.15, 1.3)
 #: One grid for all rows may raise the error of their product to so many times that of a grid for each.
 MAY_COST = 1.5
 
@@ -97,8 +99,8 @@ def one_grid(rows: np.ndarray, weight: np.ndarray, moved: np.ndarray | None, in_
     """Return one grid for all rows, if a product with it loses little more than with one for each row.
 
     The rows that a normalization gives are nearly of one size. They are smoothed for the grid, as :func:`smoothing`
-    does it for scales of their own. The grid ends with the numbers that are looked at: others are cut off there, which
-    costs less than wider steps.
+    does it for scales of their own. Every other row makes grids, of some powers and :data:`MARGINS`; the rest judge
+    them, for beyond a grid's ends a number is cut off.
 
     Args:
         rows: X, shape (n, K).
@@ -109,18 +111,20 @@ def one_grid(rows: np.ndarray, weight: np.ndarray, moved: np.ndarray | None, in_
     Returns:
         The grid of the least error; ``None`` if it loses more, as where all rows are 0.
     """
-    exact, found = rows @ weight, []
-    for shares in _shares(rows, weight, POWERS_OF_ONE):
-        smooth = rows / shares
-        low, high = min(float(smooth.min()), 0), max(float(smooth.max()), TINY)
-        step = (high - low) / 255
-        zero = np.round(-low / step)
-        on_it = (np.clip(np.round(smooth / step) + zero, 0, 255) - zero) * step
+    making, judging = rows[::2], rows[1::2]
+    exact, found = judging @ weight, []
+    for shares in _shares(making, weight, POWERS_OF_ONE):
         codes, steps = to_int8(weight * shares[:, None], in_pairs)
-        grid = Grid(shares, np.float32(step), np.uint8(zero))
-        found.append((float(np.linalg.norm(on_it @ (codes * steps) - exact)), grid))
+        rounded, made, judged = codes * steps, making / shares, judging / shares
+        for margin in MARGINS:
+            low, high = margin * min(float(made.min()), 0), margin * max(float(made.max()), TINY)
+            step = (high - low) / 255
+            zero = np.round(-low / step)
+            on_it = (np.clip(np.round(judged / step) + zero, 0, 255) - zero) * step
+            grid = Grid(shares, np.float32(step), np.uint8(zero))
+            found.append((float(np.linalg.norm(on_it @ rounded - exact)), grid))
     error, grid = min(found, key=lambda each: each[0])
-    return grid if 0 < error <= MAY_COST * _miss(moved, rows, weight, exact, in_pairs) else None
+    return grid if 0 < error <= MAY_COST * _miss(moved, judging, weight, exact, in_pairs) else None
 
 
 def _rounded(rows: np.ndarray) -> np.ndarray:

@@ -136,6 +136,7 @@ class Method(ABC):
         task = Task(settings, self.read(settings, texts))
         task.settings = fill_budget(task, self.starts_static)
         settings = task.settings = search_layers(task)
+        before = history_of(task.source, *(getattr(settings, "average_with", None) or []))
         trainer, measure = self.trainer(task)
         scores = processes.from_first(lambda: [measure.score(teacher) for teacher in task.teachers])
         run = {
@@ -143,7 +144,7 @@ class Method(ABC):
             "baseline_model": task.source,
             "layers": settings.layers,
             "compression": task.compression,
-            "history": history_of(task.source),
+            "history": before,
             "teacher": task.teacher_names[0] if len(scores) == 1 else task.teacher_names or None,
         }
         if scores:

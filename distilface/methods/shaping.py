@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 from sentence_transformers import SentenceTransformer
 
+from distilface import processes
 from distilface.compression.bits import BITS, Rounding
 from distilface.compression.budget import shape_lines, shapes_for
 from distilface.compression.cuts import best_cuts
@@ -73,7 +74,10 @@ def search_layers(task: Task) -> Any:
     settings, count = task.settings, getattr(task.settings, "best_layers", None)
     if count is None:
         return settings
-    found = best_cuts(*load_backbone(task.source), count, drawn(task.texts, SEARCHED))
+    sample, length = drawn(task.texts, SEARCHED), settings.train_max_length
+    found = processes.from_first(
+        lambda: best_cuts(*load_backbone(task.source), count, sample, length, settings.pooling)
+    )
     for layers, lost in found[:3]:
         logger.info(f"layers {' '.join(map(str, layers))}: 1 - cosine to all of them {lost:.3f}, untrained")
     return replace(settings, layers=list(found[0][0]))

@@ -69,11 +69,17 @@ def _is_met(need: Any, field: Field[Any], value: Any) -> bool:
     return is_on(field, value) is need if isinstance(need, bool) else value == need
 
 
+def chosen_by(settings: Any) -> set[str]:
+    """Return the settings that others choose, which are on."""
+    known = {field.name: field for field in fields(settings)}
+    on = _on(type(settings), vars(settings))
+    return {name for chooser in on for name in known[chooser].metadata.get("chooses", ())}
+
+
 def unused(settings: Any) -> list[str]:
     """Return a sentence for each setting that differs from its default and has no effect beside the others."""
     known, sentences = {field.name: field for field in fields(settings)}, []
-    on = _on(type(settings), vars(settings))
-    chosen = {name for chooser in on for name in known[chooser].metadata.get("chooses", ())}
+    chosen = chosen_by(settings)
     for field in known.values():
         if is_default(settings, field.name):
             continue

@@ -10,9 +10,10 @@ from typing import Any
 from distilface import processes
 from distilface.locks import discard, locked
 from distilface.settings import InputError
+from distilface.settings.conflicts import chosen_by
 from distilface.storage import check_output, replace_text, write_whole
 from distilface.training.checkpoints import last_whole
-from distilface.training.settings import SHAPE, TrainSettings, comparable, effective
+from distilface.training.settings import TrainSettings, comparable, effective
 from distilface.training.values import check_values
 
 logger = logging.getLogger(__name__)
@@ -135,14 +136,14 @@ def _check_unchanged(work: Path, settings: TrainSettings, now: dict[str, Any], e
         work: of the run.
         settings: how to train.
         now: what is compared, as it was kept.
-        early: before a budget in megabytes has chosen a shape, which is then not compared.
+        early: before a budget in megabytes or a search has chosen settings, which are then not compared.
 
     Raises:
         InputError: naming the key, its old value and its new one.
     """
     begun: dict[str, Any] = json.loads((work / "run.json").read_text())
     old = begun["settings"]
-    chosen = SHAPE if early and getattr(settings, "megabytes", None) is not None else []
+    chosen = chosen_by(settings) if early else set()
     keys = [key for key in comparable(old, settings) if key not in chosen]
     changes = [(key, old.get(key), now["settings"][key]) for key in keys]
     changes += [(key, begun.get(key), now[key]) for key in ("data", "origin") if key in now]

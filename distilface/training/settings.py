@@ -92,7 +92,8 @@ class TeacherSettings(StudentSettings):
     best_layers: int | None = setting(
         None,
         "keep so many layers: the cut that is nearest to the whole encoder before any training, which is searched for",
-        excludes=["layers", "megabytes"],
+        excludes=["megabytes"],
+        chooses=["layers"],
     )
     bits: int | None = setting(None, "bits of a weight, 4 or 2: trains the student on the grid of its 4-bit file")
     table_bits: int = setting(
