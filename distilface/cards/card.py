@@ -38,15 +38,16 @@ def _widget(rows: Sequence[int]) -> dict[str, Any]:
     return {"source_sentence": source, "sentences": others}
 
 
-def _claim(shape: dict[str, Any], tables: list[dict[str, Any]]) -> str:
+def _claim(shape: dict[str, Any], tables: list[dict[str, Any]], teacher: str) -> str:
+    """Say in a sentence what the model is, and how it scores beside its teacher, which has a name."""
     means: dict[str, float] = next((table["means"] for table in tables if table["means"]), {})
     millions = f"{shape['parameters'] / 1e6:.1f}M" if shape["parameters"] >= 1e5 else f"{shape['parameters']:,}"
     length = "any length" if shape["static"] else f"up to {shape['length']} tokens"
     claim = f"A sentence encoder of {millions} parameters: text of {length} to a vector of {shape['dimension']} numbers"
     if not means:
         return f"{claim}."
-    teacher = f", where its teacher has {means['teacher']:.2f}" if "teacher" in means else ""
-    return f"{claim}, with a mean of {means['this model']:.2f} on MTEB's seven English STS tasks{teacher}."
+    beside = f", where its {teacher} has {means['teacher']:.2f}" if "teacher" in means else ""
+    return f"{claim}, with a mean of {means['this model']:.2f} on MTEB's seven English STS tasks{beside}."
 
 
 def _metadata(content: dict[str, Any]) -> ModelCardData:
@@ -87,11 +88,13 @@ def card_content(
     if licence and (sentence := license_sentence(licence, facts)):
         logger.warning(sentence)
     widget = _widget(facts["widget"])
+    teacher = "first teacher" if len(run.teachers) > 1 else "teacher"
     content: dict[str, Any] = {
         "name": repo_id.rpartition("/")[2],
         "repo": json.dumps(repo_id),
         "hub": "/" in repo_id,
-        "claim": _claim(shape, tables),
+        "claim": _claim(shape, tables, teacher),
+        "teacher": teacher,
         "shape": shape,
         "exports": exports,
         "tables": tables,
