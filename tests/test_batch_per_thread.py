@@ -78,7 +78,7 @@ def test_batch_per_thread_gives_the_vectors_of_one_after_another():
 
 
 def test_a_static_model_takes_long_texts_together(monkeypatch):
-    """It has no layers, so nothing lies between them: of 32 texts of 60 tokens one thread runs all."""
+    """It has no layers, so nothing lies between them."""
     asked: list[int | None] = []
     monkeypatch.setattr(encoder, "batches_of", lambda *args: asked.append(args[-1]) or tokens.batches_of(*args))
     for name in ("minilm-static", "minilm-5mb"):

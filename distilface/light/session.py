@@ -19,7 +19,7 @@ OUTPUT = "sentence_embedding"
 MULTIPLIED, PRODUCT = "MatMul", "MatMulNBits"
 
 
-#: Tokens, padding among them, of a batch that one thread runs: of more, a token takes up to a tenth longer.
+#: Tokens, padding among them, of a batch that one thread runs: of more, a token takes some percent longer.
 OF_A_THREAD = 512
 
 

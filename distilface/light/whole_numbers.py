@@ -10,13 +10,13 @@ WIDEST = 127
 #: How much of what makes a column large goes from the rows to the weights.
 POWERS = (0.3, 0.4, 0.5, 0.6, 0.7)
 #: The same, of rows that one grid serves: they are rounded more coarsely than the weight.
-POWERS_OF_ONE = (0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+POWERS_OF_ONE = (0.5, 0.6, 0.7, 0.8)
 #: It is done where the error falls to this share.
 PAYS = 0.8
 #: The least size of a row, by which its numbers are divided.
 TINY = 1e-6
 #: One grid is so many times as wide as the rows that it is made for.
-MARGINS = (1.0, 1.15, 1.3)
+MARGINS = (1.0, 1.2)
 #: One grid for all rows may raise the error of their product to so many times that of a grid for each.
 MAY_COST = 1.5
 
