@@ -371,10 +371,11 @@ def test_the_shipped_model_finds_what_means_the_same():
 
 def test_a_start_is_measured_part_by_part(folders):
     """In a process of its own, which makes sure that neither torch nor YAML is imported."""
-    started = cold_start.start(cold_start.LIGHT, str(folders["bert"]), 3)
     parts = ["import numpy", "import onnxruntime", "import tokenizers", "import distilface", "settings and tokenizer"]
-    assert list(started["parts"]) == [*parts, "session", "first vector"]
-    assert len(started["times"]) == 3
+    for choice in cold_start.CHOICES.values():
+        started = cold_start.start(choice + cold_start.LIGHT, str(folders["bert"]), 3)
+        assert list(started["parts"]) == [*parts, "session", "first vector"]
+        assert len(started["times"]) == 3
     turns = [{"parts": {"a": [0.1 * n, 0.2], "b": [0.3, 0.1]}, "times": [[0.001 * n, 0.002]]} for n in (1, 2, 6)]
     assert cold_start.summary(turns) == {
         "clock_ms": {"first_vector": 500, "least": 400, "parts": {"a": 200, "b": 300}, "one_sentence": 2.0},

@@ -1,6 +1,7 @@
 """What every page owes a person, of ``demo/``: soon there, for the keyboard, on a small screen, with enough contrast.
 
-``DISTILFACE_LOAD_TIMES=FILE.json`` writes the times to the first search, which stand in the page's README.
+``DISTILFACE_LOAD_TIMES=FILE.json`` writes the times to the first search, which stand in the page's README, and
+``DISTILFACE_SCREENSHOT=FILE.png`` the picture there.
 """
 
 import json
@@ -9,12 +10,18 @@ import time
 from pathlib import Path
 
 import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
-from browser import IDLE, put_model, visiting
+from browser import IDLE, put_model, take_picture, visiting
+from page_visits import unit
 from tiny import needs_package
 
-from distilface.environment import environment
+from distilface.data.pairs import read_sts
+from distilface.environment import environment, processor
+from distilface.hub_ids import DEFAULT_TEACHER
 from distilface.light import LightEncoder
+from distilface.training.teacher import load_teacher
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(300)]
 pytest_plugins = ["page_visits"]
@@ -27,6 +34,8 @@ new MutationObserver((_, observer) => {
 }).observe(document, { childList: true, subtree: true, characterData: true });
 """
 LOADS = 3
+#: Below it the machine does nothing else that counts.
+IDLE_CROWDING = 1.2
 #: Marks of a ruler that measures 28 lengths: as angles, no two pairs of rows have the same cosine.
 RULER = [0, 1, 4, 9, 15, 22, 32, 34]
 REACHED = """() => {
@@ -76,16 +85,18 @@ def first_search(browser, address: str) -> float:
 
 
 def write_times(file: Path, browser, seconds: list[float], busy: float) -> None:
-    """Add a browser's times to a file."""
-    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {"browsers": {}}
-    known |= {"model": SHIPPED.name, "what": "seconds from a cold load to the first search"}
+    """Add a browser's times on this processor to a file."""
+    known = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    here = known.setdefault(processor(), {"browsers": {}})
+    here |= {"model": SHIPPED.name, "what": "seconds from a cold load to the first search"}
     times = {
         "version": browser.running.version,
         "seconds": [round(each, 2) for each in seconds],
         "crowding": round(busy, 2),
     }
-    known["browsers"] |= {browser.name: times}
-    file.write_text(json.dumps(known | environment("playwright"), indent=2) + "\n", encoding="utf-8")
+    here["browsers"] |= {browser.name: times}
+    here |= environment("playwright")
+    file.write_text(json.dumps(known, indent=2) + "\n", encoding="utf-8")
 
 
 def test_a_complaint_would_be_seen(browser):
@@ -110,14 +121,15 @@ def crowding() -> float:
 
 
 def test_the_first_search_is_there_in_two_seconds(browser, shipped):
-    """On a machine that does nothing else: a core with one other program takes 4 s, and here are 5 allowed for it."""
+    """On a processor with VNNI that does nothing else; an older one takes 4 s, as does a core with another program."""
     busy = crowding()
     seconds = [first_search(browser, shipped) for _ in range(LOADS)]
     busy = max(busy, crowding())
     print(f"{browser.name} {browser.running.version}: first search after {seconds} s, crowding {busy:.2f}")
     if file := os.environ.get("DISTILFACE_LOAD_TIMES"):
         write_times(Path(file), browser, seconds, busy)
-    assert min(seconds) < 5 * max(1, busy / 2)
+    fast = "vnni" in processor() and busy < IDLE_CROWDING
+    assert min(seconds) < (2 if fast else 5 * max(1, busy / 2))
 
 
 def test_tab_reaches_everything_and_shows_where(visit):
@@ -172,6 +184,8 @@ def test_axe_has_nothing_against_it(browser, shipped, packages, tmp_path, scheme
 @pytest.mark.usefixtures("one_thread", "own_cache")
 def test_the_shipped_model_has_pythons_vectors(visit):
     """The 4-bit file with its table of 2 bits."""
+    if picture := os.environ.get("DISTILFACE_SCREENSHOT"):
+        take_picture(visit.page, picture)
     assert visit.ask("a pet naps on the computer")[0] == "The cat is asleep on the warm laptop."
     by_text = visit.vectors()
     assert "4 bits" in visit.page.inner_text("#facts")
@@ -181,3 +195,27 @@ def test_the_shipped_model_has_pythons_vectors(visit):
     cosines = (vectors * expected).sum(1) / lengths
     print(f"{visit.browser.name}: least cosine of {len(by_text)} vectors to Python's {cosines.min():.6f}")
     assert cosines.min() > 0.9999
+
+
+@needs_package
+@pytest.mark.usefixtures("one_thread", "own_cache")
+@pytest.mark.parametrize("kind", ["npy", "parquet"])
+def test_an_index_of_the_teacher_is_searched_with_the_shipped_model(visit, tmp_path, kind):
+    """Vectors of all-MiniLM-L6-v2 are made by sentence-transformers, the queries by the page."""
+    texts = list(dict.fromkeys(read_sts("sample")["sentence1"]))[:100]
+    index = load_teacher(DEFAULT_TEACHER).encode(texts)
+    if kind == "parquet":
+        rows = pa.FixedSizeListArray.from_arrays(pa.array(index.reshape(-1)), index.shape[1])
+        pq.write_table(pa.table({"text": texts, "embedding": rows}), tmp_path / "index.parquet")
+    else:
+        visit.fill(texts)
+        np.save(tmp_path / "index.npy", index)
+    visit.page.set_input_files("#file", tmp_path / f"index.{kind}")
+    visit.page.wait_for_selector("#index:visible")
+    assert visit.page.inner_text("#notice") == ""
+    student = LightEncoder(SHIPPED, "q4")
+    for query in ("Somebody is preparing a meal.", "The weather will get worse.", "repairing a bike"):
+        scores = unit(index) @ unit(student.encode([query]))[0]
+        assert visit.ask(query)[:10] == [texts[row] for row in np.argsort(-scores)[:10]]
+        first = float(visit.page.locator("#results .score").first.inner_text())
+        assert first == pytest.approx(scores.max(), abs=1e-3)

@@ -1,7 +1,6 @@
 """The page of ``demo/`` in Chromium and Firefox: what a person sees of it, and its vectors against Python's.
 
-npm's packages are installed once, in ``DISTILFACE_VENVS`` if that is set. ``DISTILFACE_SCREENSHOT=FILE.png`` writes the
-picture that stands in the README.
+npm's packages are installed once, in ``DISTILFACE_VENVS`` if that is set.
 """
 
 import json
@@ -9,7 +8,7 @@ import os
 
 import numpy as np
 import pytest
-from browser import IDLE, INT8, int8_model, put_model, take_picture, visiting
+from browser import IDLE, INT8, int8_model, put_model, visiting
 from page_visits import TEXTS, VIOLIN, alone, unit
 from tiny import needs_package
 
@@ -30,8 +29,6 @@ def heat(visit) -> np.ndarray:
 
 
 def test_typing_brings_the_right_neighbour_first(visit, model):
-    if picture := os.environ.get("DISTILFACE_SCREENSHOT"):
-        take_picture(visit.page, picture)
     assert visit.ask("a child rehearses on her instrument")[0] == VIOLIN
     assert visit.ask("a pet naps on the computer")[0] == "The cat is asleep on the warm laptop."
     assert visit.ask("repairing a bike")[0].startswith("He mended the brakes of his bicycle")

@@ -2,10 +2,12 @@
 
     python -m benchmarks.speed.cold_start --output benchmarks/results/cold-start.json
 
-The model that the package ships on the light encoder and all-MiniLM-L6-v2 through SentenceTransformer.encode, in turns,
-each in a process of its own on one thread; the files are in the system's cache from a first turn, which is not counted.
-Medians. Seconds on the clock are those that a user waits; where something else runs on the machine, the seconds of the
-processor say what the start itself takes. The output keeps what other processors gave. A minute or two.
+The model that the package ships on the light encoder, its file as it is and as ``auto`` runs it for texts that come one
+by one, and all-MiniLM-L6-v2 through SentenceTransformer.encode, in turns, each in a process of its own with as many
+threads as it takes. The files are in the system's cache, and what ``auto`` measures and makes is kept, from a first
+turn, which is not counted. Medians. Seconds on the clock are those that a user waits; where something else runs on the
+machine, the seconds of the processor say what the start itself takes. The output keeps what other processors gave. Some
+minutes.
 """
 
 import inspect
@@ -69,11 +71,13 @@ def open_session(*arguments):
     return opened(*arguments)
 
 ways.open_session = open_session
-model = LightEncoder(sys.argv[1] or None)
+model = LightEncoder(sys.argv[1] or None, **CHOICE)
 mark("session")
 assert not {"torch", "transformers", "datasets", "yaml"} & {*sys.modules}
 finish(model.encode)
 """
+#: The light encoder's own ways to be opened, by the names of their rows.
+CHOICES = {"light": "CHOICE = {}", "auto": "CHOICE = {'variant': 'auto', 'one_by_one': True}"}
 USUAL = """
 from sentence_transformers import SentenceTransformer
 mark("import sentence_transformers")
@@ -96,7 +100,7 @@ class ColdSettings:
 
 def start(source: str, model: str, sentences: int) -> dict[str, Any]:
     """Start a process, and return the parts of its start and the times of one sentence after it."""
-    own = os.environ | {"OMP_NUM_THREADS": "1", "TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
+    own = os.environ | {"TOKENIZERS_PARALLELISM": "false", "HF_HUB_OFFLINE": "1"}
     command = [sys.executable, "-c", MARKS + source, model, str(sentences)]
     done = subprocess.run(command, capture_output=True, text=True, check=True, env=own)
     return dict(json.loads(done.stdout.splitlines()[-1]))
@@ -122,10 +126,11 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
     settings = parse(ColdSettings, argv, inspect.getdoc(ColdSettings) or "")
     check_counts(settings, "turns", "sentences")
     check_file(settings.output)
-    both = {"light": (LIGHT, settings.model), "usual": (USUAL, resolve(settings.usual))}
-    taken: dict[str, list[dict[str, Any]]] = {name: [] for name in both}
+    rows = {name: (choice + LIGHT, settings.model) for name, choice in CHOICES.items()}
+    rows |= {"usual": (USUAL, resolve(settings.usual))}
+    taken: dict[str, list[dict[str, Any]]] = {name: [] for name in rows}
     for _ in range(settings.turns + 1):
-        for name, (source, model) in both.items():
+        for name, (source, model) in rows.items():
             taken[name].append(start(source, model, settings.sentences))
     result: dict[str, Any] = {name: summary(turns[1:]) for name, turns in taken.items()}
     pairs = list(zip(taken["light"][1:], taken["usual"][1:], strict=True))
@@ -135,14 +140,14 @@ def run(argv: list[str] | None = None) -> dict[str, Any]:
             for light, usual in pairs
         ]
         result[f"times_faster_by_{clock}"] = round(statistics.median(ratios), 1)
-    for name in both:
+    for name in rows:
         for clock in ("clock", "processor"):
             row = result[name][f"{clock}_ms"]
             print(f"{name:6} {clock:10} first vector {row['first_vector']:6} ms, then {row['one_sentence']:6.2f} ms")
     for part, time in result["light"]["processor_ms"]["parts"].items():
         print(f"       {part:24} {time:5} ms of the processor")
     model = settings.model or f"the shipped model, {read_json(SHIPPED / 'run.json')['settings']['output_dir']}"
-    more = {"model": model, "threads": 1, "turns": settings.turns, **stamp("onnxruntime", "tokenizers")}
+    more = {"model": model, "turns": settings.turns, **stamp("onnxruntime", "tokenizers")}
     add_result(settings.output, processor(), {**result, **more})
     return result
 

@@ -1,16 +1,14 @@
 """A file as another, which is kept: of 4 or 2 bits in fp32, or with products in int8. Small to fetch, fast to run."""
 
-import hashlib
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from filelock import FileLock
 
+from distilface.light.files import digest
 from distilface.light.session import OUTPUT, PRODUCT
-from distilface.storage import whole_file
 
 #: Part of the name of what is kept, and of what is remembered of it: another way of writing it takes another.
 VERSION = 4
@@ -33,8 +31,7 @@ def expand(file: Path, target: Path) -> None:
 
     model = onnx.load(file)
     put_in_fp32(model)
-    with whole_file(target) as stream:
-        stream.write(model.SerializeToString())
+    write_model(model, target)
 
 
 def put_in_fp32(model: Any) -> None:
@@ -92,6 +89,13 @@ def multiply_in_int8(file: Path, target: Path) -> None:
             others = [each for each in node.attribute if each.name != ACCURACY]
             del node.attribute[:]
             node.attribute.extend([*others, helper.make_attribute(ACCURACY, IN_INT8)])
+    write_model(model, target)
+
+
+def write_model(model: Any, target: Path) -> None:
+    """Write an ONNX model, whole or not at all."""
+    from distilface.storage import whole_file  # its import takes a while
+
     with whole_file(target) as stream:
         stream.write(model.SerializeToString())
 
@@ -106,9 +110,11 @@ def kept(file: Path, home: Path, write: Callable[[Path, Path], None]) -> Path:
         home: the cache folder.
         write: :func:`expand`, :func:`multiply_in_int8`, or :func:`distilface.light.row_products.multiply_by_rows`.
     """
-    name = hashlib.sha256(file.read_bytes()).hexdigest()[:32]
+    name = digest(file)[:32]
     target = home / f"{name}-{VERSION}.onnx"
     if not target.is_file():
+        from filelock import FileLock  # its import takes a while
+
         target.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(target.with_suffix(".lock")):
             if not target.is_file():

@@ -7,13 +7,14 @@ import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from pathlib import Path
-from statistics import median
 from typing import Any
+
+import numpy as np
 
 from distilface.environment import cores, package_version, processor
 from distilface.light.expanding import VERSION
+from distilface.light.files import digest
 from distilface.light.ways import Way, agree, home, runs_here
-from distilface.storage import write_whole
 
 logger = logging.getLogger(__name__)
 
@@ -72,7 +73,7 @@ def measure(encoders: Mapping[str, Encode], one_by_one: bool = False) -> Choice:
             for batch in batches:
                 encode(batch)
             turns[name].append(len(TEXTS) / (time.perf_counter() - began))
-    rates = {name: round(median(taken), 1) for name, taken in turns.items()}
+    rates = {name: round(float(np.median(taken)), 1) for name, taken in turns.items()}
     return Choice(max(rates, key=rates.__getitem__), rates, processor(), one_by_one)
 
 
@@ -95,6 +96,8 @@ def fastest(
         return known
     choice = measure(opened(), one_by_one)
     logger.info(str(choice))
+    from distilface.storage import write_whole  # its import takes a while
+
     _place(key).parent.mkdir(parents=True, exist_ok=True)
     write_whole(_place(key), asdict(choice))
     return choice
@@ -130,7 +133,7 @@ def _key(files: Mapping[str, Iterable[Path]], threads: int, one_by_one: bool = F
     """Return what the measurement depends on, as one word: processor, threads, runtimes, the files' content."""
     paths = {name: list(parts) for name, parts in files.items()}
     distinct = {part for parts in paths.values() for part in parts}  # several ways may run one file
-    digests = {part: hashlib.sha256(part.read_bytes()).hexdigest() for part in distinct}
+    digests = {part: digest(part) for part in distinct}
     content = {name: [digests[part] for part in parts] for name, parts in paths.items()}
     versions = [package_version(name) for name in ("onnxruntime", "openvino")]
     all_of_it = [

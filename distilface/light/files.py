@@ -1,6 +1,7 @@
 """Which files a light encoder reads, and where they are: in the wheel, in a folder, on the Hub."""
 
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 from distilface.json_files import read_json
@@ -50,6 +51,19 @@ def find_files(model: str | Path | None, variant: str | None = None, file: str |
         asked = " or ".join(paths[0] for paths in wanted)
         raise InputError(f"{model} has no {asked}; make one with the toolkit: distilface export FOLDER --formats q4")
     return folder, found
+
+
+def digest(file: Path) -> str:
+    """Return the sha256 of a file's bytes, in hex; a process reads a file once, as long as it stays what it is."""
+    there = file.stat()
+    return _digest(file.resolve(), there.st_size, there.st_mtime_ns)
+
+
+@lru_cache
+def _digest(file: Path, size: int, changed: int) -> str:
+    import hashlib  # its import takes a while
+
+    return hashlib.sha256(file.read_bytes()).hexdigest()
 
 
 def variants_in(folder: Path) -> dict[str, Path]:

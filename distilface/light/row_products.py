@@ -12,13 +12,12 @@ from typing import Any
 
 import numpy as np
 
-from distilface.light.expanding import put, put_in_fp32
+from distilface.light.expanding import put, put_in_fp32, write_model
 from distilface.light.graphs import Emitted
 from distilface.light.lookups import LARGEST, FirstRows, first_rows, saves_enough
 from distilface.light.products import Product, Products, joined
 from distilface.light.samples import DRAWN
 from distilface.light.whole_numbers import TINY, one_grid, smoothing, to_int8
-from distilface.storage import whole_file
 
 #: What a GELU gives is never below this, so all 256 whole numbers can stand for what lies above.
 LEAST_GELU = -0.1701
@@ -52,8 +51,7 @@ def multiply_by_rows(file: Path, target: Path, in_pairs: bool = False) -> None:
     _check(model)
     put_in_fp32(model)
     _Rewriting(model, in_pairs).rewrite(file)
-    with whole_file(target) as stream:
-        stream.write(model.SerializeToString())
+    write_model(model, target)
 
 
 def _check(model: Any) -> None:

@@ -3,7 +3,6 @@
 import os
 from collections import deque
 from collections.abc import Iterable, Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
 from itertools import chain, islice
 from pathlib import Path
 from typing import Any
@@ -61,6 +60,8 @@ class OnnxSession:
         if self._workers == 1 or len(first) < 2:
             yield from map(self._embed, chain(first, rest))
             return
+        from concurrent.futures import Future, ThreadPoolExecutor  # their import takes a while
+
         running: deque[Future[np.ndarray]] = deque()
         with ThreadPoolExecutor(self._workers) as pool:
             for batch in chain(first, rest):

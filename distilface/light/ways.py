@@ -23,6 +23,13 @@ BY_ROWS: dict[bool, Literal["int8 by rows", "paired int8 by rows"]] = {
     True: "int8 by rows",
     False: "paired int8 by rows",
 }
+#: Where in the cache a file lies that is made of another.
+PLACES = {
+    "fp32": "expanded",
+    "int8": "int8",
+    "int8 by rows": "int8_by_rows",
+    "paired int8 by rows": "paired_int8_by_rows",
+}
 #: The least cosine between what a way gives of a text and what the folder's smallest file gives.
 LEAST_COSINE = 0.999
 
@@ -63,16 +70,21 @@ class Way:
         """Return the file that runs: the folder's, or what is made of it, if it is not there yet."""
         if self.rewritten is None:
             return self.file
-        from distilface.light import expanding, row_products
+        from distilface.light.expanding import kept
 
-        rewritings: dict[str, tuple[str, Callable[[Path, Path], None]]] = {
-            "fp32": ("expanded", expanding.expand),
-            "int8": ("int8", expanding.multiply_in_int8),
-            "int8 by rows": ("int8_by_rows", row_products.multiply_by_rows),
-            "paired int8 by rows": ("paired_int8_by_rows", partial(row_products.multiply_by_rows, in_pairs=True)),
+        return kept(self.file, home() / PLACES[self.rewritten], self._write)
+
+    def _write(self, file: Path, target: Path) -> None:
+        """Write what a file is rewritten as."""
+        from distilface.light import expanding, row_products  # their imports take a while
+
+        writers: dict[str, Callable[[Path, Path], None]] = {
+            "fp32": expanding.expand,
+            "int8": expanding.multiply_in_int8,
+            BY_ROWS[True]: row_products.multiply_by_rows,
+            BY_ROWS[False]: partial(row_products.multiply_by_rows, in_pairs=True),
         }
-        place, write = rewritings[self.rewritten]
-        return expanding.kept(self.file, home() / place, write)
+        writers[self.rewritten or "fp32"](file, target)
 
     def open(self, threads: int | None = None) -> tuple[Any, int]:
         """Return a session, which runs batches, and the width of its embeddings.
