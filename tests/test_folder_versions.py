@@ -15,10 +15,11 @@ import torch
 from five import TEXTS, make
 from sentence_transformers.base.modules import Dense, Normalize
 
-from distilface.model.folder import save_folder
+from distilface.model.folder import load, save_folder
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 
+ROOT = Path(__file__).parents[1]
 VERSIONS = {
     "st-5.1.2": ["sentence-transformers==5.1.2", "transformers==4.57.*"],
     "st-5.7": ["sentence-transformers==5.7.*"],
@@ -38,6 +39,15 @@ for folder in folders:
         AutoModel.from_pretrained(folder)(**inputs)
     found[folder] = [model.encode(texts).tolist(), model.max_seq_length, sorted(inputs)]
 json.dump(found, open(sys.argv[1], "w"))
+"""
+SHIPPED = """
+import json, sys
+from sentence_transformers import SentenceTransformer
+
+texts, folder = json.load(sys.stdin)
+model = SentenceTransformer(folder, device="cpu")
+dtypes = sorted({str(parameter.dtype) for parameter in model.parameters()})
+json.dump([dtypes, model.encode(texts).tolist()], open(sys.argv[1], "w"))
 """
 
 
@@ -76,3 +86,13 @@ def test_the_vectors_are_the_same_in_an_older_version(python, tmp_path):
         differences[name] = float(np.abs(np.array(vectors) - model.encode(TEXTS)).max())
         print(f"{name:<18} max abs diff {differences[name]:.1e}")
     assert max(differences.values()) < 1e-5, differences
+
+
+@pytest.mark.parametrize("name", ["minilm-2mb", "minilm-static"])
+def test_what_ships_is_read_in_fp32(python, name, tmp_path):
+    """One is stored in fp16 with ``float32`` in its config, the other, which would be read as it is stored, in fp32."""
+    asked = json.dumps([TEXTS, str(ROOT / "models" / name)])
+    subprocess.run([python, "-c", SHIPPED, "found.json"], input=asked, text=True, cwd=tmp_path, check=True)
+    dtypes, vectors = json.loads((tmp_path / "found.json").read_text())
+    assert dtypes == ["torch.float32"]
+    np.testing.assert_allclose(vectors, load(ROOT / "models" / name).encode(TEXTS), atol=1e-5)
