@@ -58,7 +58,7 @@ def export_folder(words: list[str]) -> dict[str, Parity]:
     warn_unused(settings)
     pairs = read_sts(settings.dev)
     folder = source_of(settings.folder, settings.output_dir)
-    results = export(folder, pairs, settings.formats or None, settings.calibration)
+    results = export(folder, pairs, settings.formats or None, settings.calibration, settings.most_lost)
     passed = sum(parity.refused is None for parity in results.values())
     print(f"{passed} of {len(results)} formats written to {settings.output_dir or settings.folder}")
     return results

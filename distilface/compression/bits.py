@@ -1,4 +1,4 @@
-"""Weights on the grid of their quantised file: 4 or 2 bits in blocks that share a scale, in training as in the file.
+"""Weights on the grid of their quantised file: 4, 2 or 8 bits in blocks that share a scale, in training as in the file.
 
 A student that is trained on the grid loses nothing when it is written so: the file holds the codes it was trained with.
 """
@@ -12,6 +12,8 @@ from torch import Tensor, nn
 #: Bits of a weight, and those that it may have to be smaller still.
 BITS = 4
 WEIGHT_BITS = (4, 2)
+#: Bits of a weight where 4 lose too much (:mod:`distilface.compression.mixed`).
+MORE_BITS = 8
 #: Bits of a weight of the token table, where it is to be smaller still.
 TABLE_BITS = (4, 2)
 #: Scales of a block of 2 bits that are tried, as shares of the one that holds its largest weight.
@@ -20,22 +22,27 @@ SHARES = (1.0, 0.9, 0.8, 0.7, 0.6, 0.5, 0.4)
 BLOCK = 32
 #: Weights of a row of an embedding table that share a scale: as many as fit its width.
 TABLE_BLOCKS = (64, 32)
-#: The codes of a weight: the least, which sets the scale of a block, and the greatest.
-LOWEST, HIGHEST = -(2 ** (BITS - 1)), 2 ** (BITS - 1) - 1
 
 
-def scale_of(largest: Tensor) -> Tensor:
-    """Return the scales of blocks by their values of largest magnitude: those over -8, as fp16 holds them."""
-    return (largest / LOWEST).half().to(largest.dtype)
+def lowest(bits: int = BITS) -> int:
+    """Return the least code of a weight of 4 or 8 bits, which sets the scale of a block."""
+    return -(2 ** (bits - 1))
+
+
+def scale_of(largest: Tensor, bits: int = BITS) -> Tensor:
+    """Return the scales of blocks by their values of largest magnitude: those over the least code, as in fp16."""
+    return (largest / lowest(bits)).half().to(largest.dtype)
 
 
 def codes_of(weight: Tensor, scale: Tensor, bits: int = BITS) -> Tensor:
-    """Return the nearest codes of weights: from -8 to 7; of 2 bits -1.5, -0.5, 0.5 and 1.5.
+    """Return the nearest codes of weights: of 4 bits from -8 to 7, of 8 from -128 to 127; of 2 -1.5, -0.5, 0.5 and 1.5.
 
-    Of a block of zeros, whose scale is 0, codes of 4 bits are 0, and those of 2 bits stand for 0 too.
+    Of a block of zeros, whose scale is 0, codes of 4 and 8 bits are 0, and those of 2 bits stand for 0 too.
     """
     steps = weight / torch.where(scale == 0, 1, scale)
-    return steps.floor_().clamp_(-2, 1) + 0.5 if bits == 2 else steps.round_().clamp_(LOWEST, HIGHEST)
+    if bits == 2:
+        return steps.floor_().clamp_(-2, 1) + 0.5
+    return steps.round_().clamp_(lowest(bits), -lowest(bits) - 1)
 
 
 def two_bits(blocks: Tensor) -> tuple[Tensor, Tensor]:
@@ -66,16 +73,16 @@ def two_bits(blocks: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def on_grid(weight: Tensor, block: int, bits: int = BITS) -> Tensor:
-    """Round weights to 4 or 2 bits, symmetric, in blocks along their last dimension.
+    """Round weights to 4, 2 or 8 bits, symmetric, in blocks along their last dimension.
 
     In 4 bits a block's scale is its value of largest magnitude, with its sign, over -8, in fp16; the codes are from -8
-    to 7: the rule of onnxruntime's quantisers. In 2 bits see :func:`two_bits`. What is on the grid stays as it is, also
-    after it was stored in fp16.
+    to 7: the rule of onnxruntime's quantisers. In 8 bits it is over -128. In 2 bits see :func:`two_bits`. What is on
+    the grid stays as it is, also after it was stored in fp16.
 
     Args:
         weight: shape (rows, width), width a multiple of ``block``.
         block: how many weights share a scale.
-        bits: 4 or 2.
+        bits: 4, 2 or 8.
 
     Returns:
         ``scale * code``, of the same shape.
@@ -88,8 +95,8 @@ def on_grid(weight: Tensor, block: int, bits: int = BITS) -> Tensor:
         scale, codes = two_bits(blocks)
         return (codes * scale).view_as(weight)
     largest = blocks.gather(1, blocks.abs().argmax(1, keepdim=True))
-    scale = scale_of(largest)
-    return (codes_of(blocks, scale) * scale).view_as(weight)
+    scale = scale_of(largest, bits)
+    return (codes_of(blocks, scale, bits) * scale).view_as(weight)
 
 
 class _Straight(torch.autograd.Function):

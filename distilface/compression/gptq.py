@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from distilface.compression.bits import (
     BITS,
-    LOWEST,
     codes_of,
     is_on_grid,
+    lowest,
     on_grid,
     rounded_modules,
     scale_of,
@@ -76,7 +76,7 @@ def gptq(weight: Tensor, moments: Tensor, block: int, bits: int = BITS) -> Tenso
         first = columns.abs().argmax(1)
         largest = columns.gather(1, first[:, None])[:, 0]
         scale = two_bits(columns)[0][:, 0] if bits == 2 else scale_of(largest)
-        outermost = 1.5 * largest.sign() if bits == 2 else torch.full_like(largest, LOWEST)
+        outermost = 1.5 * largest.sign() if bits == 2 else torch.full_like(largest, lowest())
         errors = torch.empty_like(columns)
         for place in range(block):
             column = columns[:, place]

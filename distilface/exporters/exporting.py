@@ -12,10 +12,12 @@ from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
 from distilface.compression.gptq import round_weights
+from distilface.compression.mixed import more_bits
 from distilface.data.texts import read_texts
 from distilface.environment import environment
 from distilface.exporters.contents import Contents, contents_refusal, read_contents
@@ -42,6 +44,7 @@ def export(
     pairs: Dataset,
     formats: Sequence[str] | None = None,
     calibration: Sequence[str] = ("python",),
+    most_lost: float | None = None,
 ) -> dict[str, Parity]:
     """Write the exported files of a model folder that pass, and the report of all in ``export.json``.
 
@@ -54,6 +57,8 @@ def export(
         formats: names of :data:`FORMATS`; ``None`` takes those whose packages are installed.
         calibration: text that sets the scales of static int8 (:func:`distilface.data.texts.read_texts`), without
             the sentences of ``pairs``.
+        most_lost: 1 - mean cosine to the folder's vectors on that text, at most, of the file in 4 bits: what loses
+            most is in 8 (:func:`distilface.compression.mixed.more_bits`); ``None`` has all of it in 4.
 
     Returns:
         The measurements of each format, with the reason where it was refused.
@@ -63,12 +68,16 @@ def export(
             packages, or no calibration text.
     """
     names = _chosen(formats)
+    if most_lost is not None and not 0 < most_lost < 1:
+        raise InputError(f"--most_lost {most_lost:g} is out of range; it must be above 0 and below 1")
     folder = open_folder(path)
     with locked(folder.path):
-        return _export(folder, pairs, names, calibration)
+        return _export(folder, pairs, names, calibration, most_lost)
 
 
-def _export(folder: Folder, pairs: Dataset, names: Sequence[str], calibration: Sequence[str]) -> dict[str, Parity]:
+def _export(
+    folder: Folder, pairs: Dataset, names: Sequence[str], calibration: Sequence[str], most_lost: float | None
+) -> dict[str, Parity]:
     """Write the files of the formats, and the report; for who has the lock of the folder."""
     model = folder.model
     if reason := file_refusal(model):
@@ -91,10 +100,14 @@ def _export(folder: Folder, pairs: Dataset, names: Sequence[str], calibration: S
             file = temporary / known.path
             file.parent.mkdir(exist_ok=True)
             samples = [tokenised(model, sample)] if form.calibrated else []
-            form.make(_on_grid(model, sample, source) if form.rounded else source, file, *samples)
+            of_it, in_eight = _on_grid(model, sample, source, most_lost) if form.rounded else (source, {})
+            form.make(of_it, file, *samples)
             results[name], contents = _measure(file, form, model, reference, plain)
             _put(file, folder.path / known.path, results[name])
             rows[known.path] = {"what": known.what, **asdict(results[name]), "checked": _checked(contents, reference)}
+            if in_eight:
+                what = f"{known.what}; of its parts {len(in_eight)} in 8 bits"
+                rows[known.path] |= {"what": what, "most_lost": most_lost, "in_8_bits": in_eight}
             write_whole(folder.path / REPORT, report, indent=2)
     return results
 
@@ -158,17 +171,26 @@ def _checked(contents: Contents, reference: Reference) -> dict[str, Any]:
     }
 
 
-def _on_grid(model: SentenceTransformer, texts: Sequence[str], source: Path) -> Path:
-    """Return the ONNX file of a model with its weights on the 4-bit grid, by what they give on the texts.
+def _on_grid(
+    model: SentenceTransformer, texts: Sequence[str], source: Path, most_lost: float | None
+) -> tuple[Path, dict[str, float]]:
+    """Return the ONNX file of a model with its weights on the 4-bit grid, and what is in 8 bits.
 
-    It is ``source``, the model's own, if they are on it already; else it is written beside it.
+    By what the weights give on the texts. The file is ``source``, the model's own, if they are on the grid already;
+    else it is written beside it. What is in 8 bits is as :func:`distilface.compression.mixed.more_bits` returns it.
     """
     rounded = copy.deepcopy(model)
-    if not round_weights(rounded, lambda: rounded.encode(list(texts), show_progress_bar=False)):
-        return source
+
+    def embed(encoder: SentenceTransformer) -> np.ndarray:
+        """Embed the texts."""
+        return np.asarray(encoder.encode(list(texts), show_progress_bar=False))
+
+    if not round_weights(rounded, lambda: embed(rounded)):
+        return source, {}
+    in_eight = {} if most_lost is None else more_bits(model, rounded, embed, most_lost)
     file = source.with_name("rounded.onnx")
     to_onnx(rounded, file)
-    return file
+    return file, in_eight
 
 
 def tokenised(model: SentenceTransformer, texts: Sequence[str]) -> list[Batch]:

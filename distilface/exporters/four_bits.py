@@ -1,4 +1,4 @@
-"""How the ONNX file in 4 bits, with a table in 4 or 2, is made of the one in fp32."""
+"""How the ONNX file in 4 bits, with a table in 4 or 2, and with parts in 8, is made of the one in fp32."""
 
 from pathlib import Path
 from typing import Any
@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from distilface.compression.bits import BLOCK, table_block
+from distilface.exporters.eight_bits import eight_bit_products, eight_bit_table, in_eight_bits
 from distilface.exporters.smaller import int8_tables, optimised, root_logger_kept
 from distilface.exporters.two_bits import on_two_bits, two_bit_products, two_bit_table
 from distilface.runtimes.base import INPUTS
@@ -15,10 +16,12 @@ OPSET_OF_4_BITS = 21
 
 
 def _q4_table(model: Any) -> Any:
-    """Return a model with its table of token embeddings in 4 bits, if a row of it is whole blocks."""
+    """Return a model with its table of token embeddings in 4 bits, or in 8, if a row of it is whole blocks."""
+    from onnx import numpy_helper
     from onnxruntime.quantization.matmul_nbits_quantizer import DefaultWeightOnlyQuantConfig, MatMulNBitsQuantizer
 
-    widths = {tensor.name: tensor.dims[-1] for tensor in model.graph.initializer if tensor.dims}
+    tensors = {tensor.name: tensor for tensor in model.graph.initializer if tensor.dims}
+    widths = {name: tensor.dims[-1] for name, tensor in tensors.items()}
     gathers = [node for node in model.graph.node if node.op_type == "Gather"]
     table = [node for node in gathers if node.input[1] == INPUTS[0] and table_block(widths[node.input[0]])]
     if not table:
@@ -26,8 +29,11 @@ def _q4_table(model: Any) -> Any:
     for entry in model.opset_import:
         if entry.domain in ("", "ai.onnx"):
             entry.version = max(entry.version, OPSET_OF_4_BITS)  # as the quantiser would, with a warning of its own
+    weight = numpy_helper.to_array(tensors[table[0].input[0]]).copy()
+    block = table_block(weight.shape[1])
+    if in_eight_bits(weight, block):
+        return eight_bit_table(model, table[0])
     others = [node.name for node in gathers if node not in table]
-    block = table_block(widths[table[0].input[0]])
     config = DefaultWeightOnlyQuantConfig(
         block_size=block, is_symmetric=True, op_types_to_quantize=("Gather",), quant_axes={"Gather": 1}
     )
@@ -42,9 +48,10 @@ def to_q4(source: Path, target: Path) -> None:
 
     Weights are ``MatMulNBits``, the table is ``GatherBlockQuantized``, both ``scale * code`` with a scale in fp16
     for each block: the grid of :func:`distilface.compression.bits.on_grid`, so that weights which are on it are
-    written as they are. What was trained in 2 bits is written so (:mod:`~distilface.exporters.two_bits`).
-    The small tables of positions and types are in int8. The activations stay in fp32, so that a sentence has one
-    embedding in every batch; the gain is the size of the file.
+    written as they are. What was trained in 2 bits is written so (:mod:`~distilface.exporters.two_bits`), and what is
+    on the grid of 8 bits, where 4 would lose too much (:mod:`distilface.compression.mixed`), in 8. The small tables of
+    positions and types are in int8. The activations stay in fp32, so that a sentence has one embedding in every batch;
+    the gain is the size of the file.
 
     Args:
         source: in fp32, of a model whose weights are on the grid (:func:`distilface.compression.gptq.round_weights`);
@@ -64,6 +71,7 @@ def to_q4(source: Path, target: Path) -> None:
             onnx.save(_q4_table(model), file)
             small = int8_tables(file)
         small = two_bit_products(small)  # which leaves no product of theirs to the quantiser
+        small = eight_bit_products(small)
         quantizer = MatMulNBitsQuantizer(small, bits=4, block_size=BLOCK, is_symmetric=True)
         quantizer.process()
     graph = quantizer.model.model.graph

@@ -19,3 +19,8 @@ class ExportSettings:
         "text that sets the scales of static int8 and the rounding to 4 bits, as training reads it",
         needs={"formats": lambda names: not names or any(FORMATS[name].reads_text for name in names)},
     )
+    most_lost: float | None = setting(
+        None,
+        "q4: 1 - mean cosine to the folder's vectors on the calibration text, at most; what loses most is in 8 bits",
+        needs={"formats": lambda names: not names or "q4" in names},
+    )

@@ -6,6 +6,7 @@ import numpy as np
 import torch
 
 from distilface.compression.bits import BLOCK, is_on_grid, table_block, two_bits
+from distilface.exporters.products import products_in
 from distilface.runtimes.base import INPUTS
 
 #: The opset of ONNX that knows ``BitwiseAnd``.
@@ -107,69 +108,17 @@ def two_bit_table(model: Any) -> Any:
 def two_bit_products(model: Any) -> Any:
     """Return a model whose products with weights on the 2-bit grid are ``MatMulNBits`` of 2 bits.
 
-    Code c stands for c - 1.5 times its block's scale: a zero point of 1.5, which onnxruntime takes as a float. It is
-    filled in as the file is opened, and takes no room in it.
+    Code c stands for c - 1.5 times its block's scale: a zero point of 1.5, which onnxruntime takes as a float.
 
     Args:
         model: of ONNX, its weights in fp32.
     """
-    from onnx import helper, numpy_helper
 
-    graph = model.graph
-    tensors = {tensor.name: tensor for tensor in graph.initializer}
-    nodes: list[Any] = []
-    added: dict[str, np.ndarray] = {}
-    points: dict[tuple[int, ...], Any] = {}
-    for node in graph.node:
-        weight = _weight_on_two_bits(node, tensors)
-        if weight is None:
-            nodes.append(node)
-            continue
-        name, (outputs, inputs) = node.input[1], weight.shape
-        codes, scales = pack_product(weight)
-        added |= {f"{name}_2bit": codes, f"{name}_scale": scales}
-        if scales.shape not in points:
-            label = "x".join(map(str, scales.shape))
-            added[f"middle_{label}_shape"] = np.array(scales.shape, np.int64)
-            fill = numpy_helper.from_array(np.array([1.5], np.float32))
-            points[scales.shape] = helper.make_node(
-                "ConstantOfShape", [f"middle_{label}_shape"], [f"middle_{label}"], value=fill
-            )
-        nodes.append(
-            helper.make_node(
-                "MatMulNBits",
-                [node.input[0], f"{name}_2bit", f"{name}_scale", points[scales.shape].output[0]],
-                [node.output[0]],
-                name=node.name,
-                domain="com.microsoft",
-                K=inputs,
-                N=outputs,
-                bits=2,
-                block_size=BLOCK,
-            )
-        )
-    if not added:
-        return model
-    used = {name for node in nodes for name in node.input}
-    kept = [tensor for tensor in graph.initializer if tensor.name in used]
-    del graph.initializer[:], graph.node[:]
-    graph.initializer.extend([*kept, *(numpy_helper.from_array(array, name) for name, array in added.items())])
-    graph.node.extend([*points.values(), *nodes])
-    if all(entry.domain != "com.microsoft" for entry in model.opset_import):
-        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
-    return model
+    def packed(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray] | None:
+        """Return codes and scales of a weight that is on the grid."""
+        return pack_product(weight) if is_on_grid(torch.from_numpy(weight), BLOCK, 2) else None
 
-
-def _weight_on_two_bits(node: Any, tensors: dict[str, Any]) -> np.ndarray | None:
-    """Return the weight of a product, shape (outputs, inputs), if it is one and on the 2-bit grid."""
-    from onnx import numpy_helper
-
-    if node.op_type != "MatMul" or node.input[1] not in tensors:
-        return None
-    weight = np.ascontiguousarray(numpy_helper.to_array(tensors[node.input[1]]).T)
-    if weight.ndim != 2 or weight.shape[1] % BLOCK or not is_on_grid(torch.from_numpy(weight), BLOCK, 2):
-        return None
-    return weight
+    return products_in(model, 2, packed, zero_point=1.5)
 
 
 def pack_product(weight: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
