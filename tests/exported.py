@@ -1,11 +1,12 @@
 """A student of each kind, saved and exported in fp32, and what tests of exported files compare."""
 
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+import onnx
 from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 from sentence_transformers.base.modules import Dense, Normalize
@@ -45,3 +46,16 @@ def as_traced(student: Path) -> Callable[[Any, Path], Any]:
 def cosines(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     """Return the cosine of each row of one array with that of the other."""
     return (one * other).sum(1) / np.linalg.norm(one, axis=1) / np.linalg.norm(other, axis=1)
+
+
+def few_bits(file: Path) -> Iterator[tuple[str, dict[str, int], np.ndarray, np.ndarray]]:
+    """Yield what a file holds in few bits: the kind of its node, its flags, codes and scales, stored in fp16."""
+    graph = onnx.load(file).graph
+    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
+    for node in graph.node:
+        if node.op_type in ("MatMulNBits", "GatherBlockQuantized"):
+            flags = {flag.name: flag.i for flag in node.attribute}
+            scales = tensors[f"{node.input[2]}_half"]
+            assert scales.dtype == np.float16
+            codes = tensors[node.input[1 if node.op_type == "MatMulNBits" else 0]]
+            yield node.op_type, flags, codes, scales.astype(np.float32)

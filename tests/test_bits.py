@@ -6,7 +6,7 @@ import numpy as np
 import onnx
 import pytest
 import torch
-from exported import TEXTS, cosines
+from exported import TEXTS, cosines, few_bits
 from tiny import sentences, tiny_model
 from torch import nn
 
@@ -184,23 +184,14 @@ def test_a_model_on_the_grid_is_not_rounded_again(model):
 
 def dequantised(file) -> list[np.ndarray]:
     """Return the 4-bit weights of a file, each (outputs, inputs), from the codes and scales that it holds."""
-    graph = onnx.load(file).graph
-    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     weights = []
-    for node in graph.node:
-        flags = {flag.name: flag.i for flag in node.attribute}
-        if node.op_type == "MatMulNBits":
-            packed, shape = tensors[node.input[1]], (flags["N"], flags["K"])
-            codes = np.stack([packed & 15, packed >> 4], -1).reshape(shape).astype(np.float32) - 8
-        elif node.op_type == "GatherBlockQuantized":
-            codes = tensors[node.input[0]].astype(np.float32)
-            shape = codes.shape
+    for kind, flags, stored, scales in few_bits(file):
+        if kind == "MatMulNBits":
+            shape = (flags["N"], flags["K"])
+            codes = np.stack([stored & 15, stored >> 4], -1).reshape(shape).astype(np.float32) - 8
         else:
-            continue
-        scales = tensors[f"{node.input[2]}_half"]
-        assert scales.dtype == np.float16
-        steps = scales.astype(np.float32).reshape(shape[0], -1).repeat(flags["block_size"], axis=1)
-        weights.append(codes * steps)
+            codes, shape = stored.astype(np.float32), stored.shape
+        weights.append(codes * scales.reshape(shape[0], -1).repeat(flags["block_size"], axis=1))
     return weights
 
 

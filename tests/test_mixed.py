@@ -4,10 +4,9 @@ import copy
 import json
 
 import numpy as np
-import onnx
 import pytest
 import torch
-from exported import TEXTS, cosines
+from exported import TEXTS, cosines, few_bits
 from refusals import refusal
 from tiny import sentences, tiny_model
 
@@ -117,17 +116,11 @@ def test_where_4_bits_are_enough_all_stay(models):
 
 def dequantised(file) -> list[np.ndarray]:
     """Return the weights of 8 bits of a file, from the codes and scales that it holds."""
-    graph = onnx.load(file).graph
-    tensors = {tensor.name: onnx.numpy_helper.to_array(tensor) for tensor in graph.initializer}
     weights = []
-    for node in graph.node:
-        flags = {flag.name: flag.i for flag in node.attribute}
-        if node.op_type in ("MatMulNBits", "GatherBlockQuantized") and flags.get("bits") == MORE_BITS:
-            codes = tensors[node.input[1 if node.op_type == "MatMulNBits" else 0]].astype(np.float32) - 128
-            scales = tensors[f"{node.input[2]}_half"]
-            assert scales.dtype == np.float16
-            blocks = codes.reshape(*scales.reshape(len(codes), -1).shape, flags["block_size"])
-            weights.append((blocks * scales.astype(np.float32).reshape(len(codes), -1, 1)).reshape(len(codes), -1))
+    for _, flags, stored, scales in few_bits(file):
+        if flags.get("bits") == MORE_BITS:
+            codes = stored.reshape(len(stored), -1).astype(np.float32) - 128
+            weights.append(codes * scales.reshape(len(stored), -1).repeat(flags["block_size"], axis=1))
     return weights
 
 
