@@ -52,6 +52,17 @@ def test_rows_of_zeros_give_the_bias_alone(tmp_path, monkeypatch):
     assert miss(run(tmp_path / "by_rows.onnx", ids), exact(ids)) < 0.02
 
 
+@pytest.mark.parametrize(("low", "high"), [(-3, 0), (-1, 0.4), (-0.8, -0.7), (0, 9)])
+def test_a_gelu_of_any_range_keeps_its_numbers(tmp_path, monkeypatch, low, high):
+    """None is below the code 0, and a row of small ones has steps as small as that allows."""
+    for name in ("table", "other_bias"):
+        monkeypatch.setitem(WEIGHTS, name, np.zeros_like(WEIGHTS[name]))
+    monkeypatch.setitem(WEIGHTS, "one_bias", np.linspace(low, high, INNER, dtype=np.float32))
+    multiply_by_rows(graph_of_products(tmp_path / "exact.onnx"), tmp_path / "by_rows.onnx", IN_PAIRS)
+    ids = np.zeros((2, 3), int)
+    assert miss(run(tmp_path / "by_rows.onnx", ids), exact(ids)) < 0.03
+
+
 @pytest.mark.skipif(not IN_PAIRS, reason="this processor adds the products of any two weights exactly")
 def test_this_processor_needs_pairs(tmp_path):
     multiply_by_rows(graph_of_products(tmp_path / "exact.onnx"), tmp_path / "unpaired.onnx")
@@ -153,4 +164,5 @@ def test_the_shipped_models_by_rows(name):
     kinds = [node.op_type for node in onnx.load(way.path()).graph.node]
     products = {"minilm-10mb": 24, "minilm-5mb": 15, "minilm-2mb": 3}[name]
     assert kinds.count("MatMulIntegerToFloat") == products, "queries, keys and values are one, or looked up"
+    assert kinds.count("ReduceMax") == kinds.count("Gelu"), "all other rows have one scale"
     assert "MatMulNBits" not in kinds

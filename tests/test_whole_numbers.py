@@ -6,7 +6,7 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 from products_graph import WEIGHTS, WIDTH, miss, sums_of_two
 
-from distilface.light.whole_numbers import MARGINS, one_grid, smoothing, to_int8
+from distilface.light.whole_numbers import MARGINS, WIDE_MARGINS, one_grid, smoothing, to_int8
 
 
 def test_a_large_column_goes_to_the_weights():
@@ -124,3 +124,15 @@ def test_rows_that_a_grid_is_not_made_for_judge_it():
     assert wider.step > 1.1 * narrow.step
     rows[1::2] *= 3
     assert one_grid(rows, weight, None) is None
+
+
+def test_a_wide_grid_has_room_for_larger_rows():
+    """Rows of attention, means of values, are larger where one token has nearly all of it."""
+    draw = np.random.default_rng(13)
+    rows, weight = draw.normal(size=(400, 32)), draw.normal(size=(32, 20))
+    narrow, wide = one_grid(rows, weight, None), one_grid(rows, weight, None, margins=WIDE_MARGINS)
+    assert narrow is not None
+    assert wide is not None
+    codes, steps = to_int8(weight * wide.shares[:, None])
+    assert miss(on_grid(1.6 * rows, wide) @ (codes * steps), 1.6 * rows @ weight) < 0.02
+    assert wide.step > 1.6 * narrow.step

@@ -11,7 +11,7 @@ from distilface.light.files import digest
 from distilface.light.session import OUTPUT, PRODUCT
 
 #: Part of the name of what is kept, and of what is remembered of it: another way of writing it takes another.
-VERSION = 4
+VERSION = 5
 #: onnxruntime's word for products that round what goes in to int8, each block of a row by its own largest number.
 ACCURACY, IN_INT8 = "accuracy_level", 4
 #: The token ids, as exported files name them.

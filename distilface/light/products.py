@@ -113,8 +113,11 @@ class Products:
         lookups = [node for node in self._graph.node if node.op_type == "Gather" and node.input[1] == IDS]
         if not lookups or lookups[0].input[0] not in self.constants:
             raise ValueError(f"no table is looked up by {IDS}")
-        ids = token_rows(file, len(self.constants[lookups[0].input[0]]))
-        given = {IDS: ids, "attention_mask": np.ones_like(ids)}
         reads = {port.name for port in session.get_inputs()}
-        outputs = session.run(names, {name: array for name, array in given.items() if name in reads})
-        return {name: rows.reshape(-1, rows.shape[-1]) for name, rows in zip(names, outputs, strict=True)}
+        found: dict[str, list[np.ndarray]] = {name: [] for name in names}
+        for ids in token_rows(file, len(self.constants[lookups[0].input[0]])):
+            given = {IDS: ids, "attention_mask": np.ones_like(ids)}
+            outputs = session.run(names, {name: array for name, array in given.items() if name in reads})
+            for name, rows in zip(names, outputs, strict=True):
+                found[name].append(rows.reshape(-1, rows.shape[-1]))
+        return {name: np.concatenate(parts) for name, parts in found.items()}

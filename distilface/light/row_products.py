@@ -17,10 +17,12 @@ from distilface.light.graphs import Emitted
 from distilface.light.lookups import LARGEST, FirstRows, first_rows, saves_enough
 from distilface.light.products import Product, Products, joined
 from distilface.light.samples import DRAWN
-from distilface.light.whole_numbers import TINY, one_grid, smoothing, to_int8
+from distilface.light.whole_numbers import MARGINS, TINY, WIDE_MARGINS, one_grid, smoothing, to_int8
 
-#: What a GELU gives is never below this, so all 256 whole numbers can stand for what lies above.
+#: What a GELU gives is never below this.
 LEAST_GELU = -0.1701
+#: The whole number of 8 bits that stands for a 0 of a GELU: those below it are enough for what it gives below 0.
+ZERO_OF_GELU = 24
 #: The operators that are written are of this version of ONNX, or later.
 OPSET = 18
 
@@ -28,12 +30,12 @@ OPSET = 18
 def multiply_by_rows(file: Path, target: Path, in_pairs: bool = False) -> None:
     """Write a file with its products by weights in int8.
 
-    The rows that a normalization gives have one scale, with what makes their columns large moved to the weights, where
-    that is nearly as good (:func:`distilface.light.whole_numbers.one_grid`). Each other row has its own, and is so
-    smoothed where it pays (:func:`distilface.light.whole_numbers.smoothing`). Both are found on
-    the rows of :func:`distilface.light.samples.token_rows`. What a GELU gives is rounded to 256 numbers above its
-    least; where only products read it, it is computed with a tanh, which differs by 0.0005 at most. Products that read
-    the same rows are one; the first of them become lookups where that saves much (:mod:`distilface.light.lookups`).
+    Rows have one scale, with what makes their columns large moved to the weights, where that is nearly as good
+    (:func:`distilface.light.whole_numbers.one_grid`). Otherwise each row has its own, and is so smoothed where it pays
+    (:func:`distilface.light.whole_numbers.smoothing`). Both are found on the rows of
+    :func:`distilface.light.samples.token_rows`. What a GELU gives, rows of all sizes, has a scale for each; where only
+    products read it, it is computed with a tanh, which differs by 0.0005 at most. Products that read the same rows are
+    one; the first of them become lookups where that saves much (:mod:`distilface.light.lookups`).
 
     Args:
         file: an ONNX file in fp32, or one that ``distilface export --formats q4`` wrote.
@@ -113,7 +115,8 @@ class _Rewriting:
         weight, bias = joined(group)
         of_gelu = name in self._products.gelus
         moved = None if of_gelu else smoothing(rows[: prod(DRAWN)], weight, self._in_pairs)
-        grid = one_grid(rows, weight, moved, self._in_pairs) if name in self._products.normalized else None
+        margins = MARGINS if name in self._products.normalized else WIDE_MARGINS
+        grid = None if of_gelu else one_grid(rows, weight, moved, self._in_pairs, margins)
         shares, smoothed = moved if grid is None else grid.shares, name
         if shares is not None:
             weight, smoothed = weight * shares[:, None], f"{key}_smoothed"
@@ -128,13 +131,11 @@ class _Rewriting:
             self._emit_last(key, group, "MatMulIntegerToFloat", product, "com.microsoft")
             return
         size, zero, step = self._round_by_row(name, smoothed)
-        if of_gelu:  # what was added to every number that goes in comes off again
-            bias = bias + np.float32(LEAST_GELU) * (codes * steps).sum(axis=0)
         one, scales = constant("int8_one", np.float32(1)), constant(f"{key}_steps", steps * step)
         product = [f"{key}_rounded", kept, one, scales, zero]
         emit("MatMulIntegerToFloat", product, f"{key}_whole", domain="com.microsoft")
         emit("Mul", [f"{key}_whole", size], f"{key}_scaled")
-        self._emit_last(key, group, "Add", [f"{key}_scaled", constant(f"{key}_bias", bias.astype(np.float32))])
+        self._emit_last(key, group, "Add", [f"{key}_scaled", constant(f"{key}_bias", bias)])
 
     def _emit_last(
         self, key: str, group: Sequence[Product], kind: str, inputs: Sequence[str], domain: str = ""
@@ -166,14 +167,14 @@ class _Rewriting:
         """
         emit, constant, key = self._new.emit, self._new.constant, self._new.key(name)
         if name in self._products.gelus:
-            greatest, zero, sizes = 255, constant("int8_lowest", np.uint8(0)), f"{key}_above"
-            emit("Sub", [name, constant("int8_least_gelu", np.float32(LEAST_GELU))], sizes)
-            smoothed = sizes
+            greatest, zero, sizes = 255 - ZERO_OF_GELU, constant("int8_zero_of_gelu", np.uint8(ZERO_OF_GELU)), name
+            least = constant("int8_least_of_gelu", np.float32(-LEAST_GELU / ZERO_OF_GELU * greatest))
         else:
             greatest, zero, sizes = 127, constant("int8_middle", np.uint8(128)), f"{key}_sizes"
+            least = constant("int8_tiny", np.float32(TINY))
             emit("Abs", [smoothed], sizes)
         emit("ReduceMax", [sizes, constant("int8_last_axis", np.array([-1]))], f"{key}_largest", keepdims=1)
-        emit("Max", [f"{key}_largest", constant("int8_tiny", np.float32(TINY))], f"{key}_size")
+        emit("Max", [f"{key}_largest", least], f"{key}_size")
         emit("Div", [smoothed, f"{key}_size"], f"{key}_of_it")
         step = np.float32(1 / greatest)
         emit("QuantizeLinear", [f"{key}_of_it", constant(f"int8_step_{greatest}", step), zero], f"{key}_rounded")

@@ -9,6 +9,8 @@ from distilface.light.files import TOKENIZER
 
 #: Texts, and tokens of each, that are drawn at random.
 DRAWN = (64, 24)
+#: Tokens that are drawn to stand alone: what attention gives is then larger than where it is a mean of many.
+ALONE = 600
 #: A little of what is written: marks, numbers, names, addresses, code, other languages.
 TEXT = """
 Trams run every ten minutes, and the last one leaves at 23:40; "don't miss it," she said. How do I reset my password?
@@ -23,22 +25,23 @@ on that with as it by at from
 """
 
 
-def token_rows(file: Path, pieces: int) -> np.ndarray:
-    """Return rows of tokens.
+def token_rows(file: Path, pieces: int) -> list[np.ndarray]:
+    """Return rows of tokens, in arrays of as many tokens each.
 
     Args:
-        file: an ONNX file; its tokenizer lies beside it, or in the folder above. Where none does, there are random
-            tokens alone.
+        file: an ONNX file; its tokenizer lies beside it, or in the folder above. Where none does, no special tokens
+            stand around a text, and there is no written one.
         pieces: of the table of tokens.
 
     Returns:
-        Shape (n, 24): first 64 rows at random, then the text, each with the special tokens that stand around a text.
+        Shape (n, 24), first 64 rows at random, then what is written; and 600 rows of one token with the special tokens.
     """
-    drawn = np.random.default_rng(0).integers(0, pieces, DRAWN)
+    draw = np.random.default_rng(0)
+    drawn, alone = draw.integers(0, pieces, DRAWN), draw.integers(0, pieces, (ALONE, 1))
     folders = file.absolute().parents[:2]  # not resolved: in the Hub's cache a file is a link to one elsewhere
     place = next((each for folder in folders if (each := folder / TOKENIZER).is_file()), None)
     if place is None:
-        return drawn
+        return [drawn, alone]
     tokenizer = Tokenizer.from_file(str(place))
     tokenizer.no_padding()
     tokenizer.no_truncation()
@@ -47,4 +50,5 @@ def token_rows(file: Path, pieces: int) -> np.ndarray:
     text = tokenizer.encode(TEXT, add_special_tokens=False).ids
     starts = range(0, len(text) - width + 1, width)
     lines = [[*around[:-1], *text[start : start + width], *around[-1:]] for start in starts]
-    return np.concatenate([drawn, np.array(lines)])
+    single = [[*around[:-1], token, *around[-1:]] for token in alone[:, 0]]
+    return [np.concatenate([drawn, np.array(lines)]), np.array(single)]

@@ -15,10 +15,11 @@ POWERS_OF_ONE = (0.5, 0.6, 0.7, 0.8)
 PAYS = 0.8
 #: The least size of a row, by which its numbers are divided.
 TINY = 1e-6
-#: One grid is so many times as wide as the rows that it is made for.
-MARGINS = (1.0, 1.2)
+#: One grid is so many times as wide as the rows that it is made for: those of a normalization, and others, which are
+#: larger in some texts.
+MARGINS, WIDE_MARGINS = (1.0, 1.2), (2.0,)
 #: One grid for all rows may raise the error of their product to so many times that of a grid for each.
-MAY_COST = 1.5
+MAY_COST = 3.0
 
 
 def to_int8(weight: np.ndarray, in_pairs: bool = False) -> tuple[np.ndarray, np.ndarray]:
@@ -95,18 +96,25 @@ class Grid:
     zero: np.uint8
 
 
-def one_grid(rows: np.ndarray, weight: np.ndarray, moved: np.ndarray | None, in_pairs: bool = False) -> Grid | None:
+def one_grid(
+    rows: np.ndarray,
+    weight: np.ndarray,
+    moved: np.ndarray | None,
+    in_pairs: bool = False,
+    margins: Sequence[float] = MARGINS,
+) -> Grid | None:
     """Return one grid for all rows, if a product with it loses little more than with one for each row.
 
-    The rows that a normalization gives are nearly of one size. They are smoothed for the grid, as :func:`smoothing`
-    does it for scales of their own. Every other row makes grids, of some powers and :data:`MARGINS`; the rest judge
-    them, for beyond a grid's ends a number is cut off.
+    The rows that a normalization gives are nearly of one size, and those of attention, means of values, not far from
+    it. They are smoothed for the grid, as :func:`smoothing` does it for scales of their own. Every other row makes
+    grids, of some powers and margins; the rest judge them, for beyond a grid's ends a number is cut off.
 
     Args:
         rows: X, shape (n, K).
         weight: W, shape (K, N).
         moved: what :func:`smoothing` gives for rows of scales of their own.
         in_pairs: as :func:`to_int8` has it.
+        margins: that are tried.
 
     Returns:
         The grid of the least error; ``None`` if it loses more, as where all rows are 0.
@@ -116,7 +124,7 @@ def one_grid(rows: np.ndarray, weight: np.ndarray, moved: np.ndarray | None, in_
     for shares in _shares(making, weight, POWERS_OF_ONE):
         codes, steps = to_int8(weight * shares[:, None], in_pairs)
         rounded, made, judged = codes * steps, making / shares, judging / shares
-        for margin in MARGINS:
+        for margin in margins:
             low, high = margin * min(float(made.min()), 0), margin * max(float(made.max()), TINY)
             step = (high - low) / 255
             zero = np.round(-low / step)
