@@ -12,6 +12,7 @@ from distilface.cards.card import write_card
 from distilface.cards.info import folder_lines
 from distilface.cards.settings import CardSettings
 from distilface.compression.budget import LEGEND, shape_lines, shapes_for
+from distilface.compression.mixed import check_most_lost
 from distilface.compression.settings import ShapeSettings
 from distilface.compression.sizes import Shape
 from distilface.data.pairs import read_sts
@@ -56,9 +57,10 @@ def export_folder(words: list[str]) -> dict[str, Parity]:
     settings = parse(ExportSettings, words, "Write onnx/ and openvino/ beside the weights, each only where it passes.")
     check_known(settings.formats, list(FORMATS), "format")
     warn_unused(settings)
+    check_most_lost(settings.most_lost)
     pairs = read_sts(settings.dev)
-    folder = source_of(settings.folder, settings.output_dir)
-    results = export(folder, pairs, settings.formats or None, settings.calibration, settings.most_lost)
+    with source_of(settings.folder, settings.output_dir) as folder:
+        results = export(folder, pairs, settings.formats or None, settings.calibration, settings.most_lost)
     passed = sum(parity.refused is None for parity in results.values())
     print(f"{passed} of {len(results)} formats written to {settings.output_dir or settings.folder}")
     return results

@@ -9,6 +9,7 @@ import torch
 from exported import TEXTS, cosines, few_bits
 from refusals import refusal
 from tiny import sentences, tiny_model
+from transformers.models.bert.modeling_bert import BertPooler
 
 import distilface
 from distilface.compression.bits import MORE_BITS, on_grid, rounded_modules
@@ -16,11 +17,22 @@ from distilface.compression.gptq import round_weights
 from distilface.compression.mixed import lost, more_bits
 from distilface.exporters.four_bits import to_q4
 from distilface.exporters.onnx import to_onnx
+from distilface.light import LightEncoder
 from distilface.light.expanding import expand
+from distilface.light.ways import runs_here, ways_of
 from distilface.runtimes import open_file
+from distilface.verbs import export_folder
 
-pytestmark = pytest.mark.usefixtures("one_thread", "own_cache")
+pytestmark = pytest.mark.usefixtures("one_thread", "own_cache", "own_home")
 SENTENCES = sentences(40)
+
+
+@pytest.fixture
+def text(tmp_path_factory) -> str:
+    """Return a file of the sentences, to round by."""
+    file = tmp_path_factory.mktemp("text") / "text.txt"
+    file.write_text("\n".join(SENTENCES))
+    return str(file)
 
 
 def embed(model) -> np.ndarray:
@@ -145,14 +157,15 @@ def test_the_file_holds_the_codes_and_the_vectors(models, tmp_path, most):
     np.testing.assert_allclose(open_file(tmp_path / "fp32.onnx", rounded).encode(TEXTS), embeddings, atol=1e-5)
 
 
-def test_an_export_says_what_is_in_8_bits(models, tmp_path):
+def test_an_export_says_what_is_in_8_bits(models, tmp_path, text):
     model, _ = models
     model.save_pretrained(str(tmp_path / "m"), create_model_card=False)
     files = {}
     for most in (None, 0.001):
-        distilface.export(tmp_path / "m", formats=["q4"], most_lost=most)
+        distilface.export(tmp_path / "m", formats=["q4"], most_lost=most, calibration=[text])
         files[most] = json.loads((tmp_path / "m" / "export.json").read_text())["files"]["onnx/model_q4.onnx"]
     assert "in_8_bits" not in files[None]
+    assert files[0.001]["most_lost"] == 0.001
     named = files[0.001]["in_8_bits"]
     assert named
     assert files[0.001]["what"].endswith(f"of its parts {len(named)} in 8 bits")
@@ -163,8 +176,59 @@ def test_an_export_says_what_is_in_8_bits(models, tmp_path):
 def test_what_cannot_be_is_refused(models, tmp_path):
     model, plain = models
     said = refusal(more_bits, model, copy.deepcopy(plain), embed, 1e-9)
-    assert "parts in 8 bits the vectors lose 0.0" in said
+    least = float(said.split("lose ")[1].split(",")[0])
+    assert 1e-9 < least < 0.01
     assert "more than --most_lost 1e-09; let them lose more, or take the format int8 or fp16" in said
+    model.save_pretrained(str(tmp_path / "m"), create_model_card=False)
     for number in (0.0, 1.0, -0.1):
-        said = refusal(distilface.export, tmp_path, formats=["q4"], most_lost=number)
+        said = refusal(distilface.export, tmp_path / "m", formats=["q4"], most_lost=number, output_dir=tmp_path / "x")
         assert said == f"--most_lost {number:g} is out of range; it must be above 0 and below 1"
+
+
+def test_a_refusal_leaves_nothing_behind(models, tmp_path, text):
+    """No file of another format, and no saved model that would be in the way of the next try."""
+    models[0].save_pretrained(str(tmp_path / "m"), create_model_card=False)
+    before = sorted(tmp_path.rglob("*"))
+    words = ["--folder", str(tmp_path / "m"), "--formats", "onnx", "q4", "--most_lost", "1e-9", "--calibration", text]
+    assert "more than --most_lost 1e-09" in refusal(export_folder, [*words, "--output-dir", str(tmp_path / "x")])
+    assert not (tmp_path / "x").exists()
+    assert "more than --most_lost 1e-09" in refusal(export_folder, words)
+    assert sorted(tmp_path.rglob("*")) == before
+
+
+def test_every_way_to_run_such_a_file_has_its_vectors(models, tmp_path, text):
+    """Exported on the command line; a map without a role, as transformers puts one behind a BERT, is no part."""
+    models[0].save_pretrained(str(tmp_path / "m"), create_model_card=False)
+    export_folder(["--folder", str(tmp_path / "m"), "--formats", "q4", "--most_lost", "0.001", "--calibration", text])
+    assert dequantised(tmp_path / "m" / "onnx" / "model_q4.onnx")
+    ways = {name: way for name, way in ways_of(tmp_path / "m").items() if runs_here(way)}
+    assert {name.split(" on ")[0] for name in ways} >= {"q4", "q4 in int8", "q4 in fp32"}
+    encoder = LightEncoder(tmp_path / "m", "q4")
+    first = encoder.encode(SENTENCES)
+    for name, way in ways.items():
+        assert cosines(encoder.running(way, 1).encode(SENTENCES), first).min() > 0.99, name
+
+
+def test_the_pooler_that_no_embedding_reads_is_no_part(models):
+    model, plain = (copy.deepcopy(each) for each in models)
+    for each in (model, plain):
+        bert = each[0].model
+        bert.pooler = BertPooler(bert.config)
+        torch.nn.init.constant_(bert.pooler.dense.weight, 0.3)
+    model[0].model.pooler.dense.weight.data[:, 0] = 0.1
+    alone = more_bits(model, plain, embed, 2e-4)
+    assert alone
+    assert not any("pooler" in name for name in alone)
+    assert (plain[0].model.pooler.dense.weight == 0.3).all(), "it stays as it was rounded"
+
+
+def test_where_it_does_nothing_the_log_says_so(models, tmp_path, text, caplog):
+    models[1].save_pretrained(str(tmp_path / "rounded"), create_model_card=False)
+    models[0].save_pretrained(str(tmp_path / "m"), create_model_card=False)
+    with caplog.at_level("INFO", "distilface"):
+        distilface.export(tmp_path / "rounded", formats=["q4"], most_lost=0.2, calibration=[text])
+        distilface.export(tmp_path / "m", formats=["q4"], most_lost=0.9, calibration=[text])
+        refusal(distilface.export, tmp_path / "none", formats=["onnx"], most_lost=0.9)
+    assert "--most_lost 0.2 changes nothing: the weights are on the 4-bit grid already" in caplog.text
+    assert "in 4 bits the vectors lose no more than --most_lost 0.9, so none is in 8" in caplog.text
+    assert "most_lost has no effect without the format q4" in caplog.text

@@ -38,7 +38,8 @@ parts, last = {}, (time.perf_counter(), time.process_time())
 def mark(part):
     global last
     now = time.perf_counter(), time.process_time()
-    parts[part] = [after - before for before, after in zip(last, now)]
+    known = parts.get(part, (0, 0))
+    parts[part] = [more + after - before for more, before, after in zip(known, last, now)]
     last = now
 
 def finish(encode):
@@ -64,15 +65,17 @@ import distilface
 from distilface.light import LightEncoder, ways
 distilface.load
 mark("import distilface")
-opened = ways.open_session
+opened = ways.Way.open
 
-def open_session(*arguments):
+def open_way(*arguments):
     mark("settings and tokenizer")
-    return opened(*arguments)
+    session = opened(*arguments)
+    mark("session")
+    return session
 
-ways.open_session = open_session
+ways.Way.open = open_way
 model = LightEncoder(sys.argv[1] or None, **CHOICE)
-mark("session")
+mark("settings and tokenizer")
 assert not {"torch", "transformers", "datasets", "yaml"} & {*sys.modules}
 finish(model.encode)
 """

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Sequence
 from dataclasses import fields
 from pathlib import Path
@@ -15,6 +16,8 @@ if TYPE_CHECKING:
 
     from distilface.compression.sizes import Shape
     from distilface.exporters.parity import Parity
+
+logger = logging.getLogger(__name__)
 
 
 def shape(teacher: str | Path, megabytes: float, max_seq_length: int | None = None) -> list[Shape]:
@@ -104,8 +107,8 @@ def export(
         dev: scored pairs to measure on: a file, a Hub data set, or ``sample``.
         calibration: text that sets the scales of static int8, and the rounding to 4 bits.
         output_dir: a folder to save the model in first; it must be empty or not exist yet.
-        most_lost: 1 - mean cosine to the folder's vectors on the calibration text, at most, of the file in 4 bits: what
-            loses most of it is in 8 bits; ``None`` has all of it in 4.
+        most_lost: 1 - mean cosine to the folder's vectors on the calibration text, at most, with the weights that q4
+            rounds: where 4 bits lose more, some take 8. ``None`` has all in 4.
 
     Returns:
         The measurements of each format, with the reason where it was refused.
@@ -120,5 +123,9 @@ def export(
     from distilface.exporters.source import source_of
 
     check_known(formats or [], list(FORMATS), "format")
+    exporting.check_most_lost(most_lost)
+    if most_lost is not None and formats and "q4" not in formats:
+        logger.warning("most_lost has no effect without the format q4")
     pairs = read_sts(dev)
-    return exporting.export(source_of(folder, output_dir), pairs, formats, calibration, most_lost)
+    with source_of(folder, output_dir) as source:
+        return exporting.export(source, pairs, formats, calibration, most_lost)

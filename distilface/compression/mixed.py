@@ -1,6 +1,7 @@
 """8 bits where 4 lose: the parts of a rounded model that take twice the bits, chosen by what its vectors lose."""
 
 import logging
+import math
 import time
 from collections.abc import Callable
 from typing import Any, cast
@@ -15,6 +16,15 @@ from distilface.settings import InputError
 
 logger = logging.getLogger(__name__)
 
+#: The name of the map that transformers puts behind a BERT, and no embedding reads.
+POOLER = "pooler"
+
+
+def check_most_lost(most_lost: float | None) -> None:
+    """Raise InputError if what vectors may lose is not a share of what they have."""
+    if most_lost is not None and not 0 < most_lost < 1:
+        raise InputError(f"--most_lost {most_lost:g} is out of range; it must be above 0 and below 1")
+
 
 def lost(embeddings: np.ndarray, exact: np.ndarray) -> float:
     """Return what embeddings have lost: 1 - their mean cosine to the exact ones; both of shape (texts, dimension)."""
@@ -28,8 +38,9 @@ def more_bits(
 ) -> dict[str, float]:
     """Put parts of a rounded model in 8 bits until its vectors lose no more than they may.
 
-    A part is a linear map or the token table. With all of them in 8 bits, each is put in 4 alone; in 4 stay as many as
-    may, those first whose vectors lose least for the bytes that they save. What several lose together is measured.
+    A part is a linear map or the token table. With all of them in 8 bits, each is put in 4 alone. Ordered by what the
+    vectors lose for the bytes that are saved, the first ones stay in 4: as many as a bisection finds, which measures
+    what they lose together.
 
     Args:
         model: with its own weights.
@@ -52,7 +63,9 @@ def more_bits(
     parts: dict[str, Any] = {
         name: module
         for name, module in rounded.named_modules()
-        if id(module) in blocks and not torch.equal(cast("torch.Tensor", own[name].weight), module.weight)
+        if POOLER not in name.split(".")
+        and id(module) in blocks
+        and not torch.equal(cast("torch.Tensor", own[name].weight), module.weight)
     }
     four = {name: part.weight.detach().clone() for name, part in parts.items()}
     eight: dict[str, torch.Tensor] = {}
@@ -63,10 +76,11 @@ def more_bits(
     least = lost(embed(rounded), exact)
     if least > most_lost:
         raise InputError(
-            f"with all {len(parts)} parts in {MORE_BITS} bits the vectors lose {least:.4f}, more than --most_lost "
+            f"with all {len(parts)} parts in {MORE_BITS} bits the vectors lose {least:.2g}, more than --most_lost "
             f"{most_lost:g}; let them lose more, or take the format int8 or fp16"
         )
-    logger.info(f"{len(parts)} parts, each put in 4 bits alone: about {seconds * len(parts):.0f} s")
+    passes = len(parts) + math.ceil(math.log2(len(parts) + 1))
+    logger.info(f"{len(parts)} parts, each put in 4 bits alone, then several: about {seconds * passes:.0f} s")
     alone = {}
     for name, part in tqdm(parts.items(), "parts"):
         part.weight.copy_(four[name])
@@ -74,7 +88,7 @@ def more_bits(
         part.weight.copy_(eight[name])
     order = sorted(parts, key=lambda name: alone[name] / four[name].numel())
 
-    def with_four(count: int) -> float:
+    def lost_with(count: int) -> float:
         """Put the first parts in 4 bits and the others in 8; return what the vectors lose."""
         for place, name in enumerate(order):
             parts[name].weight.copy_((four if place < count else eight)[name])
@@ -83,6 +97,6 @@ def more_bits(
     kept, tried = 0, len(order)  # with as many in 4 bits they lose no more than they may; with as many, they do
     while tried - kept > 1:
         middle = (kept + tried) // 2
-        kept, tried = (middle, tried) if with_four(middle) <= most_lost else (kept, middle)
-    with_four(kept)
+        kept, tried = (middle, tried) if lost_with(middle) <= most_lost else (kept, middle)
+    lost_with(kept)
     return {name: round(alone[name], 6) for name in order[kept:]}

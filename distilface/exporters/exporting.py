@@ -17,7 +17,7 @@ from datasets import Dataset
 from sentence_transformers import SentenceTransformer
 
 from distilface.compression.gptq import round_weights
-from distilface.compression.mixed import more_bits
+from distilface.compression.mixed import check_most_lost, more_bits
 from distilface.data.texts import read_texts
 from distilface.environment import environment
 from distilface.exporters.contents import Contents, contents_refusal, read_contents
@@ -57,19 +57,18 @@ def export(
         formats: names of :data:`FORMATS`; ``None`` takes those whose packages are installed.
         calibration: text that sets the scales of static int8 (:func:`distilface.data.texts.read_texts`), without
             the sentences of ``pairs``.
-        most_lost: 1 - mean cosine to the folder's vectors on that text, at most, of the file in 4 bits: what loses
-            most is in 8 (:func:`distilface.compression.mixed.more_bits`); ``None`` has all of it in 4.
+        most_lost: 1 - mean cosine to the folder's vectors on that text, at most, with the weights that q4 rounds: where
+            4 bits lose more, some take 8 (:func:`distilface.compression.mixed.more_bits`). ``None`` has all in 4.
 
     Returns:
         The measurements of each format, with the reason where it was refused.
 
     Raises:
         InputError: on an unknown format, a folder that is not a whole model or that another process writes to, missing
-            packages, or no calibration text.
+            packages, no calibration text, or vectors that lose more than ``most_lost`` in 8 bits. No file is written.
     """
     names = _chosen(formats)
-    if most_lost is not None and not 0 < most_lost < 1:
-        raise InputError(f"--most_lost {most_lost:g} is out of range; it must be above 0 and below 1")
+    check_most_lost(most_lost)
     folder = open_folder(path)
     with locked(folder.path):
         return _export(folder, pairs, names, calibration, most_lost)
@@ -95,19 +94,20 @@ def _export(
         source = temporary / "source.onnx"
         to_onnx(model, source)
         plain = _check_source(source, model, reference)
+        rounding = any(FORMATS[name].rounded for name in names)
+        rounded, in_eight = _on_grid(model, sample, source, most_lost) if rounding else (source, {})
         for name in names:
             known, form = FILES[name], FORMATS[name]
             file = temporary / known.path
             file.parent.mkdir(exist_ok=True)
             samples = [tokenised(model, sample)] if form.calibrated else []
-            of_it, in_eight = _on_grid(model, sample, source, most_lost) if form.rounded else (source, {})
-            form.make(of_it, file, *samples)
+            form.make(rounded if form.rounded else source, file, *samples)
             results[name], contents = _measure(file, form, model, reference, plain)
             _put(file, folder.path / known.path, results[name])
             rows[known.path] = {"what": known.what, **asdict(results[name]), "checked": _checked(contents, reference)}
-            if in_eight:
-                what = f"{known.what}; of its parts {len(in_eight)} in 8 bits"
-                rows[known.path] |= {"what": what, "most_lost": most_lost, "in_8_bits": in_eight}
+            if form.rounded and most_lost is not None:
+                more = f"; of its parts {len(in_eight)} in 8 bits" if in_eight else ""
+                rows[known.path] |= {"what": known.what + more, "most_lost": most_lost, "in_8_bits": in_eight}
             write_whole(folder.path / REPORT, report, indent=2)
     return results
 
@@ -186,8 +186,12 @@ def _on_grid(
         return np.asarray(encoder.encode(list(texts), show_progress_bar=False))
 
     if not round_weights(rounded, lambda: embed(rounded)):
+        if most_lost is not None:
+            logger.info(f"--most_lost {most_lost:g} changes nothing: the weights are on the 4-bit grid already")
         return source, {}
     in_eight = {} if most_lost is None else more_bits(model, rounded, embed, most_lost)
+    if most_lost is not None and not in_eight:
+        logger.info(f"in 4 bits the vectors lose no more than --most_lost {most_lost:g}, so none is in 8")
     file = source.with_name("rounded.onnx")
     to_onnx(rounded, file)
     return file, in_eight

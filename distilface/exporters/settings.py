@@ -21,6 +21,6 @@ class ExportSettings:
     )
     most_lost: float | None = setting(
         None,
-        "q4: 1 - mean cosine to the folder's vectors on the calibration text, at most; what loses most is in 8 bits",
+        "q4: 1 - mean cosine to the folder's vectors on the calibration text, at most; else some weights take 8 bits",
         needs={"formats": lambda names: not names or "q4" in names},
     )

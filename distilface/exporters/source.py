@@ -1,6 +1,9 @@
 """The folder that an export writes beside: the model's own, or one that a model of the Hub is saved in first."""
 
 import logging
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 from distilface.compression.positions import cut_positions
@@ -15,8 +18,9 @@ from distilface.storage import check_output
 logger = logging.getLogger(__name__)
 
 
-def source_of(model: str | Path | Folder, output_dir: str | Path | None) -> str | Path | Folder:
-    """Return the folder whose files are to be written.
+@contextmanager
+def source_of(model: str | Path | Folder, output_dir: str | Path | None) -> Iterator[str | Path | Folder]:
+    """Give the folder whose files are to be written; one that is saved first goes again if the block refuses it.
 
     Args:
         model: a model folder; with ``output_dir`` also a Hub id, or a folder that stays as it is.
@@ -28,7 +32,8 @@ def source_of(model: str | Path | Folder, output_dir: str | Path | None) -> str 
             ``output_dir`` is taken.
     """
     if output_dir is None:
-        return model
+        yield model
+        return
     check_output(output_dir)
     ONNX.check()
     place = model.path if isinstance(model, Folder) else Path(model)
@@ -39,4 +44,8 @@ def source_of(model: str | Path | Folder, output_dir: str | Path | None) -> str 
     own = place / "run.json"
     folder = save_folder(loaded, output_dir, read_json(own) if own.is_file() else None)
     logger.info(f"{model} is saved in {folder.path}")
-    return folder
+    try:
+        yield folder
+    except InputError:
+        shutil.rmtree(folder.path)
+        raise

@@ -72,19 +72,7 @@ class Way:
             return self.file
         from distilface.light.expanding import kept
 
-        return kept(self.file, home() / PLACES[self.rewritten], self._write)
-
-    def _write(self, file: Path, target: Path) -> None:
-        """Write what a file is rewritten as."""
-        from distilface.light import expanding, row_products  # their imports take a while
-
-        writers: dict[str, Callable[[Path, Path], None]] = {
-            "fp32": expanding.expand,
-            "int8": expanding.multiply_in_int8,
-            BY_ROWS[True]: row_products.multiply_by_rows,
-            BY_ROWS[False]: partial(row_products.multiply_by_rows, in_pairs=True),
-        }
-        writers[self.rewritten or "fp32"](file, target)
+        return kept(self.file, home() / PLACES[self.rewritten], partial(_rewrite, self.rewritten))
 
     def open(self, threads: int | None = None) -> tuple[Any, int]:
         """Return a session, which runs batches, and the width of its embeddings.
@@ -102,6 +90,19 @@ class Way:
 
         session = OpenVinoSession(file, threads_for(threads), self.openvino)
         return session, session.width
+
+
+def _rewrite(kind: str, file: Path, target: Path) -> None:
+    """Write what a file is rewritten as."""
+    from distilface.light import expanding, row_products  # their imports take a while
+
+    writers: dict[str, Callable[[Path, Path], None]] = {
+        "fp32": expanding.expand,
+        "int8": expanding.multiply_in_int8,
+        BY_ROWS[True]: row_products.multiply_by_rows,
+        BY_ROWS[False]: partial(row_products.multiply_by_rows, in_pairs=True),
+    }
+    writers[kind](file, target)
 
 
 def home() -> Path:
