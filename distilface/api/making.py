@@ -117,13 +117,14 @@ def export(
         InputError: on an unknown format, a folder that is not a whole model, missing packages, or unreadable pairs.
     """
     check_toolkit("export")
+    from distilface.compression.mixed import check_most_lost
     from distilface.data.pairs import read_sts
     from distilface.exporters import exporting
     from distilface.exporters.formats import FORMATS
     from distilface.exporters.source import source_of
 
     check_known(formats or [], list(FORMATS), "format")
-    exporting.check_most_lost(most_lost)
+    check_most_lost(most_lost)
     if most_lost is not None and formats and "q4" not in formats:
         logger.warning("most_lost has no effect without the format q4")
     pairs = read_sts(dev)
