@@ -216,6 +216,7 @@ def test_an_index_of_the_teacher_is_searched_with_the_shipped_model(visit, tmp_p
     student = LightEncoder(SHIPPED, "q4")
     for query in ("Somebody is preparing a meal.", "The weather will get worse.", "repairing a bike"):
         scores = unit(index) @ unit(student.encode([query]))[0]
-        assert visit.ask(query)[:10] == [texts[row] for row in np.argsort(-scores)[:10]]
+        found = [scores[texts.index(text)] for text in visit.ask(query)[:10]]  # neighbours as near may be exchanged
+        np.testing.assert_allclose(found, np.sort(scores)[::-1][:10], atol=1e-4)
         first = float(visit.page.locator("#results .score").first.inner_text())
         assert first == pytest.approx(scores.max(), abs=1e-3)

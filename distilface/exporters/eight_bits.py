@@ -7,6 +7,7 @@ import torch
 
 from distilface.compression.bits import BLOCK, MORE_BITS, codes_of, is_on_grid, lowest, scale_of, table_block
 from distilface.exporters.products import products_in
+from distilface.light.graphs import allow_own_operators
 
 
 def in_eight_bits(weight: np.ndarray, block: int) -> bool:
@@ -63,6 +64,5 @@ def eight_bit_table(model: Any, gather: Any) -> Any:
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend([*others, *(numpy_helper.from_array(array, name) for name, array in arrays.items())])
     graph.node.extend(nodes)
-    if all(entry.domain != "com.microsoft" for entry in model.opset_import):
-        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    allow_own_operators(model)
     return model

@@ -85,7 +85,7 @@ def to_q4(source: Path, target: Path) -> None:
 
 
 def _halve_scales(graph: Any) -> None:
-    """Store the scales of 4-bit weights in fp16; onnxruntime casts them once, as it opens the file."""
+    """Store the scales of weights in 4 and 8 bits in fp16; onnxruntime casts them once, as it opens the file."""
     import onnx
     from onnx import helper, numpy_helper
 

@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 
 from distilface.compression.bits import BLOCK
+from distilface.light.graphs import allow_own_operators
 
 
 def products_in(
@@ -54,8 +55,7 @@ def products_in(
     del graph.initializer[:], graph.node[:]
     graph.initializer.extend([*kept, *(numpy_helper.from_array(array, name) for name, array in added.items())])
     graph.node.extend([*points.values(), *nodes])
-    if all(entry.domain != "com.microsoft" for entry in model.opset_import):
-        model.opset_import.append(helper.make_opsetid("com.microsoft", 1))
+    allow_own_operators(model)
     return model
 
 

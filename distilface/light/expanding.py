@@ -1,4 +1,4 @@
-"""A file as another, which is kept: of 4 or 2 bits in fp32, or with products in int8. Small to fetch, fast to run."""
+"""A file as another, which is kept: of few bits in fp32, or with products in int8. Small to fetch, fast to run."""
 
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
@@ -21,7 +21,7 @@ LOOKUP, LOOKED_UP = "GatherBlockQuantized", "rows_scaled"
 
 
 def expand(file: Path, target: Path) -> None:
-    """Write a file whose weights and whose table of tokens are of 4 or 2 bits as one of fp32.
+    """Write a file whose weights and whose table of tokens are of 2, 4 or 8 bits as one of fp32.
 
     Args:
         file: an ONNX file that ``distilface export --formats q4`` wrote.
@@ -71,7 +71,7 @@ def put_in_fp32(model: Any) -> None:
 
 
 def multiply_in_int8(file: Path, target: Path) -> None:
-    """Write a file whose products of 4 or 2 bits take whole numbers: what goes into them is rounded to int8.
+    """Write a file whose products of few bits take whole numbers: what goes into them is rounded to int8.
 
     Each block of a text's own numbers has its own scale, so a text has one vector in every batch. Where the processor
     has no such kernel, onnxruntime multiplies as before.

@@ -6,6 +6,12 @@ from typing import Any
 import numpy as np
 
 
+def allow_own_operators(model: Any) -> None:
+    """Declare onnxruntime's own operators, as ``MatMulNBits``, in an ONNX model, unless it has them already."""
+    if all(each.domain != "com.microsoft" for each in model.opset_import):
+        model.opset_import.add(domain="com.microsoft", version=1)
+
+
 class Emitted:
     """What is added to a graph, in its order.
 

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from distilface.light.expanding import put, put_in_fp32, write_model
-from distilface.light.graphs import Emitted
+from distilface.light.graphs import Emitted, allow_own_operators
 from distilface.light.lookups import LARGEST, FirstRows, first_rows, saves_enough
 from distilface.light.products import Product, Products, joined
 from distilface.light.samples import DRAWN
@@ -100,8 +100,7 @@ class _Rewriting:
             elif node.output[0] not in gone:
                 self._new.nodes.append(node)
         put(self._graph, self._new.nodes, [*self._graph.initializer, *self._new.tensors])
-        if not any(each.domain == "com.microsoft" for each in self._model.opset_import):
-            self._model.opset_import.add(domain="com.microsoft", version=1)
+        allow_own_operators(self._model)
 
     def _multiply(self, name: str, group: Sequence[Product], rows: np.ndarray) -> None:
         """Emit the products of the same rows, as one.

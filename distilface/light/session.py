@@ -14,7 +14,7 @@ from distilface.settings import InputError
 #: What an exported file reads, and what it gives.
 INPUTS = {"input_ids", "attention_mask"}
 OUTPUT = "sentence_embedding"
-#: The name of a product in a file, and of one of 4 or 2 bits, which begins with it.
+#: The name of a product in a file, and of one of 2, 4 or 8 bits, which begins with it.
 MULTIPLIED, PRODUCT = "MatMul", "MatMulNBits"
 
 
