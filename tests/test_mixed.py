@@ -197,7 +197,7 @@ def test_a_refusal_leaves_nothing_behind(models, tmp_path, text):
 
 
 def test_every_way_to_run_such_a_file_has_its_vectors(models, tmp_path, text):
-    """Exported on the command line; a map without a role, as transformers puts one behind a BERT, is no part."""
+    """Exported on the command line."""
     models[0].save_pretrained(str(tmp_path / "m"), create_model_card=False)
     export_folder(["--folder", str(tmp_path / "m"), "--formats", "q4", "--most_lost", "0.001", "--calibration", text])
     assert dequantised(tmp_path / "m" / "onnx" / "model_q4.onnx")
