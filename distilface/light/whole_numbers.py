@@ -17,9 +17,9 @@ PAYS = 0.8
 TINY = 1e-6
 #: One grid is so many times as wide as the rows that it is made for: those of a normalization, and others, which are
 #: larger in some texts.
-MARGINS, WIDE_MARGINS = (1.0, 1.2), (2.0,)
+MARGINS, WIDE_MARGINS = (1.0, 1.2), (1.6,)
 #: One grid for all rows may raise the error of their product to so many times that of a grid for each.
-MAY_COST = 3.0
+MAY_COST = 2.0
 
 
 def to_int8(weight: np.ndarray, in_pairs: bool = False) -> tuple[np.ndarray, np.ndarray]:
