@@ -14,7 +14,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import AutoConfig, AutoModel, AutoTokenizer, BertConfig, DistilBertConfig, PretrainedConfig
 
 from distilface.compression.student import load_student
-from distilface.exporters.exporting import calibration_texts, tokenised
+from distilface.exporters.calibration import calibration_texts, tokenised
 from distilface.exporters.formats import FORMATS
 from distilface.exporters.onnx import to_onnx
 from distilface.hub_ids import resolve

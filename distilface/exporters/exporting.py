@@ -18,15 +18,15 @@ from sentence_transformers import SentenceTransformer
 
 from distilface.compression.gptq import round_weights
 from distilface.compression.mixed import check_most_lost, more_bits
-from distilface.data.texts import read_texts
 from distilface.environment import environment
+from distilface.exporters.calibration import calibration_texts, tokenised
 from distilface.exporters.contents import Contents, contents_refusal, read_contents
 from distilface.exporters.formats import FORMATS, Format
 from distilface.exporters.onnx import to_onnx
 from distilface.exporters.parity import EDGES, SAME, Parity, Reference, compare, min_edge, reference_of, texts_of
 from distilface.locks import locked, temporary_files_in, temporary_folder
 from distilface.model.folder import Folder, open_folder
-from distilface.runtimes.base import Batch, file_refusal, padded, token_ids
+from distilface.runtimes.base import file_refusal
 from distilface.runtimes.extras import ONNX
 from distilface.runtimes.files import FILES, REPORT, pieces, read_exports
 from distilface.runtimes.opening import open_file
@@ -34,9 +34,6 @@ from distilface.settings import InputError, check_known
 from distilface.storage import write_whole
 
 logger = logging.getLogger(__name__)
-
-#: Sentences that set the scales of static int8 activations, NNCF's own number, and the rounding to 4 bits.
-CALIBRATION = 300
 
 
 def export(
@@ -195,30 +192,6 @@ def _on_grid(
     file = source.with_name("rounded.onnx")
     to_onnx(rounded, file)
     return file, in_eight
-
-
-def tokenised(model: SentenceTransformer, texts: Sequence[str]) -> list[Batch]:
-    """Tokenise the texts that set the scales of activations, each alone."""
-    return [padded(model, [row]) for row in token_ids(model, texts)]
-
-
-def calibration_texts(sources: Sequence[str], measured: Sequence[str]) -> list[str]:
-    """Read text that sets the scales of activations and the rounding of weights.
-
-    Args:
-        sources: of text.
-        measured: the sentences that the file is judged by, which are left out.
-
-    Raises:
-        InputError: if no text is left.
-    """
-    texts = read_texts(sources, CALIBRATION)["text"][:]
-    kept = [text for text in texts if text not in set(measured)]
-    if not kept:
-        raise InputError(
-            f"all {len(texts)} sentences of --calibration {' '.join(sources)} stand in the scored pairs; give others"
-        )
-    return kept
 
 
 def _put(file: Path, target: Path, parity: Parity) -> None:
